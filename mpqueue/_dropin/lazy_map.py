@@ -141,9 +141,8 @@ def _iterate(
         if journal is None:
             stream = open_stream(queue, fn, arrivals.news.put, job, showing=showing)
         else:  # only journals need it
-            from mpqueue._queue.recorded.recorded_stream import StreamItems, open_recorded_stream
+            from mpqueue._queue.recorded.recorded_stream import open_recorded_stream
 
-            iterator = StreamItems(iterator, record.options.key)
             job_id, record_as = record.of("imap", fn)
             stream = open_recorded_stream(
                 queue, job_id, fn, arrivals.news.put, job, record_as, seed_given=asked.seed is not None, showing=showing

@@ -315,6 +315,7 @@ class InputReader:
         self._room = SafeEvent()  #: for the thread: there may be room
         self._has_thread = False
         self.batch: list[Any] = []  #: items read, until the stream has them: an interruption (Ctrl-C) loses none
+        self._looked_at: Any = ()  #: the same, as the stream needs them
         self.added = 0  #: written only by the reading thread
         self.taken = 0  #: written only by the consumer
         self.exhausted = False  #: True once nothing more is read
@@ -363,6 +364,11 @@ class InputReader:
         except Exception as error:  # noqa: BLE001 - the input's own, to be raised in its place
             self._close()
             self.error = error
+        self._looked_at, good, fault = self._stream.look_at(self.batch)
+        if fault is not None:
+            del self.batch[good:]
+            self._close()
+            self.error = fault
         seconds = self._now() - started
         if count == self._stride or seconds > READ_SECONDS:
             self._stride = max(1, int(count * READ_SECONDS / max(seconds, READ_SECONDS / GROWTH)))
@@ -371,7 +377,7 @@ class InputReader:
     def add(self) -> None:
         """Give the stream the batch. If that raises, it is not known which of its items the stream has."""
         self.added += len(self.batch)
-        self._stream.add(self.batch)
+        self._stream.add(self._looked_at)
         self.batch = []
 
     def _fetch(self, count: int) -> None:

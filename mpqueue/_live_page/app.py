@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -27,7 +27,9 @@ from mpqueue._live_page.items.pictures import find_picture, small
 from mpqueue._live_page.job_feed import JobFeed, throughput
 from mpqueue._live_page.page_json import cut, encode, encode_item, index_of, result_of
 from mpqueue._live_page.served import WISHES, Served
+from mpqueue._live_page.worker_history import WINDOW, history, use_now
 from mpqueue.errors import JobNotFoundError, MPQueueError, shown
+from mpqueue.events import milliseconds
 from mpqueue.status import ITEM_CODES
 
 log = logging.getLogger("mpqueue")
@@ -41,12 +43,24 @@ MOST_STACK = 20_000
 MOST_BODY = 100_000
 #: The most rows of a list, and labels, in one answer.
 MOST_ROWS = 200
+#: The most digits of a number in an address.
+MOST_DIGITS = 15
 
 
 def make_app(served: Served, feed: PageFeed, hosts: tuple[str, ...]) -> Guard:
     """The application, behind its guard."""
     routes = Routes(served, feed)
     number = "/jobs/{number:int}"
+    told_of_jobs = {
+        "items": routes.items,
+        "find": routes.find,
+        "labels": routes.labels,
+        "failures": routes.failures,
+        "throughput": routes.throughput,
+        "like": routes.like,
+        "compare/{other:int}": routes.compare,
+        "items/{index:int}": routes.item,
+    }
     return Guard(
         Starlette(
             routes=[
@@ -56,17 +70,14 @@ def make_app(served: Served, feed: PageFeed, hosts: tuple[str, ...]) -> Guard:
                         Route("/", routes.file, methods=["GET"]),
                         Route("/events", routes.events, methods=["GET"]),
                         Route("/jobs", routes.jobs, methods=["GET"]),
-                        Route(f"{number}/items", routes.items, methods=["GET"]),
-                        Route(f"{number}/find", routes.find, methods=["GET"]),
-                        Route(f"{number}/labels", routes.labels, methods=["GET"]),
-                        Route(f"{number}/failures", routes.failures, methods=["GET"]),
-                        Route(f"{number}/throughput", routes.throughput, methods=["GET"]),
-                        Route(f"{number}/like", routes.like, methods=["GET"]),
-                        Route(f"{number}/compare/{{other:int}}", routes.compare, methods=["GET"]),
+                        *(
+                            Route(f"{number}/{path}", routes.of_job(tell), methods=["GET"])
+                            for path, tell in told_of_jobs.items()
+                        ),
                         Route(f"{number}/report", routes.report, methods=["GET"]),
-                        Route(f"{number}/items/{{index:int}}", routes.item, methods=["GET"]),
                         Route(f"{number}/items/{{index:int}}/picture", routes.picture, methods=["GET"]),
                         Route(f"{number}/{{action}}", routes.act, methods=["POST"]),
+                        Route("/workers", routes.workers, methods=["GET"]),
                         Route("/workers", routes.resize, methods=["POST"]),
                         Route("/stacks", routes.stacks, methods=["POST"]),
                         Route("/views/{view}", routes.file, methods=["GET"]),
@@ -80,8 +91,14 @@ def make_app(served: Served, feed: PageFeed, hosts: tuple[str, ...]) -> Guard:
     )
 
 
+Answer = Callable[[Request], Awaitable[Response]]
+
+
 class Routes:
-    """The answers to the page's requests: a method for each kind."""
+    """The answers to the page's requests: a method for each kind.
+
+    Those that get a job and a request run on a thread, since users' code or a journal may be slow, and return JSON.
+    """
 
     def __init__(self, served: Served, feed: PageFeed) -> None:
         self._served = served
@@ -121,47 +138,73 @@ class Routes:
         """All jobs without their items: for a page in a hidden tab, and for programs."""
         return _answer_json(request, self._feed.states())
 
-    async def items(self, request: Request) -> Response:
-        """A page of a job's items, with the job's state at that moment.
+    # -- a job -----------------------------------------------------------------------------------------------
 
-        On a thread: users' code or a journal may be slow.
-        """
-        page = await on_thread(_page_of, self._job_of(request), _wish_of(request), self._served.now)
-        return _answer(request, page, "application/json")
+    def of_job(self, tell: Callable[[JobFeed, Request], Any]) -> Answer:
+        """Return the route that answers with what ``tell`` returns, on a thread, about the job of the address."""
 
-    async def find(self, request: Request) -> Response:
-        """Send the index of the item with an id, as addresses have it: ``?id=a.png``. On a thread, like `items`."""
-        index = await on_thread(index_of, self._job_of(request).book.table, request.query_params.get("id", ""))
+        async def answer(request: Request) -> Response:
+            told = await on_thread(tell, self._job_of(request), request)
+            return _answer(request, told if isinstance(told, bytes) else encode(told).encode(), "application/json")
+
+        return answer
+
+    def _job_of(self, request: Request) -> JobFeed:
+        """The job that the address names."""
+        job = self._feed.find(request.path_params["number"])
+        if job is None:
+            raise _no_such_job()
+        return job
+
+    def items(self, job: JobFeed, request: Request) -> bytes:
+        """A page of a job's items, with the job's state at that moment."""
+        return _page_of(job, _wish_of(request), self._served.now)
+
+    def find(self, job: JobFeed, request: Request) -> dict[str, int]:
+        """The index of the item with an id, as addresses have it: ``?id=a.png``."""
+        index = index_of(job.book.table, request.query_params.get("id", ""))
         if index is None:
-            raise HTTPException(404, "There is no such item (any more).")
-        return _answer_json(request, {"index": index})
+            raise _no_such_item()
+        return {"index": index}
 
-    async def labels(self, request: Request) -> Response:
-        """Send the labels of some items, by their indices: ``?items=3,5``. On a thread, like `items`."""
-        job = self._job_of(request)
+    def labels(self, job: JobFeed, request: Request) -> dict[str, str]:
+        """The labels of some items, by their indices: ``?items=3,5``."""
         try:
             asked = [int(text) for text in request.query_params.get("items", "").split(",") if text][:MOST_ROWS]
         except ValueError:
             raise HTTPException(400, "items: expected indices, such as 3,5") from None
-        return _answer_json(request, await on_thread(_labels_of, job, asked))
+        table = job.book.table
+        return {str(at): table.label_of(at) for at in asked if 0 <= at < len(table)}
 
-    async def failures(self, request: Request) -> Response:
-        """The job's failed items in groups. On a thread: it looks at all of them."""
-        return _answer_json(request, await on_thread(self._job_of(request).listing.failures))
+    def failures(self, job: JobFeed, _: Request) -> dict[str, Any]:
+        """The job's failed items in groups."""
+        return job.listing.failures()
 
-    async def throughput(self, request: Request) -> Response:
-        """Send the job's throughput over its whole time. On a thread: it may have thousands of reports."""
-        timings, now = self._job_of(request).book.timings, self._served.now()
-        return _answer_json(request, await on_thread(throughput, timings, now, self._feed.offset))
+    def throughput(self, job: JobFeed, _: Request) -> dict[str, Any] | None:
+        """The job's throughput over its whole time."""
+        return throughput(job.book.timings, self._served.now(), self._feed.offset)
 
-    async def like(self, request: Request) -> Response:
-        """Send the numbers of the jobs to compare it with. On a thread: it may look at all items' ids."""
-        return _answer_json(request, await on_thread(jobs_like, self._job_of(request), self._feed.all()))
+    def like(self, job: JobFeed, _: Request) -> list[int]:
+        """The numbers of the jobs to compare it with."""
+        return jobs_like(job, self._feed.all())
 
-    async def compare(self, request: Request) -> Response:
-        """Compare two jobs side by side. On a thread: it looks at all their items."""
-        job, other = self._job_of(request), self._job_of(request, "other")
-        return _answer_json(request, await on_thread(compare, job, other))
+    def compare(self, job: JobFeed, request: Request) -> dict[str, Any]:
+        """Two jobs side by side."""
+        number = request.path_params["other"]
+        other = next((one for one in self._feed.all() if one.book.number == number), None)
+        if other is None:
+            raise _no_such_job()
+        return compare(job, other)
+
+    def item(self, job: JobFeed, request: Request) -> dict[str, Any]:
+        """All facts about one item."""
+        index = request.path_params["index"]
+        table = _table_with(job, index)
+        lane = self._feed.lane_of(job.book.number, index)
+        live = None
+        if lane is not None:
+            live = LiveItem(lane, self._served.can_resize, job.book.options.capture_output, self._feed.offset)
+        return details_of(job.book, table, index, live)
 
     async def report(self, request: Request) -> Response:
         """Send the job's report, a page of its own. On a thread: it looks at all items."""
@@ -172,16 +215,6 @@ class Routes:
         # It contains its scripts and style, named by the policy; it is not part of this page, and can't act for it.
         policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; sandbox allow-scripts"
         return _answer(request, page.encode(), "text/html", {"Content-Security-Policy": policy})
-
-    async def item(self, request: Request) -> Response:
-        """Send all facts about one item. On a thread, like `items`."""
-        job, index = self._job_of(request), request.path_params["index"]
-        lane = self._feed.lane_of(job.book.number, index)
-        live = None
-        if lane is not None:
-            is_here, keeps_output = self._served.can_resize, job.book.options.capture_output
-            live = LiveItem(lane, self._feed.usage, is_here, keeps_output, self._feed.offset)
-        return _answer_json(request, await on_thread(_all_of, job, index, live))
 
     async def picture(self, request: Request) -> Response:
         """The picture in an item's result; ``?small`` for a row. On a thread: it may have to be encoded."""
@@ -196,6 +229,8 @@ class Routes:
             raise HTTPException(404, "This result has no picture.")
         return Response(picture.data, media_type=picture.media_type)
 
+    # -- the buttons -----------------------------------------------------------------------------------------
+
     async def act(self, request: Request) -> Response:
         """Run a button's action. On a thread: it waits for the coordinator."""
         action, number = request.path_params["action"], request.path_params["number"]
@@ -206,22 +241,24 @@ class Routes:
             items = await on_thread(self._job_of(request).listing.members, group)
             if not items:
                 raise HTTPException(404, f"group: expected the key of one in failures, got {shown(group)}")
-        try:
-            await on_thread(self._served.act, number, action, kill=kill, items=items)
-        except (IndexError, ValueError) as error:
-            raise HTTPException(400, str(error)) from error
-        return _as_json({})
+        return await _done(self._served.act, number, action, kill=kill, items=items)
 
     async def resize(self, request: Request) -> Response:
         """Change the number of workers. On a thread, like `act`."""
         count = (await _wishes_of(request, ("concurrency",))).get("concurrency")
         if not isinstance(count, int):
             raise HTTPException(400, 'Expected {"concurrency": 4}, say.')
-        try:
-            await on_thread(self._served.resize, count)
-        except (TypeError, ValueError) as error:
-            raise HTTPException(400, str(error)) from error
-        return _as_json({})
+        return await _done(self._served.resize, count)
+
+    # -- workers ---------------------------------------------------------------------------------------------
+
+    async def workers(self, request: Request) -> Response:
+        """Send what the workers did in the last ``?seconds=``, and what they use now. On a thread: it reads reports."""
+        since = self._served.now() - min(_number(request, "seconds", int(WINDOW)), WINDOW)
+        books = [job.book for job in self._feed.all()]
+        told = await on_thread(history, books, since, self._feed.offset)
+        used = await on_thread(use_now, self._feed.lanes) if self._served.can_resize else []
+        return _answer_json(request, {**told, "use": used, "now": milliseconds(self._served.wall())})
 
     async def stacks(self, _: Request) -> Response:
         """Send the stack of each worker: `POST`, since each gets a signal. On a thread: it waits for their answers."""
@@ -229,12 +266,14 @@ class Routes:
         told = [(one.number, None if one.stack is None else cut(one.stack, MOST_STACK)) for one in stacks]
         return _as_json({"workers": [{"worker": number, "stack": stack} for number, stack in told]})
 
-    def _job_of(self, request: Request, name: str = "number") -> JobFeed:
-        """The job that the address names."""
-        job = self._feed.find(request.path_params[name])
-        if job is None:
-            raise HTTPException(404, "There is no such job (any more).")
-        return job
+
+async def _done(act: Callable[..., None], *args: Any, **kwargs: Any) -> Response:
+    """Do what a button says, on a thread. Raises HTTPException for what the queue refuses."""
+    try:
+        await on_thread(act, *args, **kwargs)
+    except (IndexError, TypeError, ValueError) as error:
+        raise HTTPException(400, str(error)) from error
+    return _as_json({})
 
 
 # -- wishes ------------------------------------------------------------------------------------------------------------
@@ -295,14 +334,17 @@ def _wish_of(request: Request) -> Wish:
         )
     code = None if status is None else [str(one) for one in ITEM_CODES].index(status)
     words = tuple(sorted(set(asked.get("search", "").lower().split())))
-    try:
-        offset, limit = int(asked.get("offset", "0")), int(asked.get("limit", "100"))
-        place_of = int(asked["find"]) if "find" in asked else None
-    except ValueError:
-        raise HTTPException(400, "offset, limit, find: expected whole numbers") from None
-    if offset < 0 or limit < 0:
-        raise HTTPException(400, f"offset, limit: expected 0 or more, got {offset} and {limit}")
+    offset, limit = _number(request, "offset", 0), _number(request, "limit", 100)
+    place_of = _number(request, "find", 0) if "find" in asked else None
     return Wish(code, words, asked.get("group"), order, descending, offset, min(limit, MOST_ROWS), place_of)
+
+
+def _number(request: Request, name: str, default: int) -> int:
+    """Read a whole number. Raises HTTPException."""
+    text = request.query_params.get(name, str(default))
+    if not (text.isascii() and text.isdigit()) or len(text) > MOST_DIGITS:
+        raise HTTPException(400, f"{name}: expected a whole number from 0 up, got {shown(text)}")
+    return int(text)
 
 
 def _page_of(job: JobFeed, wish: Wish, now: Callable[[], float]) -> bytes:
@@ -327,21 +369,20 @@ def _page_of(job: JobFeed, wish: Wish, now: Callable[[], float]) -> bytes:
     return f'{encode(head)[:-1]},"rows":[{",".join(rows)}]}}'.encode()
 
 
-def _labels_of(job: JobFeed, indices: Sequence[int]) -> dict[str, str]:
-    table = job.book.table
-    return {str(at): table.label_of(at) for at in indices if 0 <= at < len(table)}
-
-
 def _table_with(job: JobFeed, index: int) -> ItemTable:
     """The job's items, if they have the one of that index. Raises HTTPException."""
     table = job.book.table
     if index >= len(table):
-        raise HTTPException(404, "There is no such item (any more).")
+        raise _no_such_item()
     return table
 
 
-def _all_of(job: JobFeed, index: int, live: LiveItem | None) -> dict[str, Any]:
-    return details_of(job.book, _table_with(job, index), index, live)
+def _no_such_job() -> HTTPException:
+    return HTTPException(404, "There is no such job (any more).")
+
+
+def _no_such_item() -> HTTPException:
+    return HTTPException(404, "There is no such item (any more).")
 
 
 async def _refuse_busy(_: Request, __: Exception) -> Response:

@@ -4,30 +4,28 @@ Server-sent events. First comes ``hello``, then the current state, then the chan
 
 - ``job:state``: a job's counts, times, rate, ETA; its ``version`` changes whenever one of its items does;
 - ``job:gone``: a job was cleared;
-- ``workers``: the workers whose task has changed (``lanes``), or that have ``gone``; their use of CPU and memory; the
-  stretches of their timelines that begin, end or change. A stretch without an end goes on;
+- ``workers``: the workers whose task has changed (``lanes``), or that have ``gone``;
 - ``closed``: the queue was closed, and no more events will come.
 
-It has no items: a viewer asks for those that it shows (`mpqueue._live_page.items.listing`). Everything runs on the
-page's event loop, and none of it is users' code.
+It has no items, and nothing of the past: a viewer asks for what it shows (`mpqueue._live_page.items.listing`,
+`mpqueue._live_page.worker_history`). Everything runs on the page's event loop, and none of it is users' code.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mpqueue._live_page.job_feed import JobFeed
 from mpqueue._live_page.page_json import as_event, encode
 from mpqueue._live_page.served import Served
-from mpqueue._live_page.worker_history import Sample, Stretch, Timeline, Usage, WorkerEnd
 from mpqueue._parent.running import LaneNow
 from mpqueue._wire.item_names import plain_label
 from mpqueue.events import milliseconds
 
-#: Seconds between two looks, with viewers and without (then only for the timeline).
+#: Seconds between two looks, with viewers and without (then only for the rates of the jobs).
 INTERVAL, UNSEEN_INTERVAL = 0.1, 0.5
 #: The least pause after a look, as a multiple of its time: jobs with millions of items are looked at less often.
 RESTS = 5
@@ -92,9 +90,7 @@ class PageFeed:
         self._served = served
         self._jobs: dict[int, JobFeed] = {}
         self._gone: list[JobFeed] = []  #: jobs whose removal viewers have not been sent
-        self._timeline = Timeline()
-        self.usage = Usage()
-        self._lanes: Sequence[LaneNow] = ()
+        self.lanes: Sequence[LaneNow] = ()  #: as of the last look
         self._viewers: set[Viewer] = set()
         self._stop = asyncio.Event()
         self._told_size = 0  #: the wanted number of workers that viewers know
@@ -125,9 +121,7 @@ class PageFeed:
         hello = {"canResize": served.can_resize, "canLook": served.can_look, "canAct": served.can_act, "now": now}
         parts = [as_event("hello", encode(hello))]
         parts += [job.state_event() for job in self._jobs.values()]
-        stretches = [(lane, stretch) for lane, all_ in self._timeline.lanes.items() for stretch in all_]
-        news = self._news(stretches, self._timeline.marks, self.usage.all())
-        parts.append(self._workers_event(news | {"lanes": [*self._told_lanes.values()], "gone": []}))
+        parts.append(self._workers_event([*self._told_lanes.values()], []))
         return b"".join(parts)
 
     def states(self) -> list[dict[str, Any]]:
@@ -146,7 +140,7 @@ class PageFeed:
 
     def lane_of(self, job: int, index: int) -> LaneNow | None:
         """The lane that runs that item of that job now; None if none does, or if the lane runs it among others."""
-        return next((lane for lane in self._lanes if lane.job == job and list(lane.items) == [index]), None)
+        return next((lane for lane in self.lanes if lane.job == job and list(lane.items) == [index]), None)
 
     # -- looking ---------------------------------------------------------------------------------------------
 
@@ -173,18 +167,13 @@ class PageFeed:
         self._gone.clear()
 
     def _look(self) -> bool:
-        served = self._served
         if not self._look_at_jobs():
             return False
-        now = served.now()
-        active = [job.book for job in self._jobs.values() if not job.settled]
-        samples = self.usage.look(self._lanes, now) if served.can_resize else []
-        news = self._news(self._timeline.look(self._lanes, now), self._timeline.look_for_ends(active, now), samples)
         gone, self._gone = self._gone, []
         if self._viewers:
             parts = [as_event("job:gone", encode({"jobId": job.book.id, "number": job.book.number})) for job in gone]
             parts += [job.state_event() for job in self._jobs.values() if job.state_changed()]
-            parts += self._workers_news(news)
+            parts += self._workers_news()
             data = b"".join(parts)
             for viewer in self._viewers if data else ():
                 viewer.tell(data)
@@ -196,12 +185,12 @@ class PageFeed:
         books = served.books()
         if books is None:
             return False
-        self._lanes = served.lanes()
+        self.lanes = served.lanes()
         current = {book.number: book for book in books}
         self._gone += [self._jobs.pop(number) for number in list(self._jobs) if number not in current]
         now, standing = served.now(), served.standing()
         lanes: dict[int | None, list[LaneNow]] = {}
-        for lane in self._lanes:
+        for lane in self.lanes:
             lanes.setdefault(lane.job, []).append(lane)
         for number, book in current.items():
             job = self._jobs.get(number)
@@ -211,43 +200,23 @@ class PageFeed:
                 job.look(now, lanes.get(number, ()), standing)
         return True
 
-    def _news(
-        self,
-        stretches: Iterable[tuple[int, Stretch]],
-        marks: Iterable[WorkerEnd],
-        samples: Iterable[tuple[int, Sample]],
-    ) -> dict[str, list[Any]]:
-        """Return for JSON the workers' work, ends and use since the last time."""
-        ms = self._ms
-
-        def end_of(lane: int, one: Stretch) -> int | None:
-            return None if self._timeline.grows(lane, one) else ms(one.end)
-
-        return {
-            "stretches": [
-                [lane, ms(one.start), end_of(lane, one), one.kind, one.job, one.item] for lane, one in stretches
-            ],
-            "marks": [[mark.lane, ms(mark.at), mark.why, mark.job, mark.item] for mark in marks],
-            "usage": [[lane, ms(one.at), round(one.share, 2), one.memory >> 20] for lane, one in samples],
-        }
-
-    def _workers_news(self, news: dict[str, list[Any]]) -> list[bytes]:
+    def _workers_news(self) -> list[bytes]:
         """The event for workers, if there is news; now and then also without, as a sign of life."""
         now, size = self._served.now(), self._served.concurrency
         lanes = self._lane_forms()
-        news["lanes"] = [form for number, form in lanes.items() if form != self._told_lanes.get(number)]
-        news["gone"] = [number for number in self._told_lanes if number not in lanes]
-        if size == self._told_size and not any(news.values()) and now < self._told_at + HEARTBEAT:
+        changed = [form for number, form in lanes.items() if form != self._told_lanes.get(number)]
+        gone = [number for number in self._told_lanes if number not in lanes]
+        if size == self._told_size and not changed and not gone and now < self._told_at + HEARTBEAT:
             return []
         self._told_size, self._told_lanes, self._told_at = size, lanes, now
-        return [self._workers_event(news)]
+        return [self._workers_event(changed, gone)]
 
-    def _workers_event(self, news: dict[str, list[Any]]) -> bytes:
+    def _workers_event(self, lanes: Sequence[dict[str, Any]], gone: Sequence[int]) -> bytes:
         head = {"now": milliseconds(self._served.wall()), "concurrency": self._served.concurrency}
-        return as_event("workers", encode(head | news))
+        return as_event("workers", encode({**head, "lanes": lanes, "gone": gone}))
 
     def _lane_forms(self) -> dict[int, dict[str, Any]]:
-        return {lane.number: self._lane_form(lane) for lane in self._lanes}
+        return {lane.number: self._lane_form(lane) for lane in self.lanes}
 
     def _lane_form(self, lane: LaneNow) -> dict[str, Any]:
         state = lane.state.name.lower()
@@ -256,7 +225,8 @@ class PageFeed:
             form |= {"job": lane.job, "phase": lane.phase.name.lower()}
             # One that is over at the next look would not be read, and is news each time.
             if len(lane.items) == 1 and self._served.now() >= lane.since + READABLE:
-                form |= {"item": lane.items[0], "since": self._ms(lane.since), "fraction": round(lane.fraction, 3)}
+                since = milliseconds(lane.since + self.offset)
+                form |= {"item": lane.items[0], "since": since, "fraction": round(lane.fraction, 3)}
                 if (label := self._plain_label(lane.job, lane.items[0])) is not None:
                     form["label"] = label
         return form
@@ -268,9 +238,6 @@ class PageFeed:
             return None if job is None else plain_label(*job.book.table.item_labelled(index))
         except LookupError:
             return None
-
-    def _ms(self, moment: float) -> int:
-        return milliseconds(moment + self.offset)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -10,12 +10,14 @@ from mpqueue._core.state.timings import Span, Timings
 from mpqueue._live_page.items.listing import Listing
 from mpqueue._live_page.page_json import as_event, encode
 from mpqueue._live_page.served import Served, ShownJob
-from mpqueue._live_page.worker_history import FEW
 from mpqueue._output.job_facts import Counts, Watch, count_statuses, facts_of, head_of, left_of
 from mpqueue._parent.running import LaneNow
 from mpqueue._report.paces import a_second
 from mpqueue.events import milliseconds
 from mpqueue.status import COMPLETED, FAILED, PROCESSING, JobStatus
+
+#: The most items of a lane, running one after another, that are shown as running.
+FEW = 32
 
 
 class Shown(NamedTuple):

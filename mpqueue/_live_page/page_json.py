@@ -52,7 +52,7 @@ def index_of(table: ItemTable, text: str) -> int | None:
     for index in range(len(table)):
         item_id = table.id_of(index)
         plain = item_id if type(item_id) in _TEXTS else json.loads(encode(as_json(item_id)))
-        if plain in (text, value):
+        if plain == text or (plain == value and isinstance(plain, bool) is isinstance(value, bool)):  # True == 1
             return index
     return None
 

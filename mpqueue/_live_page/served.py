@@ -66,13 +66,13 @@ class Served:
 
     def has_report(self, job: ShownJob) -> bool:
         """True if `report` has a report of the job. Costs little: it is called at each look."""
-        return job.timings.lanes > 0 if job.here else job.started_at is not None and job.duration is not None
+        return job.started_at is not None and (job.timings.lanes > 0 or job.duration is not None)
 
     def report(self, job: ShownJob) -> str:
         """A page on why the job took as long as it did. May take a second. Raises ValueError where there is none."""
-        from mpqueue._report.job_report import page_of  # which few programs need
+        from mpqueue._report.job_report import make_report  # which few programs need
 
-        return page_of(job)
+        return make_report(job, None).to_html()
 
     def resize(self, concurrency: int) -> None:  # noqa: ARG002 - not here
         """Change the number of workers. Raises ValueError for an invalid number, `MPQueueError`."""

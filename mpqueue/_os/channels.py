@@ -14,8 +14,6 @@ import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from mpqueue._os.descriptors import Descriptor
-
 #: For `socket.socket.send`: raise if the other end is closed, with any setting of SIGPIPE. 0 if that is not supported.
 NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
 
@@ -27,22 +25,6 @@ if sys.platform == "win32":
     socket_pair, pipe, read, write = windows.pair, windows.pipe, windows.read, windows.write
     as_file = windows.EndFile
     close, close_socket, set_blocking = windows.close, windows.close_socket, windows.set_blocking
-
-    class End:
-        """An end, as of its making. A handler may close descriptors, but it has no number of a socket."""
-
-        __slots__ = ("fd",)
-
-        def __init__(self, fd: int) -> None:
-            self.fd = fd
-
-        def is_there(self) -> bool:
-            """True if it is still open."""
-            return windows.is_there(self.fd)
-
-        def checked(self) -> int:
-            """Return the number, to be used now."""
-            return self.fd
 
 else:
 
@@ -71,8 +53,6 @@ else:
     #: An end as an unbuffered file, by number and mode: once closed, it never means another end.
     as_file = io.FileIO
     set_blocking = os.set_blocking
-
-    End = Descriptor
 
 
 # -- waiting for many of them at once ----------------------------------------------------------------------------------

@@ -1,8 +1,4 @@
-"""Descriptors of this process: whether they are still the same files, their limits, and further ones of a file.
-
-A handler may close any descriptor, by a closed range or by closing one of its own twice, and the number may then belong
-to a file of the handler's. So a worker looks at a number before it writes there.
-"""
+"""Descriptors of this process: their numbers, their limits, and further ones of a file."""
 
 from __future__ import annotations
 
@@ -28,57 +24,21 @@ else:
 #: If the system can't list the open descriptors, those up to this number are looked at: 20 ms.
 _MOST_DESCRIPTORS = 1 << 16
 
-#: Device and inode: they distinguish an open file from all others, as long as it is open.
-Identity = tuple[int, int]
-
-
-def identify(fd: int) -> Identity | None:
-    """Return the identity of the open file under that number; None if there is none. Costs 0.6 us."""
-    try:
-        status = os.fstat(fd)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-class Descriptor:
-    """A descriptor, as of its making."""
-
-    __slots__ = ("fd", "identity")
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self.identity = identify(fd)
-
-    def is_there(self) -> bool:
-        """True if the same file is still open under that number."""
-        return identify(self.fd) == self.identity
-
-    def checked(self) -> int:
-        """Return the number, to be used now. Raises OSError (EBADF) if the file is not open under it any more."""
-        if not self.is_there():
-            raise OSError(errno.EBADF, f"descriptor {self.fd} was closed by a handler")
-        return self.fd
+#: The numbers of `duplicate_high` are the last ones below this, or below the limit.
+_HIGH, _HIGH_NUMBERS = 1024, 64
 
 
 # -- the open ones -----------------------------------------------------------------------------------------------------
 
 
-def _listed_in_proc() -> Iterable[int]:
-    with contextlib.suppress(OSError):
-        return [int(name) for name in os.listdir("/proc/self/fd")]
-    return _listed_in_dev()
+def open_descriptors() -> Iterable[int]:
+    """Return the open descriptors; if the system can't list them, all possible ones.
 
-
-def _listed_in_dev() -> Iterable[int]:
+    Some may be closed by the time that they are looked at: at least the one that listed them.
+    """
     with contextlib.suppress(OSError):
         return [int(name) for name in os.listdir("/dev/fd")]
     return range(int(min(descriptor_limits().now, _MOST_DESCRIPTORS)))
-
-
-#: The open descriptors; if the system can't list them, all possible ones. Some may be closed by the time that they are
-#: looked at: at least the one that listed them.
-open_descriptors = choose(linux=_listed_in_proc, posix=_listed_in_dev)
 
 
 class DescriptorLimits(NamedTuple):
@@ -96,13 +56,6 @@ def descriptor_limits() -> DescriptorLimits:
     if sys.platform == "win32":  # a few thousand, and no call reports it
         return DescriptorLimits(math.inf, math.inf)
     return DescriptorLimits(*_limits(resource.RLIMIT_NOFILE))
-
-
-def file_size_limit() -> float:
-    """The most bytes of a file that this process writes; `math.inf`: any number."""
-    if sys.platform == "win32":
-        return math.inf
-    return _limits(resource.RLIMIT_FSIZE)[0]
 
 
 def process_limit() -> float:
@@ -160,6 +113,28 @@ def duplicate(fd: int) -> int:
     if sys.platform == "win32":
         return os.dup(fd)
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+
+
+def duplicate_high(fd: int) -> int:
+    """Like `duplicate`, under a number that the system gives to no other file unless a thousand are open.
+
+    A handler may close any number, in a range or because it closes its own twice. Its next file then gets a low one:
+    so what is written to this number never gets there.
+    """
+    if sys.platform == "win32":
+        return os.dup(fd)
+    lowest = max(3, int(min(descriptor_limits().now, _HIGH)) - _HIGH_NUMBERS)
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
+
+
+def move_high(fd: int) -> int:
+    """Move an open file to a number of `duplicate_high`. On Windows, where this is not needed, it stays."""
+    if IS_WINDOWS:
+        return fd
+    try:
+        return duplicate_high(fd)
+    finally:
+        os.close(fd)
 
 
 def move(fds: Sequence[int], numbers: Sequence[int]) -> None:

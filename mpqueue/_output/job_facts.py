@@ -153,10 +153,9 @@ def ended_before(book: JobView) -> int:
 
 def elapsed_of(book: JobView, now: float) -> float:
     """Seconds of the job's last run: up to ``now``, or to its end."""
-    if not book.here:
+    if not book.here or not book.epoch:  # it has not run here
         return book.duration or 0.0
-    timings = book.timings
-    return max(0.0, (timings.finished or now) - timings.started) if book.epoch else 0.0  # else it has not run here
+    return max(0.0, (book.timings.finished or now) - book.timings.started)
 
 
 def facts_of(

@@ -1,16 +1,19 @@
 """The coordinator's inbox: all events of a queue pass through here, one at a time.
 
-Two kinds of things: messages, which any thread posts, and descriptors that are ready, whose readers are called here. So
-a worker's answer wakes the coordinator directly, without another thread.
+Three kinds of things: messages, which any thread posts; descriptors that are ready, whose readers are called here; and
+calls that are due. So a worker's answer, and its end, wake the coordinator directly, without another thread.
 """
 
 from __future__ import annotations
 
 import contextlib
+import heapq
+import itertools
 import queue
 import selectors
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from mpqueue._core.messages import Message
@@ -18,6 +21,7 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._os import channels, standard_streams
 from mpqueue._os.channels import Selector, make_selector
 from mpqueue._parent.own_faults import found
+from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.surroundings.replies import Reply
 
 #: The most messages that it takes before it looks at the descriptors.
@@ -33,6 +37,14 @@ class Request(NamedTuple):
     call: Callable[[], Any]
     answer: Reply[Any] | None
     job: JobBook | None = None
+
+
+class TimedCall(NamedTuple):
+    """A call that is due at some moment of the monotonic clock."""
+
+    due: float
+    number: int  #: tells apart those that are due at the same moment
+    call: Callable[[], object]
 
 
 class Waker:
@@ -75,6 +87,11 @@ class Inbox:
         self._waker = Waker()
         self._asleep = False
         self._taken = 0
+        self._now = SystemClock().now
+        self._timers: list[TimedCall] = []  #: a heap
+        self._numbers = itertools.count()
+        #: The thread that takes, once it has begun.
+        self.owner: int | None = None
         self.watch(self._waker.fileno(), self._waker.clear)
         self._close = weakref.finalize(self, _close, self._selector, self._waker)
         self._close.atexit = False
@@ -85,6 +102,22 @@ class Inbox:
         # Put before this check, as `take` notes its sleep before its check: one of the two notices.
         if self._asleep:
             self._waker.wake()
+
+    def call(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call a function on the taking thread, after all messages posted before. Its errors are internal errors."""
+        self.post(Request(partial(function, *arguments), None))
+
+    def later(self, delay: float, function: Callable[..., object], *arguments: Any) -> TimedCall:
+        """Call a function in ``delay`` seconds, unless it is cancelled (`cancel`). On the taking thread only."""
+        timer = TimedCall(self._now() + delay, next(self._numbers), partial(function, *arguments))
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def cancel(self, timer: TimedCall) -> None:
+        """Cancel the call, if it was not made yet. On the taking thread only."""
+        with contextlib.suppress(ValueError):  # it was made
+            self._timers.remove(timer)
+            heapq.heapify(self._timers)
 
     def watch(self, fd: int, reader: Callable[[], object]) -> None:
         """Call ``reader`` whenever ``fd`` is readable, or at its end, until `forget`."""
@@ -110,6 +143,8 @@ class Inbox:
 
     def take(self, timeout: float | None) -> Message | Request | None:
         """Return the next message; None if none comes within ``timeout`` seconds, or once readers have been called."""
+        if self._timers:
+            timeout = self._call_due(timeout)
         self._taken += 1
         if self._taken % PATIENCE == 0:
             self._look(0)
@@ -142,11 +177,25 @@ class Inbox:
         ready = self._selector.select(timeout)
         self._asleep = False
         for key, _ in ready:
-            try:
-                key.data()
-            except BaseException as error:
+            if not self._make(key.data):
                 self.forget(key.fd)  # otherwise it would be called for ever
-                self.post(found("while it read what a worker sent", error))
+
+    def _call_due(self, timeout: float | None) -> float | None:
+        """Make the calls that are due; returns for how long to wait, until the next one at most."""
+        while self._timers and self._timers[0].due <= self._now():
+            self._make(heapq.heappop(self._timers).call)
+        if not self._timers:
+            return timeout
+        until = max(0.0, self._timers[0].due - self._now())
+        return until if timeout is None else min(timeout, until)
+
+    def _make(self, call: Callable[[], object]) -> bool:
+        try:
+            call()
+        except BaseException as error:
+            self.post(found("while it took in what a worker did", error))
+            return False
+        return True
 
 
 def _close(selector: Selector, waker: Waker) -> None:

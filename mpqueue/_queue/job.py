@@ -220,8 +220,8 @@ class Job(WithDefaults, Generic[T_co, R_co]):
 
         ``print(job.report())``, or ``job.report().save("report.html")``. For a running job, it covers the run so far;
         after `retry_failed`, the last run. ``alone`` is a job with the same handler that one worker ran, to compare
-        with. Costs about 1 us per item; if items or results are big, one of them is pickled once more. Raises
-        ValueError for a job that was never started, or not by this program.
+        with. Costs about 1 us per item; if items or results are big, one of them is pickled once more. If only a
+        journal has the job, it has no times of workers. Raises ValueError for a job whose times are not known.
         """
         from mpqueue._report.job_report import make_report  # few programs need it
 
@@ -294,7 +294,7 @@ class Job(WithDefaults, Generic[T_co, R_co]):
         that a spreadsheet would take for a formula (``=``, ``+``, ``-``, ``@``) get an apostrophe before them, unless
         ``escape_formulas=False``. Returns its path.
         """
-        from mpqueue._output.export import export  # few programs need it
+        from mpqueue._output.formats import export  # few programs need it
 
         return export(self._book.table, path, columns, format, escape_formulas=escape_formulas)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypedDict, TypeVar, Unpack, overload
 
 from mpqueue import _options as checks
 from mpqueue._call_checks import check_calls, check_items, no_such_attribute
@@ -51,8 +51,36 @@ if TYPE_CHECKING:
     from mpqueue._queue.growing.stages import Stage
     from mpqueue._queue.recorded.job_plan import JobPlan
 
+    class RunKeywords(JobKeywords, total=False):
+        """The keywords of `run` that choose no overload."""
+
+        id: str | None
+        progress: ShowProgress
+        on_error: Literal["collect", "raise", "group"]
+
+    class StartKeywords(TypedDict, total=False):
+        """The keywords of `start`."""
+
+        progress: ShowProgress
+        cancel_with_awaiter: bool
+        kill_on_cancel: bool
+
+    class RetryKeywords(TypedDict, total=False):
+        """The keywords of `retry_failed`."""
+
+        items: Iterable[JobItem | Hashable] | None
+        progress: ShowProgress
+
+
 T = TypeVar("T")
 R = TypeVar("R")
+#: Handlers, by what a type checker has to know of their results; those of jobs with a `Setup` get its value too.
+Handler = Callable[[T], R]
+Later = Callable[[T], Coroutine[Any, Any, R]]
+Refusing = Callable[[T], NoReturn]
+HandlerWith = Callable[[T, Any], R]
+LaterWith = Callable[[T, Any], Coroutine[Any, Any, R]]
+Setup = Callable[[], Any]
 
 _NOTHING: Any = object()  #: no handler was named
 
@@ -208,53 +236,23 @@ class JobQueue(SafeEmitter):
 
     @overload
     def create_job(
-        self,
-        id: str,
-        items: Iterable[T],
-        handler: Callable[[T], NoReturn],
-        *,
-        setup: None = None,
-        **options: Unpack[JobKeywords],
+        self, id: str, items: Iterable[T], handler: Refusing[T], *, setup: None = None, **options: Unpack[JobKeywords]
     ) -> Job[T, Any]: ...
     @overload
     def create_job(
-        self,
-        id: str,
-        items: Iterable[T],
-        handler: Callable[[T], Coroutine[Any, Any, R]],
-        *,
-        setup: None = None,
-        **options: Unpack[JobKeywords],
+        self, id: str, items: Iterable[T], handler: Later[T, R], *, setup: None = None, **options: Unpack[JobKeywords]
     ) -> Job[T, R]: ...
     @overload
     def create_job(
-        self,
-        id: str,
-        items: Iterable[T],
-        handler: Callable[[T], R],
-        *,
-        setup: None = None,
-        **options: Unpack[JobKeywords],
+        self, id: str, items: Iterable[T], handler: Handler[T, R], *, setup: None = None, **options: Unpack[JobKeywords]
     ) -> Job[T, R]: ...
     @overload
     def create_job(
-        self,
-        id: str,
-        items: Iterable[T],
-        handler: Callable[[T, Any], Coroutine[Any, Any, R]],
-        *,
-        setup: Callable[[], Any],
-        **options: Unpack[JobKeywords],
+        self, id: str, items: Iterable[T], handler: LaterWith[T, R], *, setup: Setup, **options: Unpack[JobKeywords]
     ) -> Job[T, R]: ...
     @overload
     def create_job(
-        self,
-        id: str,
-        items: Iterable[T],
-        handler: Callable[[T, Any], R],
-        *,
-        setup: Callable[[], Any],
-        **options: Unpack[JobKeywords],
+        self, id: str, items: Iterable[T], handler: HandlerWith[T, R], *, setup: Setup, **options: Unpack[JobKeywords]
     ) -> Job[T, R]: ...
     @takes(GivenOptions, At.JOB)
     def create_job(self, id: str, items: Iterable[Any], handler: Callable[..., Any], **options: Any) -> Job:
@@ -320,7 +318,7 @@ class JobQueue(SafeEmitter):
         self,
         id: str,
         items: Iterable[T] = ...,
-        handler: Callable[[T], Coroutine[Any, Any, R]] = ...,
+        handler: Later[T, R] = ...,
         *,
         setup: None = None,
         **options: Unpack[OpenKeywords],
@@ -330,7 +328,7 @@ class JobQueue(SafeEmitter):
         self,
         id: str,
         items: Iterable[T] = ...,
-        handler: Callable[[T], R] = ...,
+        handler: Handler[T, R] = ...,
         *,
         setup: None = None,
         **options: Unpack[OpenKeywords],
@@ -340,9 +338,9 @@ class JobQueue(SafeEmitter):
         self,
         id: str,
         items: Iterable[T] = ...,
-        handler: Callable[[T, Any], Coroutine[Any, Any, R]] = ...,
+        handler: LaterWith[T, R] = ...,
         *,
-        setup: Callable[[], Any],
+        setup: Setup,
         **options: Unpack[OpenKeywords],
     ) -> Job[T, R]: ...
     @overload
@@ -350,9 +348,9 @@ class JobQueue(SafeEmitter):
         self,
         id: str,
         items: Iterable[T] = ...,
-        handler: Callable[[T, Any], R] = ...,
+        handler: HandlerWith[T, R] = ...,
         *,
-        setup: Callable[[], Any],
+        setup: Setup,
         **options: Unpack[OpenKeywords],
     ) -> Job[T, R]: ...
     @takes(GivenOptions, At.OPEN)
@@ -474,23 +472,9 @@ class JobQueue(SafeEmitter):
     # -- run them --------------------------------------------------------------------------------------------
 
     @overload
-    def start(
-        self,
-        job_id: Job[T, R],
-        *,
-        progress: ShowProgress = False,
-        cancel_with_awaiter: bool = False,
-        kill_on_cancel: bool = False,
-    ) -> JobRun[T, R]: ...
+    def start(self, job_id: Job[T, R], **options: Unpack[StartKeywords]) -> JobRun[T, R]: ...
     @overload
-    def start(
-        self,
-        job_id: str,
-        *,
-        progress: ShowProgress = False,
-        cancel_with_awaiter: bool = False,
-        kill_on_cancel: bool = False,
-    ) -> JobRun: ...
+    def start(self, job_id: str, **options: Unpack[StartKeywords]) -> JobRun: ...
     def start(
         self,
         job_id: str | Job,
@@ -520,63 +504,23 @@ class JobQueue(SafeEmitter):
 
     @overload
     def run(
-        self,
-        items: Iterable[T],
-        handler: Callable[[T], NoReturn],
-        *,
-        id: str | None = None,
-        progress: ShowProgress = False,
-        on_error: Literal["collect", "raise", "group"] = "collect",
-        setup: None = None,
-        **options: Unpack[JobKeywords],
+        self, items: Iterable[T], handler: Refusing[T], *, setup: None = None, **options: Unpack[RunKeywords]
     ) -> Job[T, Any]: ...
     @overload
     def run(
-        self,
-        items: Iterable[T],
-        handler: Callable[[T], Coroutine[Any, Any, R]],
-        *,
-        id: str | None = None,
-        progress: ShowProgress = False,
-        on_error: Literal["collect", "raise", "group"] = "collect",
-        setup: None = None,
-        **options: Unpack[JobKeywords],
+        self, items: Iterable[T], handler: Later[T, R], *, setup: None = None, **options: Unpack[RunKeywords]
     ) -> Job[T, R]: ...
     @overload
     def run(
-        self,
-        items: Iterable[T],
-        handler: Callable[[T], R],
-        *,
-        id: str | None = None,
-        progress: ShowProgress = False,
-        on_error: Literal["collect", "raise", "group"] = "collect",
-        setup: None = None,
-        **options: Unpack[JobKeywords],
+        self, items: Iterable[T], handler: Handler[T, R], *, setup: None = None, **options: Unpack[RunKeywords]
     ) -> Job[T, R]: ...
     @overload
     def run(
-        self,
-        items: Iterable[T],
-        handler: Callable[[T, Any], Coroutine[Any, Any, R]],
-        *,
-        id: str | None = None,
-        progress: ShowProgress = False,
-        on_error: Literal["collect", "raise", "group"] = "collect",
-        setup: Callable[[], Any],
-        **options: Unpack[JobKeywords],
+        self, items: Iterable[T], handler: LaterWith[T, R], *, setup: Setup, **options: Unpack[RunKeywords]
     ) -> Job[T, R]: ...
     @overload
     def run(
-        self,
-        items: Iterable[T],
-        handler: Callable[[T, Any], R],
-        *,
-        id: str | None = None,
-        progress: ShowProgress = False,
-        on_error: Literal["collect", "raise", "group"] = "collect",
-        setup: Callable[[], Any],
-        **options: Unpack[JobKeywords],
+        self, items: Iterable[T], handler: HandlerWith[T, R], *, setup: Setup, **options: Unpack[RunKeywords]
     ) -> Job[T, R]: ...
     @takes(GivenOptions, At.JOB)
     def run(
@@ -610,11 +554,7 @@ class JobQueue(SafeEmitter):
         held = self._jobs.find(job_id)
         run = JobRun(held, self)
         self._starter.start_unawaited(held.book, run, Showing(progress, job_id))
-        try:
-            job = self._await(run)
-        except BaseException:
-            self._starter.take_back_sink(held.book)
-            raise
+        job = self._await(run)
         if on_error != "collect":
             run._raise_failures(on_error, options.get("max_failures"))
         return job
@@ -759,6 +699,8 @@ class JobQueue(SafeEmitter):
         New workers start at once. Surplus workers, those with the highest numbers, end once they have finished their
         current item and the few that were sent with it; with ``kill`` at once, and their items run again without losing
         a try. Running jobs go on meanwhile. The inner threads of workers (``per_worker["threads"]``) stay as they were.
+        On a cluster, workers for which it has no room now start once it has, and ``concurrency=None`` ends: the number
+        no longer follows the cluster's.
 
         Raises TypeError or ValueError for anything but a whole number from 1 up, and on an engine whose workers are not
         the queue's own; `QueueClosedError`.
@@ -766,28 +708,15 @@ class JobQueue(SafeEmitter):
         self._closer.check_open("resize the queue")
         checks.check_concurrency(concurrency)
         checks.check_bool("kill", kill)
-        able = self._backend.capabilities
-        if not (able.own_processes and able.is_here):
+        if not self._backend.capabilities.own_processes:
             raise ValueError(f"resize: expected an engine with workers of the queue's own, got {self._backend!r}")
         self._handle(LanesResized(concurrency, kill))
         self._size = concurrency
 
     @overload
-    def retry_failed(
-        self,
-        job_id: Job[T, R],
-        *,
-        items: Iterable[JobItem | Hashable] | None = None,
-        progress: ShowProgress = False,
-    ) -> JobRun[T, R]: ...
+    def retry_failed(self, job_id: Job[T, R], **options: Unpack[RetryKeywords]) -> JobRun[T, R]: ...
     @overload
-    def retry_failed(
-        self,
-        job_id: str,
-        *,
-        items: Iterable[JobItem | Hashable] | None = None,
-        progress: ShowProgress = False,
-    ) -> JobRun: ...
+    def retry_failed(self, job_id: str, **options: Unpack[RetryKeywords]) -> JobRun: ...
     def retry_failed(
         self,
         job_id: str | Job,

@@ -1,4 +1,4 @@
-"""A profile on a report's page: one flame graph, and the heaviest lines as a table, which needs no script.
+"""A profile on a report's page, as a flame graph. Without scripts, there is only the table of the heaviest lines.
 
 The page stays self-contained: the script is in it, and the page's policy allows only that script, by its hash.
 """
@@ -10,20 +10,17 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from html import escape
 from importlib.resources import files
 from typing import Any
 
-from mpqueue._output.words import percent, seconds
-from mpqueue._report.profile import Frame, Frames, LineTime, Profile, views
-from mpqueue._text import shown_json, visible_line
+from mpqueue._output.words import seconds
+from mpqueue._report.profile import Frame, Frames, Profile, views
+from mpqueue._text import shown_json
 
 #: The most frames that are drawn, for all workers together and for each other view: more would be too narrow to see.
 MOST_FRAMES, MOST_OF_VIEW = 3_000, 500
 #: The least part of the whole that a frame may have.
 NARROWEST = 0.0005
-#: The number of lines in the table, and in the report's text.
-LINES = 12
 
 
 @cache
@@ -62,34 +59,7 @@ def section(profile: Profile) -> Iterator[str]:
         "keys move, / searches.</p>"
     )
     yield f"<script type='application/json' id='flame-data'>{_data(profile)}</script><script>{_file('js')}</script>"
-    yield from _lines(profile)
     yield "</section>"
-
-
-def _lines(profile: Profile) -> Iterator[str]:
-    yield "<h3>The lines with most time of their own</h3><table class='lines'><thead><tr>"
-    yield "<th scope='col' class='n'>own</th><th scope='col' class='n'>with calls</th>"
-    yield "<th scope='col'>line</th></tr></thead><tbody>"
-    for share, total, line in _heaviest(profile):
-        name, file = escape(visible_line(str(line.frame))), escape(visible_line(line.frame.file), quote=True)
-        yield f"<tr><td class='n'>{share}</td><td class='n'>{total}</td><td title='{file}'>{name}</td></tr>"
-    yield "</tbody></table>"
-
-
-def text_lines(profile: Profile) -> Iterator[str]:
-    """Yield the heaviest lines of the profile, for a report's text."""
-    if profile.stacks:
-        yield f"Where the handlers were ({seconds(profile.seconds)}, sampled)"
-        yield "      own  with calls"
-        for own, total, line in _heaviest(profile):
-            yield f"  {own:>7} {total:>11}  {visible_line(str(line.frame))}"
-
-
-def _heaviest(profile: Profile) -> Iterator[tuple[str, str, LineTime]]:
-    whole = profile.seconds or 1.0
-    for line in profile.lines()[:LINES]:
-        if line.own:
-            yield percent(line.own / whole), percent(line.total / whole), line
 
 
 @dataclass(slots=True, eq=False)

@@ -75,22 +75,11 @@ def make_report(book: JobView, alone: JobView | None) -> Report:
     return Report(figures, advice, make_profile(book))
 
 
-def page_of(book: JobView) -> str:
-    """Return the page of a job's report. If only a journal has the job: of items' times, their memory and failures.
-
-    How workers spent their time is not recorded. Raises ValueError if no times of the job are known.
-    """
-    if book.here:
-        return make_report(book, None).to_html()
-    if book.started_at is None or book.duration is None:
-        raise ValueError(f"job {book.id!r}: expected a job of which the journal knows how long it took, got one that "
-                         "has not started, or whose program ended before it")  # fmt: skip
-    return write_page(measure(book, book.duration, count_cpus()), ())
-
-
 def save_trace(book: JobView, path: str | os.PathLike[str]) -> Path:
     """Write the trace of `Job.trace`. Returns its path."""
     target = Path(path)
+    if book.started_at is not None and not book.timings.lanes:
+        raise ValueError(f"job {book.id!r}: expected a job that this program ran, got one that the journal remembers")
     figures = _figures(book)
     stretches = dict(book.timings.stretches)
     with whole_file(target) as file:
@@ -99,11 +88,15 @@ def save_trace(book: JobView, path: str | os.PathLike[str]) -> Path:
 
 
 def _figures(book: JobView) -> Figures:
-    """Return the job's figures. Raises ValueError if it has no times."""
+    """Return the job's figures. If only a journal has it, how workers spent their time is not among them.
+
+    Raises ValueError if it has no times.
+    """
     if book.started_at is None:
         raise ValueError(f"job {book.id!r}: expected a job that was started, got one that is {book.status}")
-    if not book.timings.lanes:
-        raise ValueError(f"job {book.id!r}: expected a job that this program ran, got one that the journal remembers")
+    if not book.timings.lanes and book.duration is None:
+        raise ValueError(f"job {book.id!r}: expected a job of which the journal knows how long it took, got one whose "
+                         "program ended before it")  # fmt: skip
     says_memory = isinstance(book, JobBook) and book.needs is not None and book.needs.any_memory
     supply = None if says_memory else memory_supply()
     return measure(book, SystemClock().now(), count_cpus(), supply)

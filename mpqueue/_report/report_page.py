@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 from importlib.resources import files
+from itertools import zip_longest
 
-from mpqueue._output.words import counted, number, percent, seconds, size
+from mpqueue._output.words import counted, number, percent, seconds
 from mpqueue._report import flame_graph
-from mpqueue._report.figures import FailedItems, Figures, ItemTimes, Part
+from mpqueue._report.figures import FailedItems, Figures, ItemTimes
 from mpqueue._report.plots import MARKED, bar_of_parts, busy_workers, histogram, timeline
 from mpqueue._report.profile import Profile
-from mpqueue._report.report_text import facts, headline, subtitles, times_line
+from mpqueue._report.report_text import (
+    Table,
+    further_facts,
+    headline,
+    heaviest_lines,
+    slowest_items,
+    subtitles,
+    time_of_parent,
+    time_of_workers,
+    times_line,
+)
 from mpqueue._text import visible
 
 #: Workers up to which each row of the timeline has its name.
@@ -64,14 +75,15 @@ def _body(figures: Figures, advice: Sequence[str], profile: Profile | None) -> I
         yield from _workers(figures)
     if profile is not None:
         yield from flame_graph.section(profile)
+        if profile.stacks:
+            yield _table(heaviest_lines(profile), "lines")
     if figures.items is not None:
         yield from _items(figures.items)
-        yield from _slowest(figures)
+        yield f"<h2>{slowest_items(figures).title}</h2>{_table(slowest_items(figures))}"
     yield "<details><summary>What the parent did meanwhile, and more figures</summary>"
     if figures.worker_seconds:
-        yield _parts_table(figures.parent, figures.wall, coloured=False)
-    rows = [(escape(name), escape(value)) for name, value in facts(figures)]
-    yield _table((("", ""), ("", "")), rows)
+        yield _table(time_of_parent(figures))
+    yield _table(further_facts(figures))
     yield "</details></main>"
     yield "<footer><p>Written by mpqueue. Times are measured in each chunk of items, not sampled; an item that"
     yield "was sent with others has their average.</p></footer>"
@@ -107,16 +119,7 @@ def _time(figures: Figures) -> Iterator[str]:
     whole = figures.worker_seconds
     yield f"<h2>Where the workers' time went</h2><figure class='parts'>{bar_of_parts(figures.work, whole)}"
     yield f"<figcaption>{counted(figures.workers, 'worker')}, {seconds(figures.wall)} each</figcaption></figure>"
-    yield _parts_table(figures.work, whole, coloured=True)
-
-
-def _parts_table(parts: Sequence[Part], whole: float, *, coloured: bool) -> str:
-    columns = (("", ""), ("share", "n"), ("time", "n"), ("", "meaning"))
-    rows = []
-    for part in parts:
-        name = f"{_swatch(part.key) if coloured else ''}{escape(part.name)}"
-        rows.append((name, percent(part.seconds / whole), seconds(part.seconds), escape(part.meaning)))
-    return _table(columns, rows)
+    yield _table(time_of_workers(figures), keys=[part.key for part in figures.work])
 
 
 def _workers(figures: Figures) -> Iterator[str]:
@@ -152,23 +155,6 @@ def _items(items: ItemTimes) -> Iterator[str]:
     yield f"<figcaption>{times_line(items)} (dashed). The scale is logarithmic.</figcaption></figure>"
 
 
-def _slowest(figures: Figures) -> Iterator[str]:
-    yield "<h2>The slowest items</h2>"
-    memory = "n" if figures.memory is not None else "none"
-    columns = (("item", ""), ("time", "n"), ("memory", memory), ("tries", "n"), ("", "meaning"))
-    rows = [
-        (
-            escape(item.name),
-            seconds(item.seconds),
-            "" if item.peak is None else size(item.peak),
-            number(item.attempts),
-            escape(item.status),
-        )
-        for item in figures.slowest
-    ]
-    yield _table(columns, rows)
-
-
 def _swatch(colour: str) -> str:
     return f'<i class="key" style="background: var(--{colour})"></i>'
 
@@ -177,17 +163,16 @@ def _axis(ticks: Sequence[str]) -> str:
     return "<div class='axis'>" + "".join(f"<span>{escape(tick)}</span>" for tick in ticks) + "</div>"
 
 
-def _table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> str:
-    """A table; the cells are HTML already."""
+def _table(table: Table, kind: str = "", keys: Sequence[str] = ()) -> str:
+    """The table; ``keys`` are the colours of its rows."""
+    kinds = ["n" if is_number else "" for _, is_number in table.columns]
     head = "".join(
-        f'<th scope="col" class="{kind}">{escape(name)}</th>' if name else f'<td class="{kind}"></td>'
-        for name, kind in columns
+        f'<th scope="col" class="{kind}">{escape(name)}</th>' if name else "<td></td>"
+        for (name, _), kind in zip(table.columns, kinds, strict=True)
     )
-    head = f"<thead><tr>{head}</tr></thead>" if any(name for name, _ in columns) else ""
-    body = "".join(
-        "<tr>"
-        + "".join(f'<td class="{kind}">{cell}</td>' for cell, (_, kind) in zip(row, columns, strict=True))
-        + "</tr>"
-        for row in rows
-    )
-    return f"<table>{head}<tbody>{body}</tbody></table>"
+    head = f"<thead><tr>{head}</tr></thead>" if any(name for name, _ in table.columns) else ""
+    body = []
+    for row, key in zip_longest(table.rows, keys):
+        cells = zip(row, kinds, [_swatch(key) if key else "", *[""] * len(row)], strict=False)
+        body.append("".join(f'<td class="{kind}">{swatch}{escape(cell)}</td>' for cell, kind, swatch in cells))
+    return f'<table class="{kind}">{head}<tbody>{"".join(f"<tr>{row}</tr>" for row in body)}</tbody></table>'

@@ -1,14 +1,15 @@
-"""A report as text, for a terminal: at most 100 columns wide."""
+"""The texts and tables of a report, which all its forms have; and its form for a terminal, at most 100 columns wide."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from typing import NamedTuple
 
 from mpqueue._core.state.timings import PastRun
 from mpqueue._output.words import counted, day, moment, number, percent, seconds, size
 from mpqueue._report.figures import Figures, ItemTimes, Part
-from mpqueue._report.flame_graph import text_lines
 from mpqueue._report.profile import Profile
 from mpqueue._report.rules.on_handler import memory_offer
 from mpqueue._text import visible
@@ -19,17 +20,15 @@ WIDTH = 100
 MOST_LOST = 3
 #: From this many times the existing CPUs on, one of the counts must be wrong.
 COUNTED_WRONG = 1.05
-#: Characters of the longest bar.
-BAR = 24
 #: The number of groups of failures, and of lines of each one's traceback.
 MOST_GROUPS, TRACEBACK = 5, 6
-#: The number of lines of the histogram.
-ROWS = 8
+#: The number of lines of the profile.
+LINES = 12
 
 
 def write_text(figures: Figures, advice: Sequence[str], profile: Profile | None = None) -> str:
     """The whole report."""
-    lines = [*_lines(figures, advice), *(() if profile is None else ("", *text_lines(profile)))]
+    lines = _lines(figures, advice, profile)
     return visible("\n".join(line.rstrip() for line in lines).rstrip())
 
 
@@ -124,33 +123,90 @@ def _memory(figures: Figures) -> Iterator[tuple[str, str]]:
         yield "to say so", offer
 
 
-def _lines(figures: Figures, advice: Sequence[str]) -> Iterator[str]:
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+class Table(NamedTuple):
+    """A table. ``columns`` has each one's heading, and True for numbers."""
+
+    title: str
+    columns: Sequence[tuple[str, bool]]
+    rows: Sequence[Sequence[str]]
+
+
+def time_of_workers(figures: Figures) -> Table:
+    """Where the workers' time went."""
+    title = f"Where the workers' time went ({figures.workers} x {seconds(figures.wall)})"
+    return _of_parts(title, figures.work, figures.worker_seconds)
+
+
+def time_of_parent(figures: Figures) -> Table:
+    """What the parent did meanwhile."""
+    return _of_parts(f"What the parent did meanwhile (of {seconds(figures.wall)})", figures.parent, figures.wall)
+
+
+def _of_parts(title: str, parts: Sequence[Part], whole: float) -> Table:
+    rows = [(part.name, percent(part.seconds / whole), seconds(part.seconds), part.meaning) for part in parts]
+    return Table(title, (("", False), ("share", True), ("time", True), ("", False)), rows)
+
+
+def further_facts(figures: Figures) -> Table:
+    """The other facts."""
+    return Table("Also", (("", False), ("", False)), [*facts(figures)])
+
+
+def slowest_items(figures: Figures) -> Table:
+    """The slowest items."""
+    columns = (("item", False), ("time", True), ("memory", True), ("tries", True), ("", False))
+    rows = [
+        (
+            item.name,
+            seconds(item.seconds),
+            "" if item.peak is None else size(item.peak),
+            number(item.attempts),
+            item.status,
+        )
+        for item in figures.slowest
+    ]
+    return Table("The slowest items", columns, rows)
+
+
+def heaviest_lines(profile: Profile) -> Table:
+    """The lines of code with most time of their own."""
+    whole = profile.seconds or 1.0
+    lines = [line for line in profile.lines()[:LINES] if line.own]
+    rows = [(percent(line.own / whole), percent(line.total / whole), str(line.frame)) for line in lines]
+    title = f"Where the handlers were ({seconds(profile.seconds)}, sampled)"
+    return Table(title, (("own", True), ("with calls", True), ("line", False)), rows)
+
+
+def times_line(items: ItemTimes) -> str:
+    """Say how long items took."""
+    return (
+        f"An item took {seconds(items.mean)} on average; the median is {seconds(items.median)}, 90% took at most "
+        f"{seconds(items.p90)}, 99% {seconds(items.p99)}"
+    )
+
+
+# -- the text ----------------------------------------------------------------------------------------------------------
+
+
+def _lines(figures: Figures, advice: Sequence[str], profile: Profile | None) -> Iterator[str]:
     yield f"Job {figures.job_id!r} {headline(figures)}"
     for line in subtitles(figures):
         yield from _wrapped(f"  {line}")
     yield ""
     yield from _failures(figures)
     yield from _advice(advice)
-    whole = figures.worker_seconds
-    if whole:
-        yield f"Where the workers' time went ({figures.workers} x {seconds(figures.wall)})"
-        yield from (_part(part, whole, bar=True) for part in figures.work)
-        yield ""
-        yield f"What the parent did meanwhile (of {seconds(figures.wall)})"
-        yield from (_part(part, figures.wall) for part in figures.parent)
-        yield ""
-        yield "Also"
-        yield from (f"  {name:<23} {value}" for name, value in facts(figures))
+    if figures.worker_seconds:
+        for table in (time_of_workers(figures), time_of_parent(figures), further_facts(figures)):
+            yield from _aligned(table)
     if figures.items is not None:
+        yield times_line(figures.items)
         yield ""
-        yield from _item_times(figures.items)
-        yield ""
-        yield "The slowest items"
-        for item in figures.slowest:
-            peak = "" if item.peak is None else f"  {size(item.peak)}"
-            tries = f"  {counted(item.attempts, 'try')}" if item.attempts > 1 else ""
-            failed = f"  {item.status}" if item.status != "completed" else ""
-            yield f"  {seconds(item.seconds):>10}  {item.name}{peak}{tries}{failed}"
+        yield from _aligned(slowest_items(figures))
+    if profile is not None and profile.stacks:
+        yield from _aligned(heaviest_lines(profile))
 
 
 def _failures(figures: Figures) -> Iterator[str]:
@@ -173,34 +229,22 @@ def _advice(advice: Sequence[str]) -> Iterator[str]:
         yield ""
 
 
+def _aligned(table: Table) -> Iterator[str]:
+    """Yield the table with its title, and an empty line behind it."""
+    yield table.title
+    names = [name for name, _ in table.columns]
+    rows = [[visible(cell) for cell in row] for row in (([names] if any(names) else []) + [*table.rows])]
+    widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
+    for row in rows:
+        cells = zip(row, widths, table.columns, strict=True)
+        aligned = [cell.rjust(width) if is_number else cell.ljust(width) for cell, width, (_, is_number) in cells]
+        yield _cut("  " + "  ".join(aligned).rstrip())
+    yield ""
+
+
 def _cut(line: str) -> str:
     return line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"
 
 
 def _wrapped(text: str) -> Iterator[str]:
     return iter(textwrap.wrap(text, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False))
-
-
-def _part(part: Part, whole: float, *, bar: bool = False) -> str:
-    share = part.seconds / whole if whole else 0.0
-    drawn = "█" * round(share * BAR) if bar else ""
-    return f"  {part.name:<23} {percent(share):>6} {seconds(part.seconds):>10}  {drawn or part.meaning}"
-
-
-def times_line(items: ItemTimes) -> str:
-    """Say how long items took."""
-    return (
-        f"An item took {seconds(items.mean)} on average; the median is {seconds(items.median)}, 90% took at most "
-        f"{seconds(items.p90)}, 99% {seconds(items.p99)}"
-    )
-
-
-def _item_times(items: ItemTimes) -> Iterator[str]:
-    yield times_line(items)
-    step = len(items.bars) // ROWS
-    rows = [items.bars[at : at + step] for at in range(0, len(items.bars), step)]
-    counts = [sum(count for _, _, count in row) for row in rows]
-    for row, count in zip(rows, counts, strict=True):
-        if count:
-            drawn = "█" * max(1, round(count / max(counts) * BAR))
-            yield f"  {seconds(row[0][0]):>10} to {seconds(row[-1][1]):>9} {number(count):>9}  {drawn}"

@@ -27,7 +27,7 @@ import sys
 import threading
 
 from mpqueue._os import channels, standard_streams
-from mpqueue._os.descriptors import open_descriptors, reopen_to_write
+from mpqueue._os.descriptors import move_high, open_descriptors, reopen_to_write
 from mpqueue._os.memory.mappings import address_of, give_up_sharing
 from mpqueue._os.process import process_signals
 from mpqueue._os.process.own_forks import CAN_FORK, around_forks
@@ -46,7 +46,7 @@ def initialize(seed: LaneSeed) -> None:
     """Make this process a worker. Never raises: `check` raises its error, where the parent sees it."""
     global _failure
     try:
-        follow_parent(seed.parent, seed.leash.fd)
+        follow_parent(seed.leash.fd)
         reset_signals()
         standard_streams.follow_numbers()
         # loky sets its own start method as default, with which no handler can start a process; None is Python's own.
@@ -55,8 +55,7 @@ def initialize(seed: LaneSeed) -> None:
             executor._USE_PSUTIL = False  # type: ignore[attr-defined]
         ledger = _take_station(seed)
         if CAN_FORK:
-            asking = () if seed.asking is None else (seed.asking.fd,)
-            _private.extend((seed.line.fd, *asking, seed.outbox.fd, *_inherited_pipes(seed.leash.fd)))
+            _private.extend(_inherited_pipes(seed.leash.fd))
             _borrow_trackers()
             _guard_forks(ledger)
         process_signals.answer(seed.stack.fd)
@@ -79,18 +78,20 @@ def _take_station(seed: LaneSeed) -> Ledger:
     ledger = Ledger(seed.ledger.fd)
     os.close(seed.ledger.fd)
     channels.set_blocking(seed.bell.fd, False)
+    line, bell, outbox = map(move_high, (seed.line.fd, seed.bell.fd, seed.outbox.fd))
+    asking = None if seed.asking is None else move_high(seed.asking.fd)
+    _private.extend((line, bell, outbox) if asking is None else (line, bell, outbox, asking))
     station.take(
         station.Station(
             lane=seed.lane,
             generation=seed.generation,
-            parent=seed.parent,
             ledger=ledger,
             flags_of=functools.partial(_read_flags, seed.flags, ledger),
-            outbox=station.SharedOutbox(seed.outbox.fd, seed.bell.fd, ledger),
+            outbox=station.SharedOutbox(outbox, bell, ledger),
             carries_segments=seed.carries_segments,
             flags=seed.flags,
-            line=seed.line.fd,
-            asking=None if seed.asking is None else Asking(seed.asking.fd),
+            line=line,
+            asking=None if asking is None else Asking(asking),
         )
     )
     return ledger

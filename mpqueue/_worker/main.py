@@ -38,7 +38,7 @@ from mpqueue._wire.memory.segments import Carried
 from mpqueue._wire.pickling import classes, main_names
 from mpqueue._wire.pickling.imports import take_path
 from mpqueue._wire.pickling.payload import Packed, load, view_parts
-from mpqueue._worker import signals, station
+from mpqueue._worker import station
 from mpqueue._worker.chunk import chunk_run
 from mpqueue._worker.chunk import log_records as records
 from mpqueue._worker.chunk.chunk_run import RECURSION_LIMIT, ChunkRun
@@ -186,8 +186,6 @@ class Worker:
     def _load(self, frame: ChunkFrame, handler: HandlerFrame) -> LoadedJob | FailureFrame:
         self._begin_loading(frame.chunk)
         started = clock.monotonic()
-        if not self._loaded and self.seat.station.is_own_process:
-            classes.forget_attributes()  # changes of classes by earlier jobs don't affect this one
         try:
             job = self._loaded[frame.job] = LoadedJob(frame.job, handler, self.seat)
             return job
@@ -243,7 +241,6 @@ def receive(data: bytes) -> Answer:
         assert here is not None, "frames are received in workers only"
         if (asking := here.asking) is not None:
             segments.ask_writer = asking.ask
-        signals.install()
         _worker = Worker(take_seat(here))
         chunk_run.install_settrace(_worker.watchdog.cut_off)
         if here.carries_segments and isinstance(here.outbox, station.SharedOutbox):

@@ -40,9 +40,10 @@ def serve(module: str, function: str) -> int:
     while (frames := incoming.read()) is not None:
         for frame in frames:
             answer = receive(frame.data)
-            if not here.is_whole():
+            try:
+                write_whole(here.line, encode(answer.data, plain=answer.plain))
+            except OSError:  # a handler has closed it
                 kill_self()
-            write_whole(here.line, encode(answer.data, plain=answer.plain))
         if incoming.damage is not None:
             raise incoming.damage
     return os.getpid()

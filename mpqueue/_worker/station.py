@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mpqueue._os import channels
-from mpqueue._os.descriptors import Descriptor
 from mpqueue._os.files import write_at
 from mpqueue._wire.frames import dump_leaving
 from mpqueue._wire.line import encode
@@ -45,31 +44,30 @@ class SharedOutbox:
     """The outbox in a file that the parent has open too, and the pipe that notifies the parent."""
 
     def __init__(self, file: int, bell: int, ledger: Ledger) -> None:
-        self._file = Descriptor(file)
-        self._bell = channels.End(bell)
+        self._file = file
+        self._bell = bell
         self._ledger = ledger
         self.take_leaving: Callable[[], Sequence[SegmentRef]] = tuple  #: returns segments that a report has to carry
 
-    def is_there(self) -> bool:
-        """False if a handler has closed it. Costs 1.5 us."""
-        return self._file.is_there() and self._bell.is_there()
-
     def leave(self, data: bytes) -> None:
         """Write an early report into the file, and ring the parent's bell (implements `Outbox`)."""
-        data = dump_leaving(data, self.take_leaving())
-        bell, message = self._bell.checked(), encode(data)
+        message = encode(dump_leaving(data, self.take_leaving()))
         self._write(message, 0)
         self._ledger.words[OUTBOX] = len(message)
-        with contextlib.suppress(BlockingIOError):  # a full pipe: the parent is notified already
-            channels.write(bell, b"!")
+        with contextlib.suppress(OSError):  # full: the parent is notified already; closed: it looks at the next answer
+            channels.write(self._bell, b"!")
 
     def leave_unsent(self, data: bytes, at: int) -> None:
         """Write log records into the file, behind the room of an early report (implements `Outbox`)."""
         self._write(data, UNSENT_AT + at)
 
     def _write(self, data: bytes, at: int) -> None:
-        if write_at(self._file.checked(), data, at) != len(data):
+        if write_at(self._file, data, at) != len(data):
             raise OSError(errno.EFBIG, "expected room for an early report, got part of it")
+
+
+class BrokenWorkerError(Exception):
+    """This process can't go on as a worker."""
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -78,7 +76,6 @@ class Station:
 
     lane: int  #: the lane's number, stable over restarts
     generation: int
-    parent: int  #: the parent's process id
     ledger: Ledger
     flags_of: Callable[[int], tuple[bool, bool]]  #: (paused, cancelled) of the job of that number
     outbox: Outbox | None  #: None: nothing can be sent in the middle of a chunk
@@ -93,21 +90,6 @@ class Station:
     growth: Growth = field(default_factory=Growth)
     asking: Asking | None = None  #: asks for descriptors of the parent, in a process of its own
     line: int = -1  #: descriptor of the socket for frames and answers, in a process of its own
-    _line: channels.End | None = None  #: the same, as of its making
-
-    def __post_init__(self) -> None:
-        if self.line >= 0:
-            self._line = channels.End(self.line)
-
-    def is_whole(self) -> bool:
-        """False if a handler has closed a channel by which this worker answers or notifies the parent. Costs 3 us.
-
-        The numbers may be the handler's files by now. And the parent may notice a closed channel only once another item
-        runs, which would be charged.
-        """
-        if self._line is None or not self._line.is_there():
-            return False
-        return not isinstance(self.outbox, SharedOutbox) or self.outbox.is_there()
 
 
 _sole: Station | None = None

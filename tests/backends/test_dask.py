@@ -108,6 +108,25 @@ def test_workers_that_join_are_used_and_those_that_go_cost_nobody_a_try(changing
 
 
 @pytest.mark.long
+def test_a_queue_that_was_given_a_size_waits_for_room_and_takes_no_more(changing: DaskCluster, tmp_path: Path) -> None:
+    changing.have_workers(2)
+    gate = Gate(tmp_path)
+    with JobQueue(None, backend=DaskBackend(changing.address)) as queue:
+        queue.resize(3)
+        queue.create_job("job", range(40), do.block_until_told(gate, then=do.return_pid), chunksize=1)
+        run = queue.start("job")
+        gate.wait_for_count(2)
+        joined = [changing.add_worker() for _ in range(2)]
+        gate.wait_for_count(3)
+        changing.await_slots(4)
+        gate.open()
+        assert len(set(results_of(run.result(300)))) == queue.concurrency == 3
+        for worker in joined:
+            worker.terminate()
+            worker.wait(300)
+
+
+@pytest.mark.long
 def test_an_adaptive_cluster_grows_with_a_job_and_shrinks_after_it(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
@@ -190,7 +209,8 @@ def _status(dask_worker: Any) -> str:
 @pytest.mark.long
 def test_workers_are_chosen_by_name_and_by_what_they_have(tmp_path: Path) -> None:
     with dask_cluster(tmp_path, 1) as cluster:
-        cluster.add_worker(threads=4, options=("--name", "big", "--resources", "GPU=2"))
+        gpu = ("CUDA_VISIBLE_DEVICES=3",)
+        cluster.add_worker(threads=4, options=("--name", "big", "--resources", "GPU=2"), env=gpu)
         cluster.await_slots(5)
         named = DaskBackend(cluster.address, workers=["big"])
         assert named.count_workers() == 4
@@ -198,6 +218,7 @@ def test_workers_are_chosen_by_name_and_by_what_they_have(tmp_path: Path) -> Non
         assert (rich.count_workers(), "resources={'GPU': 1}" in repr(rich)) == (2, True)
         for backend in (named, rich):
             assert len(set(mpqueue.map(lambda _: os.getppid(), range(40), backend=backend))) == 1
+            assert mpqueue.map(lambda _: os.environ["CUDA_VISIBLE_DEVICES"], [0], backend=backend) == ["3"]
     for wrong, error in (({"workers": "big"}, TypeError), ({"resources": {"GPU": 0}}, ValueError)):
         with pytest.raises(error, match="expected"):
             DaskBackend("tcp://127.0.0.1:1", **wrong)

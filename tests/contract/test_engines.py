@@ -450,6 +450,30 @@ def test_what_was_finished_comes_home_before_a_slow_item_ends(engine: Engine, tm
         assert results_of(run.result()) == list(range(6))
 
 
+def test_workers_can_be_more_and_fewer_while_a_job_runs_or_that_is_refused(engine: Engine, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with engine.queue(1, max_retries=0) as queue:
+        if not engine.able.own_processes:
+            with pytest.raises(ValueError, match="workers of the queue's own"):
+                queue.resize(2)
+            return
+        job = queue.create_job("job", range(6), do.block_until_told(gate, then=do.return_pid), chunksize=1)
+        run = queue.start("job")
+        gate.wait_for_count(1)
+        queue.resize(2)
+        gate.wait_for_count(2)
+        queue.resize(1, kill=True)
+        assert queue.concurrency == 1
+        wait_until(lambda: _count_running(job) == 1, what="the second worker to have gone")
+        gate.open()
+        assert len(set(results_of(run.result()))) == 1
+        assert [item.attempts for item in job.items] == [1] * 6
+
+
+def _count_running(job: Job[Any, Any]) -> int:
+    return sum(item.status is ItemStatus.PROCESSING for item in job.items)
+
+
 def test_a_running_item_is_seen_to_run(engine: Engine, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with engine.queue(1) as queue:

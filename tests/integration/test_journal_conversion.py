@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.support import journal_0_1, journal_4, journal_rc1
+from tests.support import journal_0_1, journal_rc1
 from tests.support.journals import lines_of, queue_of, rows_of
 from tests.support.length import IS_LONG
 from tests.support.programs import run_program
 from tests.support.systems import not_on_windows
 
-VERSIONS = pytest.mark.parametrize("version", [journal_0_1, journal_rc1, journal_4])
+VERSIONS = pytest.mark.parametrize("version", [journal_0_1, journal_rc1])
 
 PROGRAM = """
 import os, shutil, sqlite3, sys, traceback

@@ -29,6 +29,7 @@ from tests.support.pages import Visitor, visit
 from tests.support.programs import run_program
 from tests.support.spinning import spin
 from tests.support.strength import workers_of
+from tests.support.this_system import IS_LINUX
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -412,10 +413,31 @@ def test_of_300_workers_only_those_that_change_are_told(tmp_path: Path) -> None:
             while len(told) < 3:
                 name, data = stream.next()
                 told += [data] if name == "workers" else []
-            assert [(one["lanes"], one["gone"], one["stretches"]) for one in told] == [([], [], [])] * 3
+            assert [(one["lanes"], one["gone"]) for one in told] == [([], [])] * 3
             gate.open()
             stream.listen_until(lambda: stream.states["job"]["status"] == "completed")
             stream.listen_until(lambda: not any("job" in lane for lane in stream.workers["lanes"]))
+
+
+def test_the_work_and_the_ends_of_workers_are_told_once_they_are_asked_for(queue: JobQueue, page: Visitor) -> None:
+    def handle(item: str) -> str:
+        spin(0.05)
+        if item == "crash":
+            os._exit(3)
+        return item
+
+    queue.run(["a", "crash", "b"], handle, id="job", chunksize=1)
+    told = page.get("workers?seconds=60")
+    work = {item: (start, end) for _, start, end, kind, _, item in told["stretches"] if kind == "running"}
+    assert work.keys() == {0, 1, 2}
+    assert all(0 < end - start < 60_000 for start, end in work.values()), "also the work that was lost"
+    ((lane, at, why, job, item),) = told["marks"]
+    assert (why, job, item, at) == ("exit code 3", 1, 1, work[1][1])
+    assert lane in (0, 1)
+    used = {lane for lane, cpu, memory in told["use"] if cpu > 0 and memory > 1}
+    assert used == {1 - lane} if IS_LINUX else not used  # the other one has just ended
+    assert page.get("workers?seconds=0")["marks"] == []
+    assert page.ask("workers?seconds=-1").status == 400
 
 
 def test_items_are_found_by_their_ids(queue: JobQueue, page: Visitor) -> None:
@@ -425,7 +447,7 @@ def test_items_are_found_by_their_ids(queue: JobQueue, page: Visitor) -> None:
     for index, text in enumerate(("a b/c", "7", "x", '["x",1]', "2")):
         assert page.get(f"jobs/1/find?{urlencode({'id': text})}") == {"index": index}
     assert page.get("jobs/2/find?id=1") == {"index": 1}
-    for address in ("jobs/1/find?id=y", "jobs/1/find", "jobs/2/find?id=q", "jobs/2/find?id=2"):
+    for address in ("jobs/1/find?id=y", "jobs/1/find", "jobs/2/find?id=q", "jobs/2/find?id=true"):
         assert page.ask(address).status == 404
 
 

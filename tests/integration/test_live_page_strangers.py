@@ -101,7 +101,7 @@ def test_a_thousand_half_open_connections_stop_neither_the_job_nor_its_viewer(ki
 
 
 def test_a_new_connection_takes_the_place_of_the_oldest_stranger(viewer: Visitor, connect: Connect) -> None:
-    strangers = [connect(b"GET / HT") for _ in range(16)]
+    strangers = [connect(b"GET / HT") for _ in range(32)]
     newest = connect(b"GET / HT")
     assert read_to_end(strangers[0]) == b""
     newest.sendall(b"TP/1.1\r\nHost: localhost\r\n\r\n")
@@ -117,19 +117,14 @@ STARTS = [
 ]
 
 
-def test_requests_that_never_end_are_ended_also_a_viewer_s(viewer: Visitor, connect: Connect) -> None:
-    known = f"Host: localhost\r\nCookie: {viewer.headers['Cookie']}\r\n"
+def test_requests_that_never_end_are_ended(viewer: Visitor, connect: Connect) -> None:
     started = [connect(start) for start in STARTS]
-    half = connect(f"POST {viewer.place}jobs/1/pause HTTP/1.1\r\n{known}Content-Length: 9\r\n\r\n{{".encode())
-    idle = connect(f"GET {viewer.place}jobs HTTP/1.1\r\n{known}\r\n".encode())
     trickling = connect(b"GET / HTTP/1.1\r\nX: ")
     with contextlib.suppress(ConnectionResetError, BrokenPipeError):
         while not select.select([trickling], [], [], 0.01)[0]:
             trickling.sendall(b"x")
     for connection in (*started, trickling):
         read_to_end(connection)
-    assert read_to_end(half) == b""
-    assert read_to_end(idle).startswith(b"HTTP/1.1 200 ")
 
 
 # --- threads ----------------------------------------------------------------------------------------------------------

@@ -437,7 +437,7 @@ def test_what_an_open_job_has_not_is_refused_and_nothing_is_changed(path: Path, 
             with pytest.raises(ValueError, match="expected none for an open job"):
                 anything.open_job("j", [3], calls, rerun=rerun)
         for refused in (queue.create_job, queue.plan_job):
-            with pytest.raises(JournalMismatchError, match="expected a job with a list of items, got an open one"):
+            with pytest.raises(JournalMismatchError, match="expected a job with a list of items, got an open job"):
                 refused("j", [3], calls)
         with pytest.raises(JournalMismatchError, match="has changed since 5 of these results were made"):
             queue.open_job("j", [3], do.succeed, rerun=mpqueue.Rerun(strict=True))
@@ -446,7 +446,7 @@ def test_what_an_open_job_has_not_is_refused_and_nothing_is_changed(path: Path, 
     assert path.read_bytes() == before
     with queue_of(path) as queue:
         queue.run(["a", "b"], do.succeed, id="list")
-    list_instead = pytest.raises(JournalMismatchError, match="expected an open one, got a job with a list")
+    list_instead = pytest.raises(JournalMismatchError, match="expected an open job, got a job with a list")
     with queue_of(path) as queue, list_instead:
         queue.open_job("list", ["a"], do.succeed)
     assert [*mpqueue.imap(do.succeed, "ab", journal=path, job_id="stream", backend=InlinePool())] == ["a", "b"]

@@ -222,19 +222,22 @@ def test_tries_of_earlier_runs_are_not_those_of_the_last(tmp_path: Path) -> None
     assert [error.partition(":")[0] for error, _ in found.tries.errors] == ["KeyError"]
 
 
-def test_a_job_that_an_earlier_program_ran_has_no_times(tmp_path: Path) -> None:
+def test_the_report_of_a_job_that_an_earlier_program_ran_has_its_items_and_no_workers(tmp_path: Path) -> None:
     journal = tmp_path / "run.db"
     with JobQueue(1, journal=journal) as queue:
-        queue.run(range(3), abs, id="job").report()
+        duration = queue.run(range(3), abs, id="job").duration
     with JobQueue(1, journal=journal) as queue:
         remembered = queue.get_job("job")
+        assert remembered is not None
+        seen = str(remembered.report()), remembered.report().to_html()
         again = queue.run(range(3), abs, id="job")
-    for job in (remembered, again):
-        assert job is not None
-        with pytest.raises(
-            ValueError, match="expected a job that this program ran, got one that the journal remembers"
-        ):
-            job.report()
+    for text in (*seen, str(again.report())):
+        assert "completed: 3 of 3 items completed, in " in text
+        assert "The slowest items" in text
+        assert "Where the workers" not in text
+    assert remembered.report().figures.wall == again.report().figures.wall == pytest.approx(duration)
+    with pytest.raises(ValueError, match="expected a job that this program ran, got one that the journal remembers"):
+        again.trace(tmp_path / "trace.json")
 
 
 def test_a_run_is_compared_with_the_last_one_of_the_job_in_the_journal(tmp_path: Path) -> None:

@@ -159,18 +159,27 @@ def spend_for_ever(item: str) -> None:
     spend(600)
 
 
-@pytest.mark.long(but=["logs", "waits"])
+@pytest.mark.long(but=["logs"])
 @pytest.mark.holds("promise: An alarm fails the item that it interrupts")
 @pytest.mark.parametrize(
     "handler",
-    [*(do.only("culprit", bad) for bad in (spend_for_ever, report_for_ever, log_for_ever)), wait_for_ever],
-    ids=["computes", "reports", "logs", "waits"],
+    [do.only("culprit", bad) for bad in (spend_for_ever, report_for_ever, log_for_ever)],
+    ids=["computes", "reports", "logs"],
 )
 def test_item_that_ends_itself_by_an_alarm_is_ended_also_while_it(handler: do.Handler) -> None:
     with JobQueue(1, max_retries=0, timeout=60) as queue:
         job = queue.run(["left", "culprit", "right"], handler, chunksize=3)
         assert job.results == ["left", None, "right"]
         assert isinstance(job.items[1].exception, LateError)
+
+
+@pytest.mark.holds("promise: An alarm fails the item that it interrupts")
+def test_alarm_while_an_item_waits_in_an_event_loop_ends_the_worker() -> None:
+    with JobQueue(1, max_retries=0, timeout=60) as queue:
+        job = queue.run(["left", "culprit", "right"], wait_for_ever, chunksize=3)
+        assert job.results == ["left", None, "right"]
+        assert [item.attempts for item in job.items] == [1] * 3
+        assert isinstance(job.items[1].exception, WorkerCrashedError)
 
 
 @pytest.mark.holds("promise: An alarm fails the item that it interrupts")

@@ -181,7 +181,7 @@ def test_a_stage_s_code_is_the_job_s(tmp_path: Path, caplog: pytest.LogCaptureFi
     with JobQueue(1, journal=journal) as queue:
         job = queue.run_stages([4, 2], others, id="numbers", rerun=Rerun(redo="all"))
         assert job.results == ["8", "4"]
-        with pytest.raises(JournalMismatchError, match="expected a job with one handler, got one with stages"):
+        with pytest.raises(JournalMismatchError, match="expected a job with a list of items, got a job with stages"):
             queue.create_job("numbers", [4, 2], str, replace=True)
 
 

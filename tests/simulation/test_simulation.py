@@ -171,8 +171,8 @@ FAULTS: dict[str, tuple[Any, str, str, str, int]] = {
     "what handlers add is not in their transaction": (
         Recorder,
         "_note_items",
-        "if isinstance(growth := job.table.growth, RecordedGrowth) and growth.has_lots:",
-        "if False:",
+        "coming = growth.take(job.table) if isinstance(growth, RecordedGrowth) else None",
+        "coming = None",
         306,
     ),
     "a failed write is taken for done": (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceStarted, AnnounceState, Command, SendChunk
 from mpqueue._core.messages import ChunkReported, FailedItemsReset, Message
@@ -39,6 +40,13 @@ class _Hearing:
 def crew_of(job: JobBook) -> list[JobBook]:
     """The job, or all stages of its pipeline."""
     return [job] if job.stage is None else job.stage.pipeline.jobs
+
+
+def audited(lanes: int, **options: Any) -> FakeLanes:
+    """Lanes with an auditor from their beginning; options as for `FakeLanes`."""
+    fleet = FakeLanes(lanes, **options)
+    Auditor(fleet)
+    return fleet
 
 
 class Auditor:

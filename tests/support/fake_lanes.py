@@ -220,6 +220,7 @@ class FakeLanes:
         self._pids = itertools.count(1000)
         self._numbers = itertools.count(1)
         self._more: deque[Message] = deque()
+        self.loads: list[tuple[int, float]] = []  #: the lane and the moment of each loading that has begun
         self._loads: Counter[tuple[int, int]] = Counter()
         self._steps_at_once = 0
         self._initialize: Callable[[int], Try] | None = None
@@ -271,10 +272,28 @@ class FakeLanes:
             book.need(needs)
         return book
 
+    def started(self, items: Iterable[Item], **options: Any) -> JobBook:
+        """Create a job and start it; options as for `job`."""
+        book = self.job(items, **options)
+        self.start(book)
+        return book
+
+    def run(self, items: Iterable[Item], **options: Any) -> JobBook:
+        """Create a job, start it, and let things happen until it is over; options as for `job`."""
+        book = self.started(items, **options)
+        self.run_until_over(book)
+        return book
+
+    def run_all(self, *jobs: JobBook) -> None:
+        """Start jobs, and let things happen until they are over."""
+        self.start(*jobs)
+        self.run_until_over(*jobs)
+
     def stream(self, *, retry: RetryPolicy | None = None, max_lanes: int | None = None) -> JobBook:
-        """Create a job whose items are added while it runs."""
+        """Start a job whose items are added while it runs."""
         book = self._book(ItemTable.of_stream(), JobOptions(retry or RetryPolicy(), max_lanes=max_lanes), Handler())
         book.sealed = False
+        self.start(book)
         return book
 
     def open_job(self, items: Iterable[Item], *, retry: RetryPolicy | None = None) -> JobBook:
@@ -646,6 +665,7 @@ class FakeLanes:
 
     def loading(self, job: JobBook, lane: int) -> Try:
         """What loading the job's handler does on that lane this time."""
+        self.loads.append((lane, round(self.now, 6)))
         self._loads[job.number, lane] += 1
         load = job.handler.load
         return Try() if load is None else load(lane, self._loads[job.number, lane])

@@ -1,11 +1,12 @@
 """Do the fast tests notice a change that makes the code wrong? Small changes at random places, one at a time.
 
 ``python -m tests.support.mutants --count 300 --seed 1`` (`make mutants`) lets pytest collect the fast tests, and forks
-from then on. First some processes run all tests once, to see which of them reach which line. Then there is one process
-for each mutant: it changes the code of the function concerned, in its memory only, and runs the tests that reach the
-line, the quickest first, until one fails. A mutant that none of them notices lives, and shows where a test asserts
-nothing. One that makes the tests hang has been noticed. The programs that tests start, workers among them, run the
-changed code too, and say which functions they call, see `tests.support.startup`.
+from then on. First some processes run all tests once, to see which of them reach which line. That is kept in a file:
+the next time only tests run that have changed since, or that reach code that has. Then there is one process for each
+mutant: it changes the code of the function concerned, in its memory only, and runs the tests that reach the line, the
+quickest first, until one fails. A mutant that none of them notices lives, and shows where a test asserts nothing. One
+that makes the tests hang has been noticed. The programs that tests start, workers among them, run the changed code too,
+and say which functions they call, see `tests.support.startup`.
 
 A comparison with the clock, or with a measure that the code names, is turned round as a whole: on which side the very
 moment or measure is, is no promise, so `<` for `<=` would be no mistake there.
@@ -19,6 +20,7 @@ import contextlib
 import copy
 import fnmatch
 import gc
+import hashlib
 import importlib
 import json
 import marshal
@@ -234,6 +236,23 @@ class Reached:
     seconds: dict[str, float]
     #: Of each file the first and last lines of functions, and which tests start programs that call them.
     programs: dict[str, list[tuple[int, int, list[str]]]]
+    #: Of each file, of code that is changed or of tests, what was in it then.
+    digests: dict[str, str]
+
+    def forget(self, now: dict[str, str]) -> None:
+        """The tests of files that have changed, or that reach such a file."""
+        changed = {path for path, digest in self.digests.items() if now.get(path) != digest}
+        gone = {test for test in self.seconds if test.partition("::")[0] in changed}
+        for path in changed:
+            gone.update(*self.lines.get(path, {}).values(), *(tests for _, _, tests in self.programs.get(path, [])))
+        self.seconds = {test: seconds for test, seconds in self.seconds.items() if test not in gone}
+        for tests in [*(tests for by_line in self.lines.values() for tests in by_line.values()),
+                      *(tests for functions in self.programs.values() for _, _, tests in functions)]:  # fmt: skip
+            tests[:] = [test for test in tests if test not in gone]
+        for path in changed:  # its lines may be others
+            self.lines.pop(path, None)
+            self.programs.pop(path, None)
+        self.digests = now
 
     def add(self, more: Reached) -> None:
         """What other tests reach."""
@@ -296,22 +315,28 @@ class Forking:
             if file.is_relative_to(ROOT) and (path := file.relative_to(ROOT).as_posix()) in paths:
                 self._functions.setdefault(path, []).append(function)
         gc.freeze()  # collections of the processes that are forked do not copy all of this one's memory
-        if not self._path.exists():
-            self._reach(session)
-        self._try_all(session, Reached(**json.loads(self._path.read_text())))
+        self._try_all(session, self._reach(session))
         return True
 
-    def _reach(self, session: pytest.Session) -> None:
+    def _reach(self, session: pytest.Session) -> Reached:
+        files = {path for room in ROOMS for path in (ROOT / room).rglob("*.py")} | {item.path for item in session.items}
+        now = {path.relative_to(ROOT).as_posix(): hashlib.md5(path.read_bytes()).hexdigest() for path in files}
+        reached = Reached({}, {}, {}, now)
+        if self._path.exists():
+            reached = Reached(**json.loads(self._path.read_text()))
+            reached.forget(now)
+        items = [item for item in session.items if item.nodeid not in reached.seconds]
         parts = [Path(f"{self._path}-{number}") for number in range(self._jobs)]
-        processes = [_forks.Process(target=reach, args=(session, parts, part)) for part in parts]
+        processes = [_forks.Process(target=reach, args=(session, items, parts, part)) for part in parts]
         for process in processes:
             process.start()
         for process in processes:
             process.join()
-        reached = Reached({}, {}, {})
         for part in parts:
             reached.add(Reached(**json.loads(part.read_text())))
+            part.unlink()
         self._path.write_text(json.dumps(vars(reached)))
+        return reached
 
     def _try_all(self, session: pytest.Session, reached: Reached) -> None:
         items = {item.nodeid: item for item in session.items}
@@ -364,12 +389,12 @@ def run(item: pytest.Item, after: pytest.Item | None) -> bool:
     return not item.session.testsfailed
 
 
-def reach(session: pytest.Session, parts: list[Path], into: Path) -> None:
+def reach(session: pytest.Session, items: list[pytest.Item], parts: list[Path], into: Path) -> None:
     """Write down what the tests of some of the files reach. One that fails before anything is changed is left out."""
     from coverage import Coverage  # only where it is asked for
 
-    files = sorted({item.path for item in session.items})[parts.index(into) :: len(parts)]
-    items = [item for item in session.items if item.path in files]
+    files = sorted({item.path for item in items})[parts.index(into) :: len(parts)]
+    items = [item for item in items if item.path in files]
     terminal = os.dup(1)
     settle_in(session)
     calls = CallsOfPrograms(len(items))
@@ -400,7 +425,7 @@ def reach(session: pytest.Session, parts: list[Path], into: Path) -> None:
         }
         for file in data.measured_files()
     }
-    into.write_text(json.dumps(vars(Reached(lines, seconds, calls.found(seconds)))))
+    into.write_text(json.dumps(vars(Reached(lines, seconds, calls.found(seconds), {}))))
     os._exit(0)  # what the tests have left in this process can't hold up its end
 
 
@@ -508,17 +533,19 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--leave-out", action="append", default=[], metavar="PATTERN", help="of files; can be repeated")
-    parser.add_argument("--reached", type=Path, help="a file with which test reaches what; written if it is not there")
+    parser.add_argument(
+        "--reached", type=Path, default=ROOT / "out/reached.json", help="what is kept for the next time"
+    )
     args = parser.parse_args()
     files = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
     files = [path for path in files if not any(fnmatch.fnmatch(path.as_posix(), f"*/{one}") for one in args.leave_out)]
     mutants = [one for path in files for one in mutants_of(path)]
     chosen = random.Random(args.seed).sample(mutants, min(args.count, len(mutants)))
-    with tempfile.TemporaryDirectory() as folder:
-        forking = Forking(chosen, args.jobs, args.reached or Path(folder, "reached.json"))
-        options = ("-q", "-s", "-k", f"not ({CHANGING})", "-p", "no:cacheprovider", f"--timeout={20 * HANGS}")
-        os.chdir(ROOT)
-        pytest.main([*options, "-o", "faulthandler_timeout=0", *STILL, *WAITING], plugins=[forking])
+    args.reached.parent.mkdir(exist_ok=True)
+    forking = Forking(chosen, args.jobs, args.reached)
+    options = ("-q", "-s", "-k", f"not ({CHANGING})", "-p", "no:cacheprovider", f"--timeout={20 * HANGS}")
+    os.chdir(ROOT)
+    pytest.main([*options, "-o", "faulthandler_timeout=0", *STILL, *WAITING], plugins=[forking])
     noticed: Counter[str] = Counter()
     tried: Counter[str] = Counter()
     for mutant, end in forking.ends.items():

@@ -9,6 +9,8 @@ from typing import NoReturn
 import pytest
 
 from mpqueue._os import channels
+from tests.support.auditor import audited
+from tests.support.fake_lanes import FakeLanes
 from tests.support.this_system import IS_WINDOWS
 
 #: They are about what POSIX systems have, such as signals, or run scripts of a shell.
@@ -30,6 +32,12 @@ def no_thread_starts(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.fail(f"a unit test started {thread!r}")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+@pytest.fixture
+def fleet() -> FakeLanes:
+    """One lane, audited."""
+    return audited(1)
 
 
 @pytest.fixture

@@ -39,28 +39,17 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(errands_module, "LINGER", 0.0)
 
 
-def test_an_errand_that_no_thread_could_be_started_for_is_done_with_the_next_one(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("refused", [1, 2])
+def test_an_errand_that_no_thread_could_be_started_for_is_done_with_the_next_one_or_once_there_is_room(
+    refused: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    starts, errands, done = Starts(monkeypatch, 1), Errands("errands", print), list[int]()
-    errands.put(partial(done.append, 1))
-    assert errands.busy
-    errands.put(partial(done.append, 2))
-    starts.run(errands)
-    assert done == [1, 2]
-    assert not errands.busy
-
-
-def test_an_errand_that_no_thread_could_be_started_for_is_done_once_there_is_room(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    starts, errands, done = Starts(monkeypatch, 2), Errands("errands", print), list[int]()
-    errands.put(partial(done.append, 1))
-    errands.go_on()
-    assert errands.busy
+    starts, errands, done = Starts(monkeypatch, refused), Errands("errands", print), list[int]()
+    for number in range(2):
+        errands.put(partial(done.append, number))
+        assert errands.busy
     errands.go_on()
     starts.run(errands)
-    assert done == [1]
+    assert (done, errands.busy) == ([0, 1], False)
 
 
 def test_errands_are_done_in_order_and_the_thread_goes_when_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from mpqueue._core.commands import ObserveLane
 from mpqueue._core.rules import stealing
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.timers import TimerKind
-from tests.support.auditor import Auditor
+from tests.support.auditor import audited
 from tests.support.fake_lanes import FakeLanes, crash, fail, succeed
 from tests.support.invariants import check_invariants
 
@@ -23,9 +23,7 @@ def history(seed: int) -> list[str]:
         lines.append(f"{fleet.now} {type(message).__name__} {[type(command).__name__ for command in commands]}")
 
     fleet.watchers.append(write)
-    job = fleet.job([*[succeed(0.001)] * 200, fail(times=2), crash(times=1), succeed(3.0)])
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet.run([*[succeed(0.001)] * 200, fail(times=2), crash(times=1), succeed(3.0)])
     return lines
 
 
@@ -60,8 +58,7 @@ def test_looks_that_only_follow_from_each_other_are_caught(monkeypatch: pytest.M
 
 def test_a_lost_item_is_noticed() -> None:
     fleet = FakeLanes(1)
-    job = fleet.job([succeed(1.0)] * 3)
-    fleet.start(job)
+    job = fleet.started([succeed(1.0)] * 3)
     check_invariants(fleet.books)
     job.pending.take(1)
     with pytest.raises(AssertionError, match="lost"):
@@ -70,18 +67,15 @@ def test_a_lost_item_is_noticed() -> None:
 
 def test_an_item_that_is_there_twice_is_noticed() -> None:
     fleet = FakeLanes(1)
-    job = fleet.job([succeed(1.0)] * 3)
-    fleet.start(job)
+    job = fleet.started([succeed(1.0)] * 3)
     job.pending.add_due(2)
     with pytest.raises(AssertionError, match="in two places"):
         check_invariants(fleet.books)
 
 
 def test_an_item_that_begins_while_its_job_is_paused_is_noticed() -> None:
-    fleet = FakeLanes(1)
-    Auditor(fleet)
-    job = fleet.job([succeed(1.0)] * 3, chunksize=3)
-    fleet.start(job)
+    fleet = audited(1)
+    job = fleet.started([succeed(1.0)] * 3, chunksize=3)
     fleet.run_until(0.5)
     fleet.pause(job)
     worker = fleet.workers[0]
@@ -94,7 +88,5 @@ def test_an_item_that_begins_while_its_job_is_paused_is_noticed() -> None:
 
 def test_many_lanes_finish_side_by_side() -> None:
     fleet = FakeLanes(64)
-    job = fleet.job([succeed(1.0)] * 64)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet.run([succeed(1.0)] * 64)
     assert fleet.now == pytest.approx(1.1)

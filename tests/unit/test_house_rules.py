@@ -310,7 +310,6 @@ FOLDERS_OF_THE_SYSTEM = ("/proc", "/sys/", "/dev/fd", "/dev/shm", "prctl")
 
 #: What a module may use all the same, and why.
 MAY_USE_THE_SYSTEM = {
-    ("mpqueue/_worker/signals.py", "signal"): "it stands in for `signal.signal` and `getsignal` that users call",
     ("mpqueue/_wire/pickling/reducers.py", "ctypes"): "Pillow tells where pixels are by an address, on every system",
 }
 

@@ -69,8 +69,8 @@ def test_what_no_number_is_seals_nothing() -> None:
     assert not is_whole([], "0")
 
 
-@pytest.mark.parametrize("version", range(1, VERSION + 1))
-def test_versions_up_to_this_one_can_be_read(version: int) -> None:
+@pytest.mark.parametrize("version", [1, 2, VERSION])
+def test_released_versions_can_be_read(version: int) -> None:
     check_version("run.db", APPLICATION, version)
 
 
@@ -80,8 +80,9 @@ def test_versions_up_to_this_one_can_be_read(version: int) -> None:
         (APPLICATION + 1, VERSION, "another program"),
         (0, 0, "another program"),
         (APPLICATION, VERSION + 1, f"version {VERSION} at most, got version {VERSION + 1}, which a newer mpqueue"),
-        (APPLICATION, 0, "which no mpqueue wrote"),
-        (APPLICATION, -1, "which no mpqueue wrote"),
+        (APPLICATION, 0, "which no release of mpqueue wrote"),
+        (APPLICATION, 4, "which no release of mpqueue wrote"),
+        (APPLICATION, -1, "which no release of mpqueue wrote"),
     ],
 )
 def test_a_file_of_another_version_or_program_is_named(application: int, version: int, words: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mpqueue._core.state.item_table import DISCARDED, Elsewhere, Failure, ItemTable, make_table
+from mpqueue._core.state.item_table import DISCARD, DISCARDED, Elsewhere, Failure, ItemTable, make_table
 from mpqueue._parent.journal import chunk_rows, kept_values, lots
 from mpqueue._parent.journal.chunk_rows import (
     Results,
@@ -27,6 +27,7 @@ from mpqueue._parent.journal.chunk_rows import (
     written_numbers,
     written_slots,
 )
+from mpqueue._parent.journal.growth import AddedLot, Coming
 from mpqueue._parent.journal.identity import SIZE
 from mpqueue._parent.journal.kept_results import MOST_CHECKED, KeptResults
 from mpqueue._parent.journal.kept_values import (
@@ -267,19 +268,26 @@ def test_an_item_whose_result_can_not_be_pickled_is_written_as_not_run() -> None
     assert row.left_out == ((1, "TypeError: not me"),)
 
 
-def test_what_is_withheld_is_written_as_not_run_and_the_rest_as_it_is() -> None:
-    table = make_table("abcd")
+@pytest.mark.parametrize("sink", [None, DISCARD])
+def test_items_that_add_one_which_can_not_be_pickled_are_written_as_not_run_and_the_rest_as_it_is(sink: Any) -> None:
+    table = make_table(["a", "b", "c", "d", threading.Lock(), threading.Lock(), "e"])
+    table.sink = sink
     table.complete(range(4), [0, 1, 2, 3])
     table.fail(2, failed("no"))
-    draft = RowDraft(table, range(4), {})
-    draft.withhold({1, 2}, "its items are not there")
+    added = AddedLot(range(4, 7), 4, array("q", (1, 2, 3))).take_from(table)
+    draft = RowDraft(table, range(4), {}, coming=Coming((), lambda new, done: ("", (new, done)), (), [added]))
+    assert draft.plain_row() is None
     row = draft.row()
     assert row is not None
-    assert row.left_out == ((1, "its items are not there"),)
+    assert row.left_out == ((1, "it added an item that can't be pickled"),)
     assert list(row.done) == [0, 3]
+    assert row.items is not None
+    assert row.items.counts == ("", (3, 2))
+    assert [type(item) for lot in row.items.lots for item in lot.items(no_file)] == [NotKept, NotKept, str]
     fresh = copied(table, sealed(row))
-    assert list(fresh.status) == [COMPLETED, PENDING, FAILED, COMPLETED]
-    assert fresh.all_results() == [0, None, None, 3]
+    assert list(fresh.status) == [COMPLETED, PENDING, FAILED, COMPLETED, *[PENDING] * 3]
+    if sink is None:
+        assert fresh.all_results() == [0, None, None, 3, None, None, None]
 
 
 def test_of_a_row_that_is_cut_short_there_is_what_was_pickled_by_then() -> None:
@@ -418,7 +426,7 @@ def test_code_of_another_python_is_never_loaded(monkeypatch: pytest.MonkeyPatch)
         other.setattr(kept_values, "VERSION", "3.9")
         code, big, data = (keep(value, files) for value in (lambda: 1, (lambda: 1, b"x" * BIG), [1, "CodeType"]))
     content = {file.name: b"".join(map(bytes, file.parts)) for file in files}
-    monkeypatch.setattr(kept_values, "load_kept", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(kept_values, "load_parts", lambda *_: pytest.fail("loaded"))
     for kept in (code, big):
         assert "code that Python 3.9 compiled, and this is" in repr(restore(kept, content.__getitem__))
     assert ["3.9" in repr(one) for one in Lot(0, 2, None, ids=tuple(code)).all_ids() or ()] == [True, True]

@@ -59,8 +59,7 @@ def test_sleeps_put_off_what_began_before_their_end() -> None:
 
 def test_an_item_that_nobody_could_run_is_not_timed_out_and_one_that_hangs_is() -> None:
     fleet = FakeLanes(2)
-    job = fleet.job([succeed(2.9), hang()], timeout=3.0, retry=ONCE, chunksize=1)
-    fleet.start(job)
+    job = fleet.started([succeed(2.9), hang()], timeout=3.0, retry=ONCE, chunksize=1)
     fleet.run_until(2.95)
     fleet.sleep(100.0, workers_late=GRACE / 2)
     fleet.run_until_over(job)
@@ -72,8 +71,7 @@ def test_an_item_that_nobody_could_run_is_not_timed_out_and_one_that_hangs_is() 
 def test_the_time_without_workers_does_not_count_where_nobody_could_start_them() -> None:
     fleet = FakeLanes(1)
     fleet.broken.add(0)
-    job = fleet.job([succeed()])
-    fleet.start(job)
+    job = fleet.started([succeed()])
     fleet.run_until(1.0)
     fleet.sleep(1000.0)
     fleet.broken.clear()

@@ -14,78 +14,41 @@ from mpqueue._core.state.resources import NO_NEEDS, JobNeeds
 from tests.support.invariants import waiting_items
 
 
-def test_fresh_items_go_out_in_order_as_ranges() -> None:
-    pending = PendingItems(10)
-    assert pending.take(4) == (range(4), Care.NONE)
-    assert pending.take(4) == (range(4, 8), Care.NONE)
-    assert pending.take(4) == (range(8, 10), Care.NONE)
-    assert len(pending) == 0
-
-
-def test_a_million_items_cost_one_entry() -> None:
-    assert waiting_cost(PendingItems(1_000_000)) == 1
+@pytest.mark.parametrize(
+    ("count", "taken", "back", "due", "takes"),
+    [
+        pytest.param(0, 0, [], [], [], id="nothing"),
+        pytest.param(10, 0, [], [], [(4, range(4)), (4, range(4, 8)), (4, range(8, 10))], id="fresh ones as ranges"),
+        pytest.param(100, 20, [range(15, 20)], [], [(3, range(15, 18))], id="in the old place"),
+        pytest.param(100, 20, [range(15, 20), range(10, 15)], [], [(30, range(10, 40))], id="with what follows"),
+        pytest.param(9000, 2000, [range(5, 10)], [], [(10, range(5, 10)), (5, range(2000, 2005))], id="up to a gap"),
+        # A list would cost more than a chunk.
+        pytest.param(9000, 2000, [range(5, 10)], [], [(MOST_JOINED + 1, range(5, 10))], id="a range before a gap"),
+        pytest.param(
+            100, 20, [range(5, 7), range(15, 17)], [], [(8, [5, 6, 15, 16, 20, 21, 22, 23]), (8, range(24, 32))],
+            id="the few before a gap with what follows it",
+        ),
+        pytest.param(20, 20, [range(5, 7)], [], [(8, range(5, 7))], id="the few that are left alone"),
+        pytest.param(10, 5, [], [4, 1, 3], [(2, [4, 1]), (2, [3]), (2, range(5, 7))], id="retries first, as they fell"),
+    ],
+)  # fmt: skip
+def test_items_go_out_in_their_order_retries_before_fresh_ones(
+    count: int, taken: int, back: list[range], due: list[int], takes: list[tuple[int, Sequence[int]]]
+) -> None:
+    pending = PendingItems(count)
+    if taken:
+        pending.take(taken)
+    for indices in back:
+        pending.put_back(indices)
+    for index in due:
+        pending.add_due(index)
+    waiting = len(pending)
+    assert [(size, *pending.take(size)) for size, _ in takes] == [(size, found, Care.NONE) for size, found in takes]
+    assert len(pending) == waiting - sum(len(found) for _, found in takes)
 
 
 def waiting_cost(pending: PendingItems) -> int:
     return len(pending._fresh) + len(pending._due) + len(pending._suspects)
-
-
-def test_no_items_wait_for_nothing() -> None:
-    assert len(PendingItems(0)) == 0
-    assert waiting_cost(PendingItems(0)) == 0
-
-
-def test_what_was_handed_back_goes_out_in_its_old_place() -> None:
-    pending = PendingItems(100)
-    pending.take(20)
-    pending.put_back(range(15, 20))
-    assert pending.take(3) == (range(15, 18), Care.NONE)
-
-
-def test_what_was_handed_back_goes_out_together_with_what_follows_it() -> None:
-    pending = PendingItems(100)
-    pending.take(20)
-    pending.put_back(range(15, 20))
-    pending.put_back(range(10, 15))
-    assert pending.take(30) == (range(10, 40), Care.NONE)
-
-
-def test_a_gap_ends_a_range_that_is_worth_a_chunk() -> None:
-    pending = PendingItems(10_000)
-    pending.take(2_000)
-    pending.put_back(range(5, 10))
-    assert pending.take(10) == (range(5, 10), Care.NONE)
-    assert pending.take(5) == (range(2_000, 2_005), Care.NONE)
-    pending.put_back(range(5, 10))
-    assert pending.take(MOST_JOINED + 1) == (range(5, 10), Care.NONE), "a list would cost more than a chunk"
-
-
-def test_the_few_before_a_gap_go_out_with_what_follows_it() -> None:
-    pending = PendingItems(100)
-    pending.take(20)
-    for lo in (5, 15):
-        pending.put_back(range(lo, lo + 2))
-    assert pending.take(8) == ([5, 6, 15, 16, 20, 21, 22, 23], Care.NONE)
-    assert len(pending) == 76
-    assert pending.take(8) == (range(24, 32), Care.NONE)
-
-
-def test_the_few_that_are_left_go_out_alone() -> None:
-    pending = PendingItems(20)
-    pending.take(20)
-    pending.put_back(range(5, 7))
-    assert pending.take(8) == (range(5, 7), Care.NONE)
-    assert not pending
-
-
-def test_retries_go_before_fresh_items_in_the_order_they_fell_due() -> None:
-    pending = PendingItems(10)
-    pending.take(5)
-    for index in (4, 1, 3):
-        pending.add_due(index)
-    assert pending.take(2) == ([4, 1], Care.NONE)
-    assert pending.take(2) == ([3], Care.NONE)
-    assert pending.take(2) == (range(5, 7), Care.NONE)
 
 
 def test_suspects_go_first_and_carefully_and_alone() -> None:
@@ -111,25 +74,19 @@ def test_an_item_that_goes_alone_parts_those_before_it_from_those_behind_it() ->
 
 
 def test_care_is_never_taken_back() -> None:
-    pending = PendingItems(1)
-    pending.take(1)
-    pending.handle_with(0, Care.ALONE)
-    pending.handle_with(0, Care.CAREFUL)
-    pending.put_back([0])
-    assert pending.next_care is Care.ALONE
-
-
-def test_once_a_suspect_always_a_suspect() -> None:
     pending = PendingItems(3)
     pending.take(3)
     pending.suspect([1])
-    pending.put_back([1])
-    pending.take(1)
+    pending.handle_with(0, Care.ALONE)
+    pending.handle_with(0, Care.CAREFUL)
+    pending.put_back([0, 1])
+    assert [pending.take(1) for _ in range(2)] == [([0], Care.ALONE), ([1], Care.CAREFUL)]
     pending.add_due(1)
     assert pending.take(1) == ([1], Care.CAREFUL)
 
 
-def test_a_range_without_suspects_stays_a_range_while_there_are_some() -> None:
+def test_many_items_cost_one_entry_also_while_there_are_suspects_among_others() -> None:
+    assert waiting_cost(PendingItems(1_000_000)) == 1
     pending = PendingItems(1000)
     pending.take(1000)
     pending.suspect(range(100))

@@ -15,7 +15,7 @@ from mpqueue._core.state.pipeline import Pipeline
 from mpqueue.errors import JobStateError, SetupError, StageError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import COMPLETED, FAILED, PENDING, JobStatus
-from tests.support.auditor import Auditor
+from tests.support.auditor import Auditor, audited
 from tests.support.fake_lanes import FakeLanes, crash, errors, fail, statuses, succeed
 from tests.support.fake_worker import Item, Outcome, Try
 
@@ -40,8 +40,7 @@ def pipeline_of(head: JobBook) -> Pipeline:
 
 
 def test_items_flow_before_the_stage_before_has_ended() -> None:
-    fleet = FakeLanes(2)
-    Auditor(fleet)
+    fleet = audited(2)
     head = fleet.stages([through(succeed(1), succeed(1)) for _ in range(4)], [None, None])
     first, second = pipeline_of(head).jobs
     fleet.start(head)
@@ -61,8 +60,7 @@ def test_what_one_input_has_yielded_travels_together() -> None:
 
     fleet.watchers.append(see)
     head = fleet.stages([spread(succeed(1), *[succeed(0.001)] * 100)], [None, None], chunksize=20)
-    fleet.start(head)
-    fleet.run_until_over(head)
+    fleet.run_all(head)
     assert sizes[:6] == [1, *[20] * 5]  # what is stolen at the end comes after
 
 
@@ -92,8 +90,7 @@ def test_nothing_comes_to_a_stage_that_is_being_cancelled(cancelled: bool) -> No
 def test_a_stage_to_which_much_comes_forgets_what_has_passed_on(monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
     """It knows how many there were, and has those that failed, those that run, and the last ones."""
     monkeypatch.setattr("mpqueue._core.state.item_table.ROWS_KEPT", kept)
-    fleet = FakeLanes(2)
-    Auditor(fleet)
+    fleet = audited(2)
     slow, odd = succeed(50.0), [fail(0.01), *[succeed(0.01)] * 30, fail(0.01, times=1)]
     head = fleet.stages([spread(succeed(), *odd) for _ in range(3)] + [through(succeed(), slow)], [None] * 2)
     second = pipeline_of(head).jobs[1]
@@ -123,8 +120,7 @@ def test_a_stage_to_which_much_comes_forgets_what_has_passed_on(monkeypatch: pyt
 @pytest.mark.parametrize("lanes", [1, 2, 5])
 @pytest.mark.parametrize("most", [1, 3])
 def test_a_bounded_number_waits_between_stages(lanes: int, most: int) -> None:
-    fleet = FakeLanes(lanes)
-    Auditor(fleet)
+    fleet = audited(lanes)
     head = fleet.stages([through(succeed(0.001), succeed(0.3), succeed(0.01))] * 40, [None] * 3, most=most)
     jobs, seen = pipeline_of(head).jobs, set[int]()
 
@@ -132,69 +128,12 @@ def test_a_bounded_number_waits_between_stages(lanes: int, most: int) -> None:
         seen.update(len(job.table) - job.completed - job.failed for job in jobs[1:])
 
     fleet.watchers.append(look)
-    fleet.start(head)
-    fleet.run_until_over(head)
+    fleet.run_all(head)
     assert max(seen) == most
 
 
-@pytest.mark.parametrize("dropped", [[1], [5], [2, 3, 4], [0, 5]])
-def test_inputs_that_are_cancelled_behind_the_one_whose_turn_it_is_hold_nothing_up(dropped: list[int]) -> None:
-    fleet = FakeLanes(1)
-    Auditor(fleet)
-    head = fleet.stages([through(succeed(0.1), succeed(0.1), succeed(0.1))] * 6, [None] * 3, most=1, ordered=True)
-    fleet.start(head)
-    fleet.drop(head, *dropped)
-    fleet.run_until_over(head, limit=100)
-    assert statuses(head) == ["failed" if index in dropped else "completed" for index in range(6)]
-
-
-def test_the_last_stage_goes_first() -> None:
-    fleet, sent = FakeLanes(1), list[int]()
-
-    def look(message: Message, commands: list[Command]) -> None:
-        sent.extend(
-            one.chunk.job.stage.place
-            for one in commands
-            if isinstance(one, SendChunk) and one.chunk.job.stage is not None
-        )
-
-    fleet.watchers.append(look)
-    head = fleet.stages([through(succeed(1), succeed(1), succeed(1))] * 3, [None] * 3)
-    fleet.start(head)
-    fleet.run_until_over(head)
-    assert sent == [0, 1, 2] * 3
-
-
-@pytest.mark.parametrize("limit", [{"max_lanes": 2}, {"most_lanes": 2}])
-def test_it_has_as_many_lanes_as_it_may(limit: dict[str, Any]) -> None:
-    fleet, held, together = FakeLanes(4), set[int](), set[int]()
-    Auditor(fleet)
-    head = fleet.stages([succeed(1)] * 8, [None, None], **limit)
-    fleet.watchers.append(lambda *_: held.add(max(job.lanes_held for job in pipeline_of(head).jobs)))
-    fleet.watchers.append(lambda *_: together.add(pipeline_of(head).lanes_held))
-    fleet.start(head)
-    fleet.run_until_over(head)
-    assert (max(held), max(together)) == (2, 4 if "max_lanes" in limit else 2)
-
-
-def test_what_is_yielded_comes_in_its_order_whoever_is_quicker() -> None:
-    fleet = FakeLanes(3)
-    Auditor(fleet)
-    slow, quick = replace(succeed(5), needs=1), replace(succeed(1), needs=2)
-    items = [
-        spread(succeed(), spread(slow, Item(needs=1), Item(needs=2)), replace(quick, returns=Item(needs=3))),
-        spread(succeed()),
-        through(quick, quick, quick),
-    ]
-    head = fleet.stages(items, [None] * 2)
-    fleet.start(head)
-    fleet.run_until_over(head)
-    assert head.table.results == [[Item(needs=1), Item(needs=2), Item(needs=3)], [], quick]
-
-
 def test_a_failure_ends_the_input_with_the_name_of_the_stage() -> None:
-    fleet = FakeLanes(2)
-    Auditor(fleet)
+    fleet = audited(2)
     items = [
         through(succeed(), fail()),
         through(succeed(), succeed()),
@@ -202,8 +141,7 @@ def test_a_failure_ends_the_input_with_the_name_of_the_stage() -> None:
         fail(),
     ]
     head = fleet.stages(items, [None] * 2, retry=NO_RETRY)
-    fleet.start(head)
-    fleet.run_until_over(head)
+    fleet.run_all(head)
     assert statuses(head) == ["failed", "completed", "failed", "failed"]
     assert errors(head) == [StageError, None, StageError, StageError]
     names = [failure.error.stage for _, failure in sorted(head.table.failures.items())]  # type: ignore[attr-defined]
@@ -212,11 +150,9 @@ def test_a_failure_ends_the_input_with_the_name_of_the_stage() -> None:
 
 
 def test_a_stage_that_can_run_nowhere_fails_what_comes_to_it() -> None:
-    fleet = FakeLanes(2)
-    Auditor(fleet)
+    fleet = audited(2)
     head = fleet.stages([succeed(1)] * 6, [None, lambda *_: Try(0.1, Outcome.FAILURE)], retry=NO_RETRY)
-    fleet.start(head)
-    fleet.run_until_over(head)
+    fleet.run_all(head)
     assert [type(head.table.failures[index].error.__cause__) for index in range(6)] == [SetupError] * 6
 
 
@@ -237,8 +173,7 @@ def test_ordered_stages_get_their_items_in_the_order_of_the_inputs(lanes: int) -
         began.extend(index for index in chunk.indices[lo:hi] if chunk.job is jobs[2])
 
     fleet.item_watchers.append(look)
-    fleet.start(head)
-    fleet.run_until_over(head)
+    fleet.run_all(head)
     assert head.completed == 39
     for job in jobs[1:]:
         came = [job.table.id_of(index) for index in range(len(job.table))]
@@ -269,8 +204,7 @@ def test_an_ordered_stage_on_one_lane_runs_in_order_also_what_a_worker_hands_bac
             began.append(chunk.indices[lo])
 
     fleet.item_watchers.append(look)
-    fleet.start(head)
-    fleet.run_until_over(head)
+    fleet.run_all(head)
     assert head.completed == 600
     assert began == sorted(set(began))
 
@@ -297,15 +231,6 @@ def test_what_is_done_to_one_is_done_to_all(which: int) -> None:
     auditor.check_runs()
 
 
-def test_close_lets_a_pipeline_end() -> None:
-    fleet = FakeLanes(2)
-    head = fleet.stages([through(succeed(1), succeed(1))] * 3, [None] * 2)
-    fleet.start(head)
-    fleet.close()
-    fleet.run_until_over(head)
-    assert statuses(head) == ["completed"] * 3
-
-
 def test_nobody_else_seals_a_stage_nor_tries_it_again() -> None:
     fleet = FakeLanes(1)
     head = fleet.stages([succeed()], [None] * 2)
@@ -318,17 +243,8 @@ def test_nobody_else_seals_a_stage_nor_tries_it_again() -> None:
             fleet.retry_failed(job)
 
 
-def test_a_pipeline_without_inputs_is_over_at_once() -> None:
-    fleet = FakeLanes(1)
-    Auditor(fleet)
-    head = fleet.stages([], [None] * 3)
-    fleet.start(head)
-    assert [job.status for job in head.family] == [JobStatus.COMPLETED] * 4
-
-
 def test_an_item_that_waits_for_a_retry_is_pending_once_all_is_cancelled() -> None:
-    fleet = FakeLanes(1)
-    Auditor(fleet)
+    fleet = audited(1)
     head = fleet.stages([through(succeed(1), fail(1)), through(succeed(9), succeed(1))], [None, None])
     _, second = pipeline_of(head).jobs
     fleet.start(head)

@@ -223,4 +223,3 @@ def _boxes(shapes: list[Any]) -> Iterator[Any]:
 def test_a_job_that_was_too_short_says_so() -> None:
     nothing = Profile("short", {}, {}, {})
     assert "Nothing was sampled" in "".join(flame_graph.section(nothing))
-    assert list(flame_graph.text_lines(nothing)) == []

@@ -39,9 +39,26 @@ def made(**facts: Any) -> Progress:
     return Progress(**{**known, **facts})
 
 
-def test_what_runs_counts_by_its_fraction() -> None:
-    progress = made(partly_done=0.5)
-    assert (progress.done, progress.fraction) == (30.5, 0.305)
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        pytest.param({"partly_done": 0.5}, {"done": 30.5, "fraction": 0.305}, id="what runs counts by its fraction"),
+        pytest.param({"already": 20}, {"rate": 1.0, "eta": 70.0}, id="of what was done since the start"),
+        pytest.param({"completed": 0, "failed": 0}, {"rate": None, "eta": None}, id="nothing before the first item"),
+        pytest.param({"total": None}, {"eta": None, "fraction": None}, id="nothing without a total"),
+        pytest.param({"total": 0, "completed": 0, "failed": 0}, {"fraction": 1.0}, id="a job without items is done"),
+        ({}, {"troubles": "1 failed, 3 retries"}),
+        ({"retries": 1, "failed": 0}, {"troubles": "1 retry"}),
+        ({"retries": 0, "failed": 2}, {"troubles": "2 failed"}),
+        ({"retries": 0, "failed": 0}, {"troubles": ""}),
+    ],
+)
+def test_progress_tells_what_is_known_of_the_job(facts: dict[str, Any], told: dict[str, Any]) -> None:
+    progress = made(**facts)
+    assert {name: getattr(progress, name) for name in told} == told
+
+
+BEGUN = {"completed": 0, "failed": 0, "retries": 0, "starting": 2}
 
 
 def test_what_partly_done_was_called_before_says_what_it_is_called_now() -> None:
@@ -49,44 +66,31 @@ def test_what_partly_done_was_called_before_says_what_it_is_called_now() -> None
         made().running  # type: ignore[attr-defined] # noqa: B018
 
 
-def test_rate_and_eta_come_from_what_was_done_since_the_start() -> None:
-    progress = made(already=20)
-    assert (progress.rate, progress.eta) == (1.0, 70.0)
-
-
-def test_nobody_can_tell_before_the_first_item_or_without_a_total() -> None:
-    assert (made(completed=0, failed=0).rate, made(completed=0, failed=0).eta) == (None, None)
-    assert (made(total=None).eta, made(total=None).fraction) == (None, None)
-
-
-def test_a_job_without_items_is_done() -> None:
-    assert made(total=0, completed=0, failed=0).fraction == 1.0
-
-
 @pytest.mark.parametrize(
-    ("facts", "text"),
+    ("facts", "line"),
     [
-        ({}, "1 failed, 3 retries"),
-        ({"retries": 1, "failed": 0}, "1 retry"),
-        ({"retries": 0, "failed": 2}, "2 failed"),
-        ({"retries": 0, "failed": 0}, ""),
+        ({}, "[######..............] 30/100  1 failed, 3 retries  3/s  0:23 left"),
+        ({"total": None, "retries": 0, "failed": 0}, "29 items  2.9/s  0:10"),
+        ({"completed": 100, "failed": 0, "retries": 0}, "[####################] 100/100  10/s  0:10"),
+        ({"starting": 2, "retries": 0}, "[######..............] 30/100  1 failed  3/s  0:23 left"),
+        # Until the first item, workers that start are named.
+        (
+            {"completed": 0, "failed": 0, "retries": 0, "starting": 2},
+            "[....................] 0/100  starting 2 workers",
+        ),
+        ({"completed": 0, "failed": 0, "retries": 0, "starting": 2, "total": None}, "0 items  starting 2 workers"),
     ],
 )
-def test_troubles_are_named_where_there_are_any(facts: dict[str, int], text: str) -> None:
-    assert made(**facts).troubles == text
+def test_one_line_says_it_all(facts: dict[str, Any], line: str) -> None:
+    assert describe(made(**facts)) == line
 
 
-def test_one_line_says_it_all() -> None:
-    assert describe(made()) == "[######..............] 30/100  1 failed, 3 retries  3/s  0:23 left"
-    assert describe(made(total=None, retries=0, failed=0)) == "29 items  2.9/s  0:10"
-    assert describe(made(completed=100, failed=0, retries=0)) == "[####################] 100/100  10/s  0:10"
-
-
-def test_all_is_done_only_at_the_end_and_a_rate_is_a_number_for_people() -> None:
+def test_all_is_done_only_at_the_end_a_rate_is_a_number_for_people_and_minutes_become_hours() -> None:
     assert [done(part) for part in (0.0, 0.29, 0.999, 1.0)] == ["0%", "29%", "99%", "100%"]
     assert [rate(speed) for speed in (0.123456, 2.9, 99.96, 999.4, 12345.6)] == [
         *("0.123/s", "2.9/s", "100/s", "999/s", "12,346/s")
     ]
+    assert [minutes(seconds) for seconds in (0.4, 59.6, 3599, 3661)] == ["0:00", "1:00", "59:59", "1:01:01"]
 
 
 @pytest.mark.parametrize("columns", [50, 60, 80, 100])
@@ -111,29 +115,17 @@ def test_a_third_of_the_line_is_the_bar_and_what_failed_and_the_time_left_stay(
     assert len(drawn) >= columns // 3 - 2
 
 
-@pytest.mark.parametrize("total", [100, None])
-def test_workers_that_start_are_named_until_the_first_item(total: int | None) -> None:
-    waiting = made(completed=0, failed=0, retries=0, starting=2, total=total)
-    assert describe(waiting).endswith("  starting 2 workers")
-    assert "starting" not in describe(made(starting=2))
-
-
-def test_a_log_gets_a_line_now_and_then_and_one_at_the_end() -> None:
-    lines: list[str] = []
-    show = LogLines(lambda progress: progress.job_id, lines.append)
-    for elapsed in range(13):
-        show(made(elapsed=float(elapsed)))
-    assert lines == [f"job: {describe(made(elapsed=5.0))}", f"job: {describe(made(elapsed=10.0))}"]
-    over = made(elapsed=12.5, status=JobStatus.COMPLETED)
-    show(over)
-    show(over)
-    assert lines[2:] == [f"job: {describe(over)}"]
-
-
-def test_a_short_job_writes_no_line_into_a_log() -> None:
+def test_a_log_gets_a_line_now_and_then_and_one_at_the_end_of_a_job_that_is_not_short() -> None:
     lines: list[str] = []
     LogLines(lambda _: "", lines.append)(made(elapsed=0.5, status=JobStatus.COMPLETED))
     assert lines == []
+    show = LogLines(lambda progress: progress.job_id, lines.append)
+    for elapsed in range(13):
+        show(made(elapsed=float(elapsed)))
+    over = made(elapsed=12.5, status=JobStatus.COMPLETED)
+    show(over)
+    show(over)
+    assert lines == [f"job: {describe(shown)}" for shown in (made(elapsed=5.0), made(elapsed=10.0), over)]
 
 
 def test_lines_are_for_logs_that_somebody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,10 +135,6 @@ def test_lines_are_for_logs_that_somebody_reads(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("MPQUEUE_PROGRESS", "0")
     book, thread = JobBook(1, "job", make_table([]), JobOptions(RetryPolicy()), None), cast("ListenerThread", None)
     assert make_displays(Showing(progress=True), book, thread, lambda: 0.0, failures=False) == []
-
-
-def test_minutes_become_hours() -> None:
-    assert [minutes(seconds) for seconds in (0.4, 59.6, 3599, 3661)] == ["0:00", "1:00", "59:59", "1:01:01"]
 
 
 def test_plain_bars_share_a_line_and_each_stays_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -362,21 +362,25 @@ def test_an_open_job_begins_anew_where_any_result_is_of_other_code_and_that_is_t
     assert not agree(Case(job, "run.db", made, Brought(now, RecordOptions(redo="failed")))).anew
 
 
+def case(columns: dict[str, int]) -> Case:
+    now = CodeNow(code_of(1), {})
+    return Case(recorded_job(**columns), "run.db", MadeBy([code_of(1)], now), Brought(now, RecordOptions()))
+
+
 OTHERS = [
-    (Kind.LIST, {"generation": 1}, "got a stream, which imap() resumes"),
-    (Kind.LIST, {"is_open": 1}, r"got an open one; nothing was changed; call open_job()"),
-    (Kind.OPEN, {}, "expected an open one, got a job with a list;"),
-    (Kind.STREAM, {"is_open": 1}, "expected a stream, got a job with a list of items;"),
+    (Kind.LIST, {"generation": 1}, "expected a job with a list of items, got a stream, which imap() resumes;"),
+    (Kind.STAGES, {"is_open": 1}, "expected a job with stages, got an open job, which open_job() resumes;"),
+    (Kind.OPEN, {}, "expected an open job, got a job with a list of items, which create_job() resumes;"),
 ]
 
 
 @pytest.mark.parametrize(("expected", "columns", "text"), OTHERS)
 def test_a_job_of_another_kind_is_refused(expected: Kind, columns: dict[str, int], text: str) -> None:
-    refused = refuse_kind("job 'job' in run.db", expected, recorded_job(**columns))
+    refused = refuse_kind(case(columns), expected)
     assert text in refused
     assert "nothing was changed" in refused
 
 
 @pytest.mark.parametrize(("expected", "columns"), [(Kind.LIST, {}), (Kind.OPEN, {"is_open": 1})])
 def test_a_job_of_the_same_kind_is_not_refused(expected: Kind, columns: dict[str, int]) -> None:
-    assert not refuse_kind("job 'job' in run.db", expected, recorded_job(**columns))
+    assert not refuse_kind(case(columns), expected)

@@ -32,14 +32,6 @@ def remote(kind: type[BaseException]) -> RemoteError:
     return RemoteError(bases[0], "no", "a traceback", bases)
 
 
-def is_retried(policy: RetryPolicy, error: BaseException) -> bool:
-    return isinstance(policy.decide(1, error, RNG), RetryAfter)
-
-
-def delays(policy: RetryPolicy, count: int) -> list[float]:
-    return [policy.delay(retry, RNG) for retry in range(1, count + 1)]
-
-
 # -- delays ------------------------------------------------------------------------------------------------------------
 
 
@@ -51,29 +43,19 @@ def test_by_default_an_item_is_tried_four_times_after_two_four_and_eight_seconds
     assert isinstance(decisions[3], Fail)
 
 
-def test_no_retries_means_one_try() -> None:
-    assert isinstance(RetryPolicy(max_retries=0).decide(1, ValueError(), RNG), Fail)
-
-
-def test_no_delay_is_longer_than_max_delay() -> None:
-    assert delays(RetryPolicy(max_delay=5.0), 4) == [2.0, 4.0, 5.0, 5.0]
-
-
-def test_delays_stay_finite_however_many_retries_there_are() -> None:
-    policy = RetryPolicy(max_retries=10_000, factor=10)
-    assert policy.delay(10_000, RNG) == MAX_DELAY
-
-
-def test_delays_stay_finite_whatever_max_delay_allows() -> None:
-    assert RetryPolicy(base_delay=1e300, max_delay=1e300).delay(1, RNG) == MAX_DELAY
-
-
-def test_without_a_base_delay_no_retry_waits_however_late() -> None:
-    assert delays(RetryPolicy(max_retries=2000, base_delay=0), 2000) == [0.0] * 2000
-
-
-def test_a_factor_of_zero_retries_at_once_after_the_first() -> None:
-    assert delays(RetryPolicy(factor=0), 3) == [2.0, 0.0, 0.0]
+@pytest.mark.parametrize(
+    ("policy", "first", "expected"),
+    [
+        pytest.param(RetryPolicy(max_delay=5.0), 1, [2.0, 4.0, 5.0, 5.0], id="none is longer than max_delay"),
+        pytest.param(RetryPolicy(max_retries=10_000, factor=10), 10_000, [MAX_DELAY], id="finite however late"),
+        pytest.param(RetryPolicy(base_delay=1e300, max_delay=1e300), 1, [MAX_DELAY], id="finite whatever is allowed"),
+        pytest.param(RetryPolicy(max_retries=2000, base_delay=0), 1, [0.0] * 2000, id="none without base_delay"),
+        pytest.param(RetryPolicy(factor=0), 1, [2.0, 0.0, 0.0], id="none after the first with a factor of zero"),
+        pytest.param(DROPIN_RETRY, 1, [0.1, 0.2, 0.4], id="short ones of the calls of the drop-ins"),
+    ],
+)
+def test_delays_grow_by_the_factor_within_their_limit(policy: RetryPolicy, first: int, expected: list[float]) -> None:
+    assert [policy.delay(first + at, RNG) for at in range(len(expected))] == expected
 
 
 @given(st.floats(0, 1), st.integers(1, 10), st.integers())
@@ -93,47 +75,39 @@ def test_jitter_moves_delays_in_both_directions() -> None:
 # -- what is retried ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
-def test_exceptions_outside_exception_are_retried(kind: type[BaseException]) -> None:
-    assert is_retried(RetryPolicy(), kind())
-    assert is_retried(RetryPolicy(), remote(kind))
+class Hopeless(GiveUp):
+    """A user's own."""
 
 
-def test_a_crash_is_retried() -> None:
-    assert is_retried(RetryPolicy(), WorkerCrashedError("gone", -11, "SIGSEGV"))
+ONLY_OS, NO_LOOKUP = RetryPolicy(retry_on=(OSError,)), RetryPolicy(give_up_on=(LookupError,))
 
 
-@pytest.mark.parametrize("error", [ItemPicklingError("no"), ResultPicklingError("no")])
-def test_what_cannot_be_pickled_is_not_retried(error: BaseException) -> None:
-    assert not is_retried(RetryPolicy(), error)
-
-
-@pytest.mark.parametrize("stand_in", [False, True])
-def test_filters_look_at_the_type_and_its_bases(stand_in: bool) -> None:
-    def error(kind: type[BaseException]) -> BaseException:
-        return remote(kind) if stand_in else kind()
-
-    only_os = RetryPolicy(retry_on=(OSError,))
-    assert is_retried(only_os, error(ConnectionResetError))
-    assert not is_retried(only_os, error(ValueError))
-    no_lookup = RetryPolicy(give_up_on=(LookupError,))
-    assert not is_retried(no_lookup, error(KeyError))
-    assert is_retried(no_lookup, error(ValueError))
-
-
-def test_giving_up_goes_before_retrying() -> None:
-    assert not is_retried(RetryPolicy(retry_on=(KeyError,), give_up_on=(LookupError,)), KeyError())
-
-
-def test_a_stand_in_counts_as_its_original_only() -> None:
-    """A `RemoteError` is an Exception, SystemExit is not."""
-    assert is_retried(RetryPolicy(give_up_on=(Exception,)), remote(SystemExit))
-    assert not is_retried(RetryPolicy(retry_on=(OSError, RuntimeError)), remote(ValueError))
-
-
-@pytest.mark.parametrize("kind", [RemoteError, MPQueueError])
-def test_a_filter_can_mean_the_stand_in_itself(kind: type[BaseException]) -> None:
-    assert not is_retried(RetryPolicy(give_up_on=(kind,)), remote(ValueError))
+@pytest.mark.parametrize(
+    ("policy", "error", "retried"),
+    [
+        *((RetryPolicy(), kind(), True) for kind in (SystemExit, KeyboardInterrupt, GeneratorExit)),
+        *((RetryPolicy(), remote(kind), True) for kind in (SystemExit, KeyboardInterrupt, GeneratorExit)),
+        (RetryPolicy(), WorkerCrashedError("gone", -11, "SIGSEGV"), True),
+        (RetryPolicy(), ItemPicklingError("no"), False),
+        (RetryPolicy(), ResultPicklingError("no"), False),
+        *((RetryPolicy(), error, False) for error in (GiveUp("no"), Hopeless("no"), remote(GiveUp), remote(Hopeless))),
+        (RetryPolicy(max_retries=0), ValueError(), False),
+        (RetryPolicy(max_retries=0), Retry(delay=1), False),  # which counts as a try
+        # Filters look at the type and its bases, also at those of what stands in for an exception.
+        *((ONLY_OS, error, True) for error in (ConnectionResetError(), remote(ConnectionResetError))),
+        *((ONLY_OS, error, False) for error in (ValueError(), remote(ValueError))),
+        *((NO_LOOKUP, error, False) for error in (KeyError(), remote(KeyError))),
+        *((NO_LOOKUP, error, True) for error in (ValueError(), remote(ValueError))),
+        (RetryPolicy(retry_on=(KeyError,), give_up_on=(LookupError,)), KeyError(), False),
+        (RetryPolicy(retry_on=(KeyError,), give_up_on=(Exception,)), Retry(), True),
+        # A `RemoteError` counts as its original, unless a filter means it: it is an Exception, SystemExit is not.
+        (RetryPolicy(give_up_on=(Exception,)), remote(SystemExit), True),
+        (RetryPolicy(retry_on=(OSError, RuntimeError)), remote(ValueError), False),
+        *((RetryPolicy(give_up_on=(kind,)), remote(ValueError), False) for kind in (RemoteError, MPQueueError)),
+    ],
+)
+def test_what_is_tried_again(policy: RetryPolicy, error: BaseException, retried: bool) -> None:
+    assert isinstance(policy.decide(1, error, RNG), RetryAfter if retried else Fail)
 
 
 def test_one_type_needs_no_tuple() -> None:
@@ -141,34 +115,12 @@ def test_one_type_needs_no_tuple() -> None:
     assert (policy.retry_on, policy.give_up_on) == ((ValueError,), (KeyError,))
 
 
-# -- what handlers ask for ---------------------------------------------------------------------------------------------
-
-
-class Hopeless(GiveUp):
-    """A user's own."""
-
-
-@pytest.mark.parametrize("error", [GiveUp("no"), Hopeless("no"), remote(GiveUp), remote(Hopeless)])
-def test_give_up_fails_at_once(error: BaseException) -> None:
-    assert not is_retried(RetryPolicy(), error)
-
-
-def test_retry_asks_for_another_try_whatever_the_filters_say() -> None:
-    policy = RetryPolicy(retry_on=(KeyError,), give_up_on=(Exception,))
-    assert policy.decide(1, Retry(), RNG) == RetryAfter(2.0)
-
-
-def test_retry_may_name_its_delay() -> None:
-    assert RetryPolicy().decide(1, Retry(delay=30), RNG) == RetryAfter(30.0)
-
-
-@pytest.mark.parametrize(("asked", "given"), [(-1.0, 0.0), (math.nan, 0.0), (math.inf, MAX_DELAY), (1e300, MAX_DELAY)])
-def test_a_delay_that_makes_no_sense_becomes_one_that_does(asked: float, given: float) -> None:
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [(None, 2.0), (30, 30.0), (-1.0, 0.0), (math.nan, 0.0), (math.inf, MAX_DELAY), (1e300, MAX_DELAY)],
+)
+def test_a_handler_may_ask_for_another_try_after_a_delay(asked: float | None, given: float) -> None:
     assert RetryPolicy().decide(1, Retry(delay=asked), RNG) == RetryAfter(given)
-
-
-def test_retry_counts_as_a_try() -> None:
-    assert isinstance(RetryPolicy(max_retries=1).decide(2, Retry(delay=1), RNG), Fail)
 
 
 # -- checks ------------------------------------------------------------------------------------------------------------
@@ -234,7 +186,3 @@ def test_a_policy_of_a_user_s_that_decides_nothing_is_at_fault(policy: RetryPoli
     decision = decide_by(policy, 1, ValueError(), RNG)
     assert isinstance(decision, Fail)
     assert str(decision.error) == f"retry policy {type(policy).__name__}: {text}"
-
-
-def test_calls_of_the_drop_ins_are_made_again_after_short_delays() -> None:
-    assert [DROPIN_RETRY.delay(retry, RNG) for retry in (1, 2, 3)] == [0.1, 0.2, 0.4]

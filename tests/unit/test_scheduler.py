@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -25,9 +26,9 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue.errors import InternalError, JobStateError
 from mpqueue.retry import MAX_DELAY, RetryPolicy
 from mpqueue.status import JobStatus
-from tests.support.auditor import Auditor
+from tests.support.auditor import audited
 from tests.support.fake_lanes import FakeLanes, attempts, crash, fail, hang, statuses, succeed
-from tests.support.fake_worker import Handler
+from tests.support.fake_worker import Handler, Item
 
 
 def running(fleet: FakeLanes) -> list[int]:
@@ -43,9 +44,7 @@ def running(fleet: FakeLanes) -> list[int]:
 @pytest.fixture
 def fleet() -> FakeLanes:
     """Two lanes, watched."""
-    fleet = FakeLanes(2)
-    Auditor(fleet)
-    return fleet
+    return audited(2)
 
 
 # -- start -------------------------------------------------------------------------------------------------------------
@@ -59,8 +58,7 @@ def test_the_first_job_starts_all_workers_side_by_side(fleet: FakeLanes) -> None
 
 
 def test_a_job_runs_to_its_end(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(0.5)] * 4)
-    fleet.start(job)
+    job = fleet.started([succeed(0.5)] * 4)
     assert job.status == "running"
     fleet.run_until_over(job)
     assert job.status is JobStatus.COMPLETED
@@ -70,13 +68,6 @@ def test_a_job_runs_to_its_end(fleet: FakeLanes) -> None:
     assert job.started_at == 1e9
     assert job.duration == pytest.approx(1.1)
     assert job.finished_at == pytest.approx(1e9 + 1.1)
-
-
-def test_started_comes_first_then_the_items_then_finished(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(1.0)] * 3)
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert [type(told) for told in fleet.told] == [AnnounceStarted, *[AnnounceItems] * 3, AnnounceFinished]
 
 
 def test_a_start_may_bring_another_handler(fleet: FakeLanes) -> None:
@@ -90,23 +81,13 @@ def test_a_start_may_bring_another_handler(fleet: FakeLanes) -> None:
 
 
 def test_an_empty_job_completes_at_once(fleet: FakeLanes) -> None:
-    job = fleet.job([])
-    fleet.start(job)
+    job = fleet.started([])
     assert job.status is JobStatus.COMPLETED
     assert [type(told) for told in fleet.told] == [AnnounceStarted, AnnounceFinished]
 
 
-def test_a_job_with_a_failed_item_completes_with_errors(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(), fail(), succeed()], retry=RetryPolicy(max_retries=0))
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert job.status is JobStatus.COMPLETED_WITH_ERRORS
-    assert statuses(job) == ["completed", "failed", "completed"]
-
-
 def test_the_worker_picks_up_the_next_pending_item_when_it_has_finished_one(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(1.0), succeed(3.0), succeed(1.0), succeed(1.0), succeed(1.0)])
-    fleet.start(job)
+    job = fleet.started([succeed(1.0), succeed(3.0), succeed(1.0), succeed(1.0), succeed(1.0)])
     fleet.run_until(0.5)
     assert running(fleet) == [0, 1]
     fleet.run_until(1.5)
@@ -118,8 +99,7 @@ def test_the_worker_picks_up_the_next_pending_item_when_it_has_finished_one(flee
 
 
 def test_a_refused_message_changes_nothing_and_commands_nothing(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed()])
-    fleet.start(job)
+    job = fleet.started([succeed()])
     with pytest.raises(JobStateError, match="expected a pending job to start, got one that is running"):
         fleet.start(job)
     assert fleet.books.commands == []
@@ -133,33 +113,28 @@ def test_a_message_from_the_past_does_not_turn_time_back(fleet: FakeLanes) -> No
     assert fleet.books.now == 5.0
 
 
-def test_no_wait_is_longer_than_systems_can_wait(fleet: FakeLanes) -> None:
-    never = RetryPolicy(base_delay=MAX_DELAY)
-    fleet.start(fleet.job([fail()], retry=never))
-    fleet.run_until_ready()
-    fleet.advance(60.0)
-    assert fleet.scheduler.deadline == fleet.books.now + LONGEST_WAIT
-
-
-def test_a_timeout_may_be_longer_than_systems_can_wait(fleet: FakeLanes) -> None:
-    fleet.start(fleet.job([hang()], timeout=1e300))
+@pytest.mark.parametrize(
+    ("item", "options"),
+    [(fail(), {"retry": RetryPolicy(base_delay=MAX_DELAY)}), (hang(), {"timeout": 1e300})],
+    ids=["a retry's delay", "a timeout"],
+)
+def test_no_wait_is_longer_than_systems_can_wait(fleet: FakeLanes, item: Item, options: dict[str, Any]) -> None:
+    job = fleet.started([item], **options)
     fleet.run_until_ready()
     fleet.advance(60.0)
     assert fleet.scheduler.deadline is not None
-    assert fleet.scheduler.deadline <= fleet.books.now + LONGEST_WAIT
-    assert running(fleet) == [0]
+    assert fleet.books.now < fleet.scheduler.deadline <= fleet.books.now + LONGEST_WAIT
+    assert job.failed == 0
 
 
 def test_a_scheduler_with_nothing_to_do_waits_for_nothing(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(1.0)] * 5)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet.run([succeed(1.0)] * 5)
     fleet.advance(60.0)
     assert fleet.scheduler.deadline is None
     assert fleet.scheduler.quiet
 
 
-# -- which call is allowed when ----------------------------------------------------------------------------------------
+# -- states of a job --------------------------------------------------------------------------------------------------
 
 
 def pending(fleet: FakeLanes) -> JobBook:
@@ -185,70 +160,19 @@ def being_cancelled(fleet: FakeLanes) -> JobBook:
     return job
 
 
-def cancelled(fleet: FakeLanes) -> JobBook:
-    job = being_cancelled(fleet)
-    fleet.run_until_over(job)
-    return job
-
-
 def completed(fleet: FakeLanes) -> JobBook:
     job = run(fleet)
     fleet.run_until_over(job)
     return job
 
 
-def completed_with_errors(fleet: FakeLanes) -> JobBook:
-    job = fleet.job([fail()], retry=RetryPolicy(max_retries=0))
-    fleet.start(job)
-    fleet.run_until_over(job)
-    return job
-
-
-STATES = (pending, run, paused, being_cancelled, cancelled, completed, completed_with_errors)
-ALLOWED: dict[str, set[Callable[[FakeLanes], JobBook]]] = {
-    "start": {pending},
-    "pause": {run, paused},
-    "resume": {run, paused, being_cancelled},
-    "cancel": set(STATES),
-    "retry_failed": {completed, completed_with_errors},
-}
-
-
-@pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__)
-@pytest.mark.parametrize("call", ALLOWED)
-def test_a_call_is_allowed_in_these_states_only(
-    fleet: FakeLanes, call: str, state: Callable[[FakeLanes], JobBook]
-) -> None:
-    job = state(fleet)
-    before = (job.status, job.cancelled, job.epoch, statuses(job))
-    if state in ALLOWED[call]:
-        getattr(fleet, call)(job)
-        return
-    with pytest.raises(JobStateError, match=job.id):
-        getattr(fleet, call)(job)
-    assert (job.status, job.cancelled, job.epoch, statuses(job)) == before
-
-
 # -- pause and resume --------------------------------------------------------------------------------------------------
 
 
-def test_pause_sets_paused_and_status_at_once(fleet: FakeLanes) -> None:
-    job = paused(fleet)
-    assert job.paused
-    assert job.status is JobStatus.PAUSED
-    (told,) = [told for told in fleet.told if isinstance(told, AnnounceState)]
-    assert (told.event, told.status) == ("job:paused", JobStatus.PAUSED)
-
-
-def test_active_items_continue_when_their_job_is_paused(fleet: FakeLanes) -> None:
+def test_active_items_of_a_paused_job_complete_and_new_ones_start_when_it_is_resumed(fleet: FakeLanes) -> None:
     job = paused(fleet)
     fleet.run_until(60.0)
     assert statuses(job) == ["completed", "completed", "pending", "pending", "pending"]
-
-
-def test_new_items_will_not_start_until_resumed(fleet: FakeLanes) -> None:
-    job = paused(fleet)
-    fleet.run_until(60.0)
     assert running(fleet) == []
     fleet.resume(job)
     fleet.advance(1.0)
@@ -257,14 +181,15 @@ def test_new_items_will_not_start_until_resumed(fleet: FakeLanes) -> None:
     assert job.status is JobStatus.COMPLETED
 
 
-def test_a_pause_reaches_a_worker_in_the_middle_of_a_chunk(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(10.0)] * 6, chunksize=3)
-    fleet.start(job)
+@pytest.mark.parametrize("stop", [FakeLanes.pause, FakeLanes.cancel])
+def test_a_pause_and_a_cancel_reach_a_worker_in_the_middle_of_a_chunk(
+    fleet: FakeLanes, stop: Callable[[FakeLanes, JobBook], None]
+) -> None:
+    job = fleet.started([succeed(10.0)] * 6, chunksize=3)
     fleet.run_until(1.0)
-    fleet.pause(job)
-    fleet.run_until(60.0)
-    assert job.completed == 2
-    assert job.chunks_out == 0
+    stop(fleet, job)
+    fleet.run_until(10.2)
+    assert (job.completed, job.chunks_out, job.status.final) == (2, 0, job.cancelled)
 
 
 def test_a_paused_job_frees_its_workers_for_others(fleet: FakeLanes) -> None:
@@ -272,24 +197,13 @@ def test_a_paused_job_frees_its_workers_for_others(fleet: FakeLanes) -> None:
     fleet.start(job)
     fleet.run_until(0.5)
     fleet.pause(job)
-    fleet.start(other)
-    fleet.run_until_over(other)
+    fleet.run_all(other)
     assert fleet.now == pytest.approx(2.1)
     assert job.completed == 2
 
 
-def test_a_paused_job_with_nothing_left_finishes(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(1.0)] * 2)
-    fleet.start(job)
-    fleet.run_until(0.5)
-    fleet.pause(job)
-    fleet.run_until_over(job)
-    assert job.status is JobStatus.COMPLETED
-
-
 def test_a_paused_job_keeps_due_retries_waiting(fleet: FakeLanes) -> None:
-    job = fleet.job([fail(times=1)])
-    fleet.start(job)
+    job = fleet.started([fail(times=1)])
     fleet.run_until_ready()
     fleet.advance(1.0)
     fleet.pause(job)
@@ -310,8 +224,7 @@ def test_pausing_and_resuming_twice_does_nothing_more(fleet: FakeLanes) -> None:
 
 
 def test_a_pause_that_ends_before_the_worker_notices_stops_nothing(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(1.0)] * 10, chunksize=5)
-    fleet.start(job)
+    job = fleet.started([succeed(1.0)] * 10, chunksize=5)
     fleet.run_until(0.5)
     fleet.pause(job)
     fleet.resume(job)
@@ -322,40 +235,23 @@ def test_a_pause_that_ends_before_the_worker_notices_stops_nothing(fleet: FakeLa
 # -- cancel ------------------------------------------------------------------------------------------------------------
 
 
-def test_cancelled_is_true_at_once_and_the_status_changes_with_finished(fleet: FakeLanes) -> None:
-    job = run(fleet)
-    fleet.cancel(job)
-    assert job.cancelled
-    assert job.status == "running"
+def test_active_items_of_a_cancelled_job_may_complete_and_pending_ones_will_not_start(fleet: FakeLanes) -> None:
+    job = being_cancelled(fleet)
+    assert (job.cancelled, job.status) == (True, JobStatus.RUNNING)
     fleet.run_until_over(job)
-    assert job.status is JobStatus.CANCELLED
-    (finished,) = [told for told in fleet.told if isinstance(told, AnnounceFinished)]
-    assert finished.status is JobStatus.CANCELLED
-
-
-def test_active_items_may_complete_and_pending_ones_will_not_start(fleet: FakeLanes) -> None:
-    job = cancelled(fleet)
     assert statuses(job) == ["completed", "completed", "pending", "pending", "pending"]
     assert (job.completed, job.failed) == (2, 0)
 
 
-def test_a_cancel_reaches_a_worker_in_the_middle_of_a_chunk(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(10.0)] * 6, chunksize=3)
-    fleet.start(job)
-    fleet.run_until(1.0)
-    fleet.cancel(job)
-    fleet.run_until_over(job)
-    assert job.completed == 2
-    assert fleet.now == pytest.approx(10.1)
-
-
-def test_cancel_with_kill_ends_what_runs_and_charges_nobody(fleet: FakeLanes) -> None:
-    job = run(fleet)
+@pytest.mark.parametrize("state", [run, being_cancelled])
+def test_cancel_with_kill_ends_what_runs_and_charges_nobody(
+    fleet: FakeLanes, state: Callable[[FakeLanes], JobBook]
+) -> None:
+    job = state(fleet)
     fleet.cancel(job, kill=True)
     fleet.run_until_over(job)
     assert fleet.now == 1.0
-    assert statuses(job) == ["pending"] * 5
-    assert attempts(job) == [0] * 5
+    assert (statuses(job), attempts(job)) == (["pending"] * 5, [0] * 5)
 
 
 def test_cancel_with_kill_spares_the_workers_of_other_jobs(fleet: FakeLanes) -> None:
@@ -368,13 +264,6 @@ def test_cancel_with_kill_spares_the_workers_of_other_jobs(fleet: FakeLanes) -> 
     assert fleet.now == pytest.approx(10.1)
 
 
-def test_a_cancel_with_kill_may_follow_one_without(fleet: FakeLanes) -> None:
-    job = being_cancelled(fleet)
-    fleet.cancel(job, kill=True)
-    fleet.run_until_over(job)
-    assert fleet.now == 1.0
-
-
 def test_a_pending_job_is_cancelled_at_once_and_never_starts(fleet: FakeLanes) -> None:
     job = pending(fleet)
     fleet.cancel(job)
@@ -384,24 +273,8 @@ def test_a_pending_job_is_cancelled_at_once_and_never_starts(fleet: FakeLanes) -
     assert job.started_at is None
 
 
-def test_a_finished_job_stays_as_it_is(fleet: FakeLanes) -> None:
-    job = completed(fleet)
-    fleet.cancel(job)
-    assert job.status is JobStatus.COMPLETED
-    assert not job.cancelled
-
-
-def test_cancel_clears_paused(fleet: FakeLanes) -> None:
-    job = paused(fleet)
-    fleet.cancel(job)
-    assert not job.paused
-    fleet.run_until_over(job)
-    assert job.status is JobStatus.CANCELLED
-
-
 def test_items_that_wait_for_a_retry_end_as_pending(fleet: FakeLanes) -> None:
-    job = fleet.job([fail(), succeed(5.0)])
-    fleet.start(job)
+    job = fleet.started([fail(), succeed(5.0)])
     fleet.run_until(1.0)
     assert statuses(job) == ["retry", "pending"]
     fleet.cancel(job)
@@ -410,44 +283,25 @@ def test_items_that_wait_for_a_retry_end_as_pending(fleet: FakeLanes) -> None:
     assert (statuses(job), attempts(job)) == (["pending", "completed"], [1, 1])
 
 
-def test_an_item_that_fails_after_the_cancel_is_not_retried_and_not_announced(fleet: FakeLanes) -> None:
-    job = fleet.job([fail(5.0)])
-    fleet.start(job)
+@pytest.mark.parametrize(
+    ("item", "retries", "status"), [(fail(5.0), 3, "pending"), (crash(5.0), 3, "pending"), (fail(5.0), 0, "failed")]
+)
+def test_an_item_that_fails_after_the_cancel_has_failed_if_that_was_its_last_try_and_is_not_retried(
+    fleet: FakeLanes, item: Item, retries: int, status: str
+) -> None:
+    job = fleet.started([item], retry=RetryPolicy(retries))
     fleet.run_until(1.0)
     fleet.cancel(job)
     fleet.run_until_over(job)
-    assert (statuses(job), attempts(job)) == (["pending"], [1])
-    assert not any(isinstance(told, AnnounceItems) for told in fleet.told)
-
-
-def test_an_item_whose_last_try_fails_after_the_cancel_has_failed(fleet: FakeLanes) -> None:
-    job = fleet.job([fail(5.0)], retry=RetryPolicy(max_retries=0))
-    fleet.start(job)
-    fleet.run_until(1.0)
-    fleet.cancel(job)
-    fleet.run_until_over(job)
-    assert (statuses(job), job.failed) == (["failed"], 1)
-    assert job.status is JobStatus.CANCELLED
-
-
-def test_a_worker_that_crashes_in_a_cancelled_job_is_replaced(fleet: FakeLanes) -> None:
-    job = fleet.job([crash(5.0)])
-    fleet.start(job)
-    fleet.run_until(1.0)
-    fleet.cancel(job)
-    fleet.run_until_over(job)
-    assert (job.status, statuses(job)) == (JobStatus.CANCELLED, ["pending"])
-    fleet.advance(1.0)
-    assert all(fleet.workers)
+    assert (job.status, statuses(job), attempts(job)) == (JobStatus.CANCELLED, [status], [1])
+    assert job.failed == any(isinstance(told, AnnounceItems) for told in fleet.told) == (status == "failed")
 
 
 # -- retry_failed ------------------------------------------------------------------------------------------------------
 
 
 def test_retry_failed_runs_the_failed_items_again_with_new_tries_and_their_history(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(), fail(times=2), fail()], retry=RetryPolicy(max_retries=1))
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([succeed(), fail(times=2), fail()], retry=RetryPolicy(max_retries=1))
     assert (statuses(job), attempts(job)) == (["completed", "failed", "failed"], [1, 2, 2])
     fleet.retry_failed(job)
     assert (job.status, job.completed, job.failed) == (JobStatus.RUNNING, 1, 0)
@@ -459,19 +313,9 @@ def test_retry_failed_runs_the_failed_items_again_with_new_tries_and_their_histo
     assert [len(job.table.history[index]) for index in (1, 2)] == [4, 4]
 
 
-def test_retry_failed_announces_start_and_finish_again(fleet: FakeLanes) -> None:
-    job = completed_with_errors(fleet)
-    fleet.retry_failed(job)
-    fleet.run_until_over(job)
-    once = [AnnounceStarted, AnnounceItems, AnnounceFinished]
-    assert [type(told) for told in fleet.told] == [*once, *once]
-
-
 def test_a_retry_timer_of_the_old_run_means_nothing_in_the_new_one() -> None:
-    fleet = FakeLanes(1)
-    Auditor(fleet)
-    job = fleet.job([fail()], retry=RetryPolicy(max_retries=1, base_delay=50.0))
-    fleet.start(job)
+    fleet = audited(1)
+    job = fleet.started([fail()], retry=RetryPolicy(max_retries=1, base_delay=50.0))
     fleet.run_until(20.0)
     fleet.handle(FaultFound(InternalError("a mistake"), job))
     assert statuses(job) == ["failed"]
@@ -510,8 +354,7 @@ def test_a_start_that_a_fault_cuts_short_is_one_that_failed() -> None:
 
 
 def test_what_a_worker_says_of_items_that_have_failed_meanwhile_changes_nothing(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(1.0)])
-    fleet.start(job)
+    job = fleet.started([succeed(1.0)])
     fleet.run_until(0.5)
     fail_rest(fleet.books, job, ValueError("no"))
     fleet.run_until(9.0)
@@ -521,9 +364,7 @@ def test_what_a_worker_says_of_items_that_have_failed_meanwhile_changes_nothing(
 def test_a_worker_is_sent_the_handler_again_after_it_was_asked_to_forget_it(fleet: FakeLanes) -> None:
     sent: list[bool] = []
     fleet.watchers.append(lambda _, commands: sent.extend(c.with_handler for c in commands if isinstance(c, SendChunk)))
-    job = fleet.job([fail(1.0), fail(1.0)], retry=RetryPolicy(max_retries=0))
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([fail(1.0), fail(1.0)], retry=RetryPolicy(max_retries=0))
     fleet.retry_failed(job)
     fleet.run_until_over(job)
     assert sent == [True] * 4
@@ -531,8 +372,7 @@ def test_a_worker_is_sent_the_handler_again_after_it_was_asked_to_forget_it(flee
 
 def test_a_chunk_that_is_under_way_while_its_job_is_forgotten_finds_the_handler() -> None:
     fleet = FakeLanes(1, latency=0.01)
-    job = fleet.job([succeed(), *[succeed(1.0)] * 3], chunksize=1)
-    fleet.start(job)
+    job = fleet.started([succeed(), *[succeed(1.0)] * 3], chunksize=1)
     fleet.run_while(lambda: fleet.counts[ChunkReported] < 1)  # the next chunk has just been sent
     sent_at = fleet.now
     fleet.drop(job, 1, 2, 3)
@@ -545,20 +385,29 @@ def test_a_chunk_that_is_under_way_while_its_job_is_forgotten_finds_the_handler(
 # -- close -------------------------------------------------------------------------------------------------------------
 
 
-def test_closing_waits_for_started_jobs_and_their_retries(fleet: FakeLanes) -> None:
-    job = fleet.job([fail(times=2), succeed(3.0)])
-    fleet.start(job)
+def retrying(fleet: FakeLanes) -> JobBook:
+    job = fleet.started([fail(times=2), *[succeed(3.0)] * 4])
     fleet.run_until(1.0)
-    fleet.close()
-    fleet.run_until_over(job)
-    assert job.status is JobStatus.COMPLETED
+    return job
 
 
-def test_closing_cancels_paused_jobs(fleet: FakeLanes) -> None:
-    job = paused(fleet)
-    fleet.close()
-    fleet.run_until_over(job)
-    assert job.status is JobStatus.CANCELLED
+@pytest.mark.parametrize(
+    ("state", "cancel", "status", "done"),
+    [
+        (run, False, JobStatus.COMPLETED, 5),
+        (retrying, False, JobStatus.COMPLETED, 5),
+        (paused, False, JobStatus.CANCELLED, 2),
+        (run, True, JobStatus.CANCELLED, 2),
+        (pending, True, JobStatus.PENDING, 0),
+    ],
+)
+def test_closing_waits_for_started_jobs_cancels_paused_ones_and_leaves_pending_ones(
+    fleet: FakeLanes, state: Callable[[FakeLanes], JobBook], cancel: bool, status: JobStatus, done: int
+) -> None:
+    job = state(fleet)
+    fleet.close(cancel=cancel)
+    fleet.run_while(lambda: job.active)
+    assert (job.status, job.completed) == (status, done)
 
 
 def test_a_job_that_is_paused_while_the_queue_closes_is_cancelled(fleet: FakeLanes) -> None:
@@ -568,19 +417,6 @@ def test_a_job_that_is_paused_while_the_queue_closes_is_cancelled(fleet: FakeLan
     assert job.cancelled
     fleet.run_until_over(job)
     assert job.status is JobStatus.CANCELLED
-
-
-def test_closing_leaves_pending_jobs_pending(fleet: FakeLanes) -> None:
-    job = pending(fleet)
-    fleet.close()
-    assert job.status is JobStatus.PENDING
-
-
-def test_closing_with_cancel_cancels_running_jobs_and_lets_active_items_complete(fleet: FakeLanes) -> None:
-    job = run(fleet)
-    fleet.close(cancel=True)
-    fleet.run_until_over(job)
-    assert (job.status, job.completed) == (JobStatus.CANCELLED, 2)
 
 
 def test_closing_with_kill_ends_every_job_at_once(fleet: FakeLanes) -> None:
@@ -602,8 +438,7 @@ def test_where_nothing_can_be_decided_any_more_all_jobs_end_as_they_stand(fleet:
 
 
 def test_draining_starts_nothing_new_and_takes_back_what_is_not_over_in_time() -> None:
-    fleet = FakeLanes(3)
-    Auditor(fleet)
+    fleet = audited(3)
     job = fleet.job([succeed(3.0), succeed(10.0), fail(2.0), succeed(3.0)], chunksize=1)
     other = fleet.job([succeed()])
     fleet.start(job)
@@ -621,8 +456,7 @@ def test_draining_starts_nothing_new_and_takes_back_what_is_not_over_in_time() -
 
 
 def test_a_job_whose_last_items_end_while_the_queue_drains_has_completed(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(3.0), succeed(4.0)])
-    fleet.start(job)
+    job = fleet.started([succeed(3.0), succeed(4.0)])
     fleet.run_until(1.0)
     fleet.close(within=5.0)
     fleet.run_until_over(job)
@@ -633,8 +467,7 @@ def test_a_job_whose_last_items_end_while_the_queue_drains_has_completed(fleet: 
 def test_a_drain_cuts_short_what_would_wait_for_longer(
     first: float | None, second: float, over: float, fleet: FakeLanes
 ) -> None:
-    job = fleet.job([succeed(100.0)] * 3)
-    fleet.start(job)
+    job = fleet.started([succeed(100.0)] * 3)
     fleet.run_until(1.0)
     fleet.close(within=first)
     fleet.close(within=second)
@@ -647,8 +480,7 @@ def test_a_drain_cuts_short_what_would_wait_for_longer(
 )
 def test_a_drain_does_not_wait_for_workers_that_do_not_die(can_kill: bool, kill_seconds: float, over: float) -> None:
     fleet = FakeLanes(2, engine=Capabilities(can_kill=can_kill), kill_seconds=kill_seconds)
-    job = fleet.job([succeed(100.0)] * 3)
-    fleet.start(job)
+    job = fleet.started([succeed(100.0)] * 3)
     fleet.run_until(1.0)
     fleet.close(within=4.0)
     fleet.run_until_over(job, at_rest=False)
@@ -668,26 +500,15 @@ def test_no_worker_is_started_for_a_closed_queue_with_nothing_to_do(fleet: FakeL
 
 def test_no_worn_out_worker_is_replaced_for_a_closed_queue_with_nothing_to_do() -> None:
     fleet = FakeLanes(1, max_items_per_worker=2)
-    job = fleet.job([succeed(1.0)] * 2)
-    fleet.start(job)
+    job = fleet.started([succeed(1.0)] * 2)
     fleet.close()
     fleet.run_until_over(job)
     fleet.advance(60.0)
     assert fleet.counts[StartLane] == 1
 
 
-def test_a_started_job_may_be_anywhere_when_a_second_one_starts(fleet: FakeLanes) -> None:
-    job = run(fleet)
-    other = fleet.job([succeed()])
-    fleet.handle(JobStartAsked(other, 1e9))
-    fleet.run_until_over(job, other)
-    assert (job.status, other.status) == (JobStatus.COMPLETED, JobStatus.COMPLETED)
-
-
 def test_a_run_that_has_ended_is_known_to_the_next_one(fleet: FakeLanes) -> None:
-    job = fleet.job([fail(1.0, times=1), succeed(1.0)], retry=RetryPolicy(max_retries=0))
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([fail(1.0, times=1), succeed(1.0)], retry=RetryPolicy(max_retries=0))
     before = (job.started_at, job.duration)
     fleet.retry_failed(job)
     past = job.past
@@ -696,8 +517,7 @@ def test_a_run_that_has_ended_is_known_to_the_next_one(fleet: FakeLanes) -> None
 
 
 def test_the_first_reason_for_which_a_job_is_cancelled_stays(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(5.0)] * 4)
-    fleet.start(job)
+    job = fleet.started([succeed(5.0)] * 4)
     fleet.run_until(1.0)
     fleet.cancel(job, why="its disk is full")
     fleet.cancel(job, why="another")
@@ -708,9 +528,7 @@ def test_the_first_reason_for_which_a_job_is_cancelled_stays(fleet: FakeLanes) -
 def test_a_reason_that_is_found_when_all_items_have_ended_counts_and_a_user_s_cancel_does_not(
     fleet: FakeLanes,
 ) -> None:
-    job = fleet.job([succeed()])
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([succeed()])
     fleet.cancel(job)
     assert (job.status, job.stopped_why) == (JobStatus.COMPLETED, None)
     fleet.cancel(job, why="its stream ended badly")
@@ -718,21 +536,15 @@ def test_a_reason_that_is_found_when_all_items_have_ended_counts_and_a_user_s_ca
 
 
 def test_a_job_stops_at_its_deadline_and_says_so(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(2.0)] * 20, deadline=5.0)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([succeed(2.0)] * 20, deadline=5.0)
     assert (job.status, job.stopped_why) == (JobStatus.CANCELLED, "it was not over after deadline=5 seconds")
-    in_time = fleet.job([succeed(1.0)], deadline=5.0)
-    fleet.start(in_time)
-    fleet.run_until_over(in_time)
+    in_time = fleet.run([succeed(1.0)], deadline=5.0)
     assert (in_time.status, in_time.stopped_why) == (JobStatus.COMPLETED, None)
 
 
 @pytest.mark.parametrize(("most", "status"), [(2, JobStatus.COMPLETED_WITH_ERRORS), (1, JobStatus.CANCELLED)])
 def test_a_job_stops_when_more_items_have_failed_than_may(fleet: FakeLanes, most: int, status: JobStatus) -> None:
     items = [fail(0.1), succeed(0.1), fail(0.1), *[succeed(1.0)] * 8]
-    job = fleet.job(items, retry=RetryPolicy(max_retries=0), max_failures=most)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run(items, retry=RetryPolicy(max_retries=0), max_failures=most)
     assert job.status is status
     assert job.stopped_why == (None if most == 2 else "2 items failed, more than max_failures=1")

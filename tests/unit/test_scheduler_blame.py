@@ -20,31 +20,21 @@ from mpqueue._wire.memory.ledger import NOWHERE, Claim, Phase
 from mpqueue.errors import ItemTimeoutError, ResultPicklingError, SetupError, WorkerCrashedError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
-from tests.support.auditor import Auditor
+from tests.support.auditor import Auditor, audited
 from tests.support.fake_lanes import (
     FakeLanes,
-    Watcher,
     attempts,
     crash,
     errors,
     fail,
     hang,
-    packed,
     spoil,
     statuses,
     succeed,
 )
-from tests.support.fake_worker import Packing, Try
+from tests.support.fake_worker import Item, Try
 
 AT_ONCE = RetryPolicy(base_delay=0.0)
-
-
-@pytest.fixture
-def fleet() -> FakeLanes:
-    """One lane, watched."""
-    fleet = FakeLanes(1)
-    Auditor(fleet)
-    return fleet
 
 
 def careful_chunks(fleet: FakeLanes) -> list[list[int]]:
@@ -64,8 +54,7 @@ def careful_chunks(fleet: FakeLanes) -> list[list[int]]:
 
 def start_chunk(fleet: FakeLanes, items: int) -> JobBook:
     """A job whose items are in one chunk, of which the first runs."""
-    job = fleet.job([succeed(10.0)] * items, chunksize=items)
-    fleet.start(job)
+    job = fleet.started([succeed(10.0)] * items, chunksize=items)
     fleet.run_until(0.1)
     return job
 
@@ -83,9 +72,7 @@ def die_with(fleet: FakeLanes, phase: Phase, lo: int, hi: int) -> None:
 
 
 def test_a_crash_is_charged_to_the_item_that_ran_and_retried(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(0.01), crash(0.01, times=1), succeed(0.01)], chunksize=3)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([succeed(0.01), crash(0.01, times=1), succeed(0.01)], chunksize=3)
     assert statuses(job) == ["completed"] * 3
     assert attempts(job) == [1, 2, 1]
     (tried,) = job.table.history[1]
@@ -93,16 +80,8 @@ def test_a_crash_is_charged_to_the_item_that_ran_and_retried(fleet: FakeLanes) -
     assert tried.duration == pytest.approx(0.01)
 
 
-def test_an_item_that_always_crashes_fails_after_its_tries(fleet: FakeLanes) -> None:
-    job = fleet.job([crash(), succeed()])
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert (statuses(job), attempts(job)) == (["failed", "completed"], [4, 1])
-
-
 def test_what_had_killed_two_workers_has_a_lane_to_itself_in_the_next_life_of_its_program(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(0.01), crash(0.01, times=2), succeed(0.01)], retry=AT_ONCE)
-    fleet.start(job)
+    job = fleet.started([succeed(0.01), crash(0.01, times=2), succeed(0.01)], retry=AT_ONCE)
     fleet.run_while(lambda: attempts(job)[1] < 2)
     job.table.reset_waiting()  # a journal has no more of it
     after = FakeLanes(1)
@@ -116,75 +95,58 @@ def test_what_had_killed_two_workers_has_a_lane_to_itself_in_the_next_life_of_it
     assert statuses(again) == ["completed"] * 3
 
 
-def test_a_crash_says_how_the_worker_ended(fleet: FakeLanes) -> None:
-    job = fleet.job([crash()], retry=RetryPolicy(max_retries=0))
-    fleet.start(job)
-    fleet.run_until_over(job)
-    error = job.table.failures[0].error
-    assert isinstance(error, WorkerCrashedError)
-    assert (error.exitcode, error.signal, error.pid) == (-11, "SIGSEGV", 1000)
-    assert "SIGSEGV" in str(error)
-
-
 @pytest.mark.parametrize(
-    ("exitcode", "signal", "text"),
-    [(0, None, "exit code 0"), (-9, "SIGKILL", "SIGKILL"), (None, None, "the system does not tell how")],
+    ("exitcode", "signal", "text", "why"),
+    [
+        (0, None, "exit code 0", "exit code 0"),
+        (3, None, "exit code 3", "exit code 3"),
+        (-9, "SIGKILL", "SIGKILL", "SIGKILL"),
+        (None, None, "the system does not tell how", "how is not known"),
+    ],
 )
-def test_every_end_of_a_worker_has_words(fleet: FakeLanes, exitcode: int | None, signal: str | None, text: str) -> None:
-    job = fleet.job([succeed(10.0)], retry=RetryPolicy(max_retries=0))
-    fleet.start(job)
-    fleet.run_until(1.0)
+def test_every_end_of_a_worker_has_words_in_the_error_and_among_what_happened_to_its_job(
+    fleet: FakeLanes, exitcode: int | None, signal: str | None, text: str, why: str
+) -> None:
+    job = fleet.started([succeed(10.0)] * 2, chunksize=2, retry=RetryPolicy(max_retries=0))
+    fleet.run_until(0.1)
     worker = fleet.workers[0]
     assert worker is not None
     worker.die(exitcode=exitcode, signal=signal)  # type: ignore[arg-type]
     fleet.run_until_over(job)
-    assert text in str(job.table.failures[0].error)
+    error = job.table.failures[0].error
+    assert isinstance(error, WorkerCrashedError)
+    assert (error.exitcode, error.signal, error.pid) == (exitcode, signal, 1000)
+    assert text in str(error)
+    [death] = [event for event in job.timings.events if event.name == "worker died"]
+    assert (death.lane, death.item, death.why) == (0, 0, why)
+    assert job.timings.sums.deaths == 1
+    assert fleet.books.deaths == {"crash": 1}
 
 
-def test_the_worker_is_replaced_at_once(fleet: FakeLanes) -> None:
-    job = fleet.job([crash(times=1)], retry=AT_ONCE)
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert fleet.now == pytest.approx(0.1 + 0.1)
-
-
-def test_a_single_claim_names_the_culprit_and_the_rest_goes_out_as_before(fleet: FakeLanes) -> None:
+@pytest.mark.parametrize(
+    ("phase", "lo", "hi", "charged", "carefully"),
+    [
+        pytest.param(Phase.RUNNING, 2, 3, [2], [], id="it runs one item"),
+        pytest.param(Phase.RUNNING, 1, 4, [], [[1, 2, 3]], id="it runs one of several"),
+        pytest.param(Phase.UNPACKING, 0, 5, [], [[0, 1, 2, 3, 4]], id="it unpickles them"),
+        pytest.param(Phase.IDLE, 5, 5, [], [[0, 1, 2, 3, 4]], id="it is to answer"),
+        pytest.param(None, 0, 0, [], [], id="it has not begun"),
+    ],
+)
+def test_for_a_death_pays_the_item_that_alone_was_claimed_and_suspects_go_out_carefully(
+    fleet: FakeLanes, phase: Phase | None, lo: int, hi: int, charged: list[int], carefully: list[list[int]]
+) -> None:
     sent = careful_chunks(fleet)
     job = start_chunk(fleet, 5)
-    die_with(fleet, Phase.RUNNING, 2, 3)
-    assert attempts(job) == [0, 0, 1, 0, 0]
-    assert statuses(job) == ["pending", "pending", "retry", "pending", "pending"]
+    if phase is None:
+        fleet.workers[0].claim = Claim(0, Phase.IDLE, 0, 0, 0.0)  # type: ignore[union-attr]
+        fleet.kill(0)
+    else:
+        die_with(fleet, phase, lo, hi)
+    assert [at for at, tries in enumerate(attempts(job)) if tries] == charged
     fleet.run_until_over(job)
-    assert sent == []
-    assert attempts(job) == [1, 1, 2, 1, 1]
-
-
-def test_a_claim_of_several_charges_nobody_and_sends_them_out_carefully(fleet: FakeLanes) -> None:
-    sent = careful_chunks(fleet)
-    job = start_chunk(fleet, 5)
-    die_with(fleet, Phase.RUNNING, 1, 4)
-    assert attempts(job) == [0] * 5
-    assert sorted(job.pending._suspects) == [1, 2, 3]
-    fleet.run_until_over(job)
-    assert sent[0] == [1, 2, 3]
-    assert attempts(job) == [1] * 5
-
-
-def test_of_several_tiny_items_the_one_that_crashes_is_found(fleet: FakeLanes) -> None:
-    job = fleet.job([*[succeed(20e-6)] * 60, crash(20e-6), *[succeed(20e-6)] * 60], retry=AT_ONCE)
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert statuses(job)[60] == "failed"
-    assert job.completed == 120
-    assert attempts(job) == [1] * 60 + [4] + [1] * 60
-
-
-def test_a_crash_while_unpickling_is_found_too(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(), packed(Packing.DEADLY), succeed()], chunksize=3, retry=AT_ONCE)
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert (statuses(job), attempts(job)) == (["completed", "failed", "completed"], [1, 4, 1])
-    assert errors(job)[1] is WorkerCrashedError
+    assert sent[:1] == carefully
+    assert attempts(job) == [1 + (at in charged) for at in range(5)]
 
 
 def test_what_was_sent_home_early_does_not_run_again(fleet: FakeLanes) -> None:
@@ -203,55 +165,13 @@ def test_what_had_finished_and_was_not_sent_runs_again_uncharged(fleet: FakeLane
     job = fleet.job([succeed(0.01), crash(0.01, times=1)], chunksize=2, retry=AT_ONCE)
     runs: list[int] = []
     fleet.item_watchers.append(lambda chunk, lo, hi: runs.extend(chunk.indices[lo:hi]))
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet.run_all(job)
     assert runs.count(0) == 2
     assert attempts(job) == [1, 2]
 
 
-def test_a_chunk_that_had_not_begun_goes_back_uncharged(fleet: FakeLanes) -> None:
-    job = start_chunk(fleet, 3)
-    worker = fleet.workers[0]
-    assert worker is not None
-    worker.claim = Claim(0, Phase.IDLE, 0, 0, 0.0)
-    worker.die()
-    fleet.run_until_over(job)
-    assert attempts(job) == [1] * 3
-
-
-def test_a_worker_killed_while_idle_costs_nobody_anything(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(1.0)])
-    fleet.start(job)
-    fleet.run_until_over(job)
-    fleet.kill(0)
-    again = fleet.job([succeed(1.0)])
-    fleet.start(again)
-    fleet.run_until_over(again)
-    assert attempts(again) == [1]
-
-
-def test_a_worker_killed_from_outside_while_busy_costs_the_item_a_try(fleet: FakeLanes) -> None:
-    job = start_chunk(fleet, 2)
-    fleet.advance(1.0)
-    fleet.kill(0)
-    fleet.run_until_over(job)
-    assert attempts(job) == [2, 1]
-
-
-def test_bystanders_on_other_lanes_never_notice() -> None:
-    fleet = FakeLanes(2)
-    Auditor(fleet)
-    bad, good = fleet.job([crash(0.05)] * 3, retry=AT_ONCE), fleet.job([succeed(0.5)] * 4)
-    fleet.start(bad, good)
-    fleet.run_until_over(bad, good)
-    assert bad.failed == 3
-    assert attempts(good) == [1] * 4
-    assert good.table.history == {}
-
-
 def test_a_message_of_a_worker_that_is_gone_means_nothing(fleet: FakeLanes) -> None:
-    job = fleet.job([crash(0.01, times=1), succeed(0.01)], chunksize=2, retry=AT_ONCE)
-    fleet.start(job)
+    job = fleet.started([crash(0.01, times=1), succeed(0.01)], chunksize=2, retry=AT_ONCE)
     fleet.run_until(0.15)
     fleet.handle(ChunkReported(0, 1, 1, 0, 2, ["a", "b"], {}, (), 0.0, Ended.DONE))
     assert job.completed == 0
@@ -263,18 +183,9 @@ def test_a_message_of_a_worker_that_is_gone_means_nothing(fleet: FakeLanes) -> N
 
 
 def test_a_worker_that_dies_before_it_answers_charges_the_culprit_alone_in_the_end(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(), spoil(), succeed()], chunksize=3, retry=AT_ONCE)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([succeed(), spoil(), succeed()], chunksize=3, retry=AT_ONCE)
     assert (statuses(job), attempts(job)) == (["completed", "failed", "completed"], [1, 4, 1])
     assert "before it could answer" in str(job.table.failures[1].error)
-
-
-def test_one_such_death_charges_nobody(fleet: FakeLanes) -> None:
-    job = start_chunk(fleet, 3)
-    die_with(fleet, Phase.IDLE, 3, 3)
-    fleet.run_until_over(job)
-    assert attempts(job) == [1] * 3
 
 
 def test_one_that_was_killed_when_it_was_through_charges_nobody(fleet: FakeLanes) -> None:
@@ -286,8 +197,7 @@ def test_one_that_was_killed_when_it_was_through_charges_nobody(fleet: FakeLanes
 
 def test_of_two_that_die_together_nobody_is_charged_and_what_each_ran_goes_out_with_nothing_beside_it() -> None:
     fleet = FakeLanes(2, fate_of=lambda _: "one")
-    job = fleet.job([succeed(10.0)] * 4, chunksize=2)
-    fleet.start(job)
+    job = fleet.started([succeed(10.0)] * 4, chunksize=2)
     fleet.run_until(0.1)
     die_with(fleet, Phase.IDLE, 2, 2)
     assert job.next_care is Care.ISOLATED
@@ -308,8 +218,7 @@ def test_where_nobody_knows_what_a_killed_worker_ran_only_the_item_that_was_at_i
     verdict: Verdict, charged: list[int]
 ) -> None:
     fleet = FakeLanes(1, is_blind=True)
-    job = fleet.job([succeed(10.0)] * 3, chunksize=3, timeout=50.0, retry=AT_ONCE)
-    fleet.start(job)
+    job = fleet.started([succeed(10.0)] * 3, chunksize=3, timeout=50.0, retry=AT_ONCE)
     fleet.run_until(0.1)
     fleet.books.lanes[0].verdict = verdict
     die_with(fleet, Phase.RUNNING, 1, 2)
@@ -351,9 +260,7 @@ def test_what_is_said_of_items_that_the_chunk_has_no_more_does_not_count(fleet: 
 
 
 def test_an_item_that_hangs_is_killed_at_its_timeout_and_retried(fleet: FakeLanes) -> None:
-    job = fleet.job([hang(times=1)], timeout=3.0, retry=AT_ONCE)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([hang(times=1)], timeout=3.0, retry=AT_ONCE)
     assert (statuses(job), attempts(job)) == (["completed"], [2])
     assert fleet.now == pytest.approx(0.1 + 3.0 + 0.1)
     (tried,) = job.table.history[0]
@@ -367,8 +274,7 @@ def test_a_try_lasted_as_long_as_its_timeout_also_where_its_worker_died_otherwis
     is_blind: bool,
 ) -> None:
     fleet = FakeLanes(1, is_blind=is_blind)
-    job = fleet.job([hang(times=1)], timeout=3.0, retry=AT_ONCE)
-    fleet.start(job)
+    job = fleet.started([hang(times=1)], timeout=3.0, retry=AT_ONCE)
     fleet.run_until(1.0)
     fleet.books.lanes[0].verdict = Verdict(Why.TIMEOUT, 1, 0, since=fleet.now - 3.0)
     die_with(fleet, Phase.PACKING, 0, 1)  # it went on until it was killed
@@ -378,110 +284,56 @@ def test_a_try_lasted_as_long_as_its_timeout_also_where_its_worker_died_otherwis
     assert tried.duration == pytest.approx(3.0)
 
 
-def test_the_timeout_holds_for_each_item_of_a_chunk_also_for_the_last(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(2.0), succeed(2.0), hang()], chunksize=3, timeout=3.0, retry=RetryPolicy(max_retries=0))
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert statuses(job) == ["completed", "completed", "failed"]
-    assert fleet.now == pytest.approx(0.1 + 2.0 + 2.0 + 3.0, abs=0.01)
-
-
-def test_loading_and_setup_are_not_in_the_timeout(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(2.0)], timeout=3.0, load=lambda lane, time: Try(60.0))
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert attempts(job) == [1]
-
-
 def test_the_timeout_holds_for_an_item_behind_a_setup_that_may_take_longer(fleet: FakeLanes) -> None:
-    job = fleet.job([hang()], timeout=1.0, setup_timeout=60.0, load=lambda lane, time: Try(1.5), retry=AT_ONCE)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([hang()], timeout=1.0, setup_timeout=60.0, load=lambda lane, time: Try(1.5), retry=AT_ONCE)
     assert job.table.history[0][0].duration == pytest.approx(1.0)
     assert fleet.now == pytest.approx(4 * (0.1 + 1.5 + 1.0))
 
 
-def test_a_hanging_item_among_tiny_ones_is_found(fleet: FakeLanes) -> None:
-    job = fleet.job([*[succeed(20e-6)] * 100, hang(), *[succeed(20e-6)] * 100], timeout=1.0, retry=AT_ONCE)
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert job.completed == 200
-    assert errors(job)[100] is ItemTimeoutError
-    assert attempts(job) == [1] * 100 + [4] + [1] * 100
-
-
 def test_items_that_run_under_one_mark_have_their_timeout_each() -> None:
-    fleet = FakeLanes(1)
-    Auditor(fleet)
-    job = fleet.job([succeed(0.001)] * 500, timeout=0.004)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet = audited(1)
+    job = fleet.run([succeed(0.001)] * 500, timeout=0.004)
     assert attempts(job) == [1] * 500
     assert fleet.counts[LaneDied] == 0
 
 
-def test_a_verdict_on_an_item_that_has_ended_meanwhile_charges_nobody() -> None:
-    fleet = FakeLanes(1, kill_seconds=0.05)
-    Auditor(fleet)
-    job = fleet.job([succeed(3.01), succeed(10.0)], chunksize=2, timeout=3.0, retry=RetryPolicy(max_retries=0))
-    fleet.start(job)
-    fleet.run_until(0.1 + 3.0 + 0.05)
-    assert fleet.counts[LaneDied] == 1
-    fleet.run_until(4.0)
-    assert job.table.history == {}
-    assert job.failed == 0
+@pytest.mark.parametrize(
+    ("items", "tries"),
+    [
+        pytest.param([succeed(3.01)], [1], id="the last of its chunk"),
+        pytest.param([succeed(3.01), succeed(1.0)], [1, 1], id="another one runs by then"),
+        pytest.param([crash(3.01, times=1)], [2], id="its worker has crashed"),
+    ],
+)
+def test_an_item_that_ends_between_the_verdict_and_the_kill_is_charged_for_its_own_end_only(
+    items: list[Item], tries: list[int]
+) -> None:
+    fleet = audited(1, kill_seconds=0.05)
+    job = fleet.run(items, chunksize=2, timeout=3.0, retry=AT_ONCE)
+    assert attempts(job) == tries
 
 
-def test_an_item_that_ends_between_the_verdict_and_the_kill_keeps_its_result() -> None:
-    fleet = FakeLanes(1, kill_seconds=0.05)
-    Auditor(fleet)
-    job = fleet.job([succeed(3.01)], timeout=3.0)
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert (statuses(job), attempts(job)) == (["completed"], [1])
-    assert job.table.history == {}
-
-
-def test_a_worker_that_crashes_by_itself_just_before_the_kill_is_charged_once() -> None:
-    fleet = FakeLanes(1, kill_seconds=0.05)
-    Auditor(fleet)
-    job = fleet.job([crash(3.01, times=1)], timeout=3.0, retry=AT_ONCE)
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert attempts(job) == [2]
-
-
-def test_without_limits_a_lane_is_looked_at_only_to_see_that_it_is_still_there(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(10_000.0)])
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert fleet.counts[TimePassed] <= 10_000 / ANSWER_LIMIT + 10
-    assert fleet.counts[ObserveLane] <= 10_000 / ANSWER_LIMIT + 10
+@pytest.mark.parametrize(("items", "timeout"), [([succeed(1000.0)], None), ([succeed(5.0)] * 200, 100.0)])
+def test_a_lane_is_looked_at_only_to_see_that_it_is_still_there(
+    fleet: FakeLanes, items: list[Item], timeout: float | None
+) -> None:
+    fleet.run(items, timeout=timeout)
+    assert fleet.counts[ObserveLane] <= 1000 / ANSWER_LIMIT + 12
+    assert fleet.counts[TimePassed] <= 4 * len(items) + 1000 / ANSWER_LIMIT + 12
+    assert len(fleet.books.timers) <= 4
 
 
 @pytest.mark.parametrize("timeout", [5e-324, 1e-12, 1e-7])
 def test_a_timeout_shorter_than_anybody_can_wait_ends_the_item_and_costs_few_looks(
     fleet: FakeLanes, timeout: float
 ) -> None:
-    job = fleet.job([succeed(0.01)] * 2, timeout=timeout, retry=RetryPolicy(max_retries=0))
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([succeed(0.01)] * 2, timeout=timeout, retry=RetryPolicy(max_retries=0))
     assert errors(job) == [ItemTimeoutError] * 2
     assert fleet.counts[ObserveLane] < 50
 
 
-def test_a_long_timeout_costs_few_looks(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(5.0)] * 200, timeout=100.0)
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert fleet.counts[ObserveLane] <= 1000 / ANSWER_LIMIT + 12
-    assert len(fleet.books.timers) <= 4
-
-
 def test_a_failing_neighbour_is_told_apart_from_a_crashing_one(fleet: FakeLanes) -> None:
-    job = fleet.job([fail(times=1), crash(times=1), hang(times=1)], chunksize=3, timeout=1.0, retry=AT_ONCE)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([fail(times=1), crash(times=1), hang(times=1)], chunksize=3, timeout=1.0, retry=AT_ONCE)
     assert attempts(job) == [2, 2, 2]
     kinds = [type(job.table.history[index][0].exception) for index in range(3)]
     assert kinds == [ValueError, WorkerCrashedError, ItemTimeoutError]
@@ -490,53 +342,10 @@ def test_a_failing_neighbour_is_told_apart_from_a_crashing_one(fleet: FakeLanes)
 # -- poison ------------------------------------------------------------------------------------------------------------
 
 
-def lanes_of(fleet: FakeLanes, poison: JobBook, index: int) -> list[tuple[int, int]]:
-    """For each chunk from now on with that item: how many items are in it, and how many chunks on its lane by then."""
-    seen: list[tuple[int, int]] = []
-
-    def watch(_: object, commands: list[object]) -> None:
-        sent = [command for command in commands if isinstance(command, SendChunk)]
-        seen.extend(
-            (len(command.chunk.indices), len(fleet.books.lanes[command.lane].chunks))
-            for command in sent
-            if command.chunk.job is poison and index in command.chunk.indices
-        )
-
-    fleet.watchers.append(watch)  # type: ignore[arg-type]
-    return seen
-
-
-def test_an_item_that_killed_two_workers_goes_alone_from_then_on() -> None:
-    fleet = FakeLanes(2)
-    Auditor(fleet)
-    job = fleet.job([*[succeed(0.001)] * 400, crash(0.001), *[succeed(0.001)] * 400], retry=AT_ONCE, chunksize=5)
-    seen = lanes_of(fleet, job, 400)
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert statuses(job) == [*["completed"] * 400, "failed", *["completed"] * 400]
-    assert attempts(job) == [*[1] * 400, 4, *[1] * 400]
-    assert seen[-2:] == [(1, 1), (1, 1)]
-
-
-def test_nothing_is_sent_behind_an_item_that_goes_alone(fleet: FakeLanes) -> None:
-    job = fleet.job([crash(0.01, times=2), *[succeed(0.001)] * 100], retry=AT_ONCE)
-    fleet.start(job)
-    fleet.run_while(lambda: job.table.attempts[0] < 2)
-    fleet.run_while(lambda: not fleet.books.lanes[0].chunks)
-    held = fleet.books.lanes[0].chunks
-    assert [list(chunk.indices) for chunk in held] == [[0]]
-    fleet.run_while(lambda: held and 0 in held[0].indices and len(held) == 1)
-    assert job.table.attempts[0] == 3
-    fleet.run_until_over(job)
-    assert attempts(job) == [3, *[1] * 100]
-
-
 def test_two_timeouts_make_no_poison() -> None:
     fleet = FakeLanes(1)
     careful = careful_chunks(fleet)
-    job = fleet.job([hang(times=2), *[succeed(0.001)] * 50], timeout=1.0, retry=AT_ONCE)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([hang(times=2), *[succeed(0.001)] * 50], timeout=1.0, retry=AT_ONCE)
     assert attempts(job)[0] == 3
     assert careful == []
 
@@ -637,8 +446,7 @@ def test_whatever_the_ledger_says_the_job_ends_and_every_item_with_it(
     claim: Claim, broken: bool, timeout: float | None
 ) -> None:
     fleet = FakeLanes(1)
-    job = fleet.job([succeed(0.5)] * 4, chunksize=2, timeout=timeout, retry=AT_ONCE)
-    fleet.start(job)
+    job = fleet.started([succeed(0.5)] * 4, chunksize=2, timeout=timeout, retry=AT_ONCE)
     fleet.run_until(0.3)
     (lane,) = fleet.books.lanes
     fleet.handle(LaneObserved(0, lane.generation, claim))
@@ -664,81 +472,46 @@ def test_an_item_that_breaks_its_line_each_time_is_found_and_charged_each_time(s
             fleet.call_at(fleet.now, lambda: fleet.handle(LaneBroken(0, lane.generation, "it sent what is no message")))
 
     fleet.item_watchers.append(spoil_line)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet.run_all(job)
     assert statuses(job) == ["completed", "completed", "failed", "completed"]
     assert attempts(job) == [1, 1, 2, 1]
     assert "was killed while it ran the item: it sent what is no message" in job.table.failures[2].message
     assert all("it sent what is no message" in warning for warning in fleet.warnings)
 
 
+def break_line(fleet: FakeLanes, delay: float, generation: int | None = None) -> None:
+    """So many seconds after a chunk was sent its line breaks; ``generation``: of that worker only."""
+
+    def watch(_: object, commands: list[Command]) -> None:
+        for command in commands:
+            if isinstance(command, SendChunk) and generation in (None, command.generation):
+                broken = LaneBroken(command.lane, command.generation, "it sent what is no message")
+                fleet.call_at(fleet.now + delay, functools.partial(fleet.handle, broken))
+
+    fleet.watchers.append(watch)
+
+
 def test_setup_that_breaks_its_line_fails_the_job_in_the_end() -> None:
     fleet = FakeLanes(1)
-    job = fleet.job([succeed()], load=lambda *_: Try(0.5), retry=RetryPolicy(1, base_delay=0.0))
-    fleet.watchers.append(break_while_loading(fleet))
-    fleet.start(job)
-    fleet.run_until_over(job)
+    break_line(fleet, 0.2)
+    job = fleet.run([succeed()], load=lambda *_: Try(0.5), retry=RetryPolicy(1, base_delay=0.0))
     assert errors(job) == [SetupError]
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.2], ids=["before its setup", "in its setup"])
 def test_a_line_that_an_earlier_job_broke_costs_the_next_job_nothing(delay: float) -> None:
     fleet = FakeLanes(1)
-    spoiler = fleet.job([succeed(0.1)])
-    fleet.start(spoiler)
-    fleet.run_until_over(spoiler)
+    fleet.run([succeed(0.1)])
     (lane,) = fleet.books.lanes
     first = lane.generation
-
-    def watch(_: object, commands: list[Command]) -> None:
-        for command in commands:
-            if isinstance(command, SendChunk) and command.generation == first:
-                broken = LaneBroken(command.lane, command.generation, "it read the end of its line")
-                fleet.call_at(fleet.now + delay, functools.partial(fleet.handle, broken))
-
-    fleet.watchers.append(watch)
-    job = fleet.job([succeed()] * 3, load=lambda *_: Try(0.5), retry=RetryPolicy(0))
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert statuses(job) == ["completed"] * 3
-    assert attempts(job) == [1] * 3
+    break_line(fleet, delay, first)
+    job = fleet.run([succeed()] * 3, load=lambda *_: Try(0.5), retry=RetryPolicy(0))
+    assert (statuses(job), attempts(job)) == (["completed"] * 3, [1] * 3)
     assert lane.generation == first + 1
 
 
-def break_while_loading(fleet: FakeLanes) -> Watcher:
-    """Whenever a chunk has been sent, its line breaks while the handler is loaded."""
-
-    def watch(_: object, commands: list[Command]) -> None:
-        for command in commands:
-            if isinstance(command, SendChunk):
-                broken = LaneBroken(command.lane, command.generation, "it sent what is no message")
-                fleet.call_at(fleet.now + 0.2, functools.partial(fleet.handle, broken))
-
-    return watch
-
-
-@pytest.mark.parametrize(
-    ("exitcode", "signal", "words"),
-    [(3, None, "exit code 3"), (-9, "SIGKILL", "SIGKILL"), (None, None, "how is not known")],
-)
-def test_a_death_is_among_what_happened_to_its_job_with_the_item_that_ran(
-    fleet: FakeLanes, exitcode: int | None, signal: str | None, words: str
-) -> None:
-    job = start_chunk(fleet, 2)
-    worker = fleet.workers[0]
-    assert worker is not None
-    worker.die(exitcode=exitcode, signal=signal)  # type: ignore[arg-type]
-    fleet.run_until_over(job)
-    [death] = [event for event in job.timings.events if event.name == "worker died"]
-    assert (death.lane, death.item, death.why) == (0, 0, words)
-    assert job.timings.sums.deaths == 1
-    assert fleet.books.deaths == {"crash": 1}
-
-
 def test_a_worker_that_is_killed_says_why(fleet: FakeLanes) -> None:
-    job = fleet.job([hang(times=1)], timeout=2.0)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([hang(times=1)], timeout=2.0)
     assert [event.why for event in job.timings.events if event.name == "worker died"] == ["killed: timeout"]
     assert fleet.books.deaths == {"timeout": 1}
 

@@ -16,16 +16,9 @@ from mpqueue._core.rules.dispatch import STICKINESS
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, LaneState
 from mpqueue._wire.pickling.packed_handler import Travels
 from mpqueue.retry import RetryPolicy
-from mpqueue.status import JobStatus
-from tests.support.auditor import Auditor
-from tests.support.fake_lanes import FakeLanes, attempts, fail, succeed
-from tests.support.fake_worker import Try
-
-
-def watched(lanes: int, **options: Any) -> FakeLanes:
-    fleet = FakeLanes(lanes, **options)
-    Auditor(fleet)
-    return fleet
+from tests.support.auditor import audited
+from tests.support.fake_lanes import FakeLanes, fail, succeed
+from tests.support.fake_worker import Item, Try
 
 
 def chunks_on(fleet: FakeLanes) -> list[int]:
@@ -46,52 +39,20 @@ def order_of_ends(fleet: FakeLanes) -> list[int]:
 # -- chunks ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_first_items_go_out_one_by_one_to_all_lanes() -> None:
-    fleet = watched(3)
-    fleet.start(fleet.job([succeed(1.0)] * 10))
-    fleet.run_until(0.5)
-    assert [len(lane.chunks[0].indices) for lane in fleet.books.lanes] == [1, 1, 1]
-
-
-def test_tiny_items_travel_in_few_chunks() -> None:
-    fleet = watched(2)
-    job = fleet.job([succeed(10e-6)] * 3000)
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert job.status is JobStatus.COMPLETED
-    assert fleet.counts[SendChunk] < 40
-
-
 def test_all_lanes_end_together_after_few_chunks_whatever_each_holds() -> None:
-    fleet = watched(2)
-    job = fleet.job([succeed(0.001)] * 400)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet = audited(2)
+    fleet.run([succeed(0.001)] * 400)
     assert fleet.now - fleet.start_seconds < 0.2 * 1.01
     assert fleet.counts[SendChunk] <= 16
 
 
-def test_an_explicit_chunksize_is_kept() -> None:
-    fleet = watched(1)
-    job = fleet.job([succeed(1.0)] * 10, chunksize=4)
-    sizes: list[int] = []
-    fleet.watchers.append(
-        lambda _, commands: sizes.extend(len(c.chunk.indices) for c in commands if isinstance(c, SendChunk))
-    )
-    fleet.start(job)
-    fleet.run_until_over(job)
-    # The worker hands back what it can't begin within 50 ms, so that each item is progress.
-    assert sizes[0] == 4
-    assert max(sizes) == 4
-
-
 def test_a_lane_gets_a_second_chunk_in_advance_only_of_items_known_to_be_short() -> None:
-    fleet = watched(1)
+    fleet = audited(1)
     fleet.start(fleet.job([succeed(1.0)] * 10))
     fleet.run_until(3.0)
     assert chunks_on(fleet) == [1]
 
-    fleet = watched(1)
+    fleet = audited(1)
     fleet.start(fleet.job([succeed(0.03)] * 10))
     assert chunks_on(fleet) == [0]
     fleet.run_until_ready()
@@ -104,40 +65,14 @@ def test_a_lane_gets_a_second_chunk_in_advance_only_of_items_known_to_be_short()
 # -- priorities --------------------------------------------------------------------------------------------------------
 
 
-def test_the_higher_priority_goes_first() -> None:
-    fleet = watched(2)
-    low, high = fleet.job([succeed(1.0)] * 4), fleet.job([succeed(1.0)] * 4, priority=1)
-    fleet.start(low, high)
-    fleet.run_until_over(low, high)
-    assert order_of_ends(fleet) == [2] * 4 + [1] * 4
-
-
 def test_what_runs_is_not_interrupted_by_a_higher_priority() -> None:
-    fleet = watched(1)
+    fleet = audited(1)
     low, high = fleet.job([succeed(5.0)] * 2), fleet.job([succeed(1.0)], priority=9)
     fleet.start(low)
     fleet.run_until(1.0)
     fleet.start(high)
     fleet.run_until_over(low, high)
     assert order_of_ends(fleet) == [1, 2, 1]
-
-
-def test_a_lower_priority_takes_what_the_higher_one_leaves() -> None:
-    fleet = watched(3)
-    low, high = fleet.job([succeed(1.0)] * 20), fleet.job([succeed(1.0)] * 2, priority=1)
-    fleet.start(low, high)
-    fleet.run_until(0.5)
-    assert lanes_of(fleet) == {1: 1, 2: 2}
-
-
-def test_a_job_that_waits_for_retries_does_not_hold_up_lower_priorities() -> None:
-    fleet = watched(1)
-    low, high = fleet.job([succeed(0.1)] * 5), fleet.job([fail(times=1)], priority=1)
-    fleet.start(low, high)
-    fleet.run_until_over(low)
-    assert fleet.now < 1.0
-    fleet.run_until_over(high)
-    assert attempts(high) == [2]
 
 
 @pytest.mark.parametrize(
@@ -154,7 +89,7 @@ def test_a_job_that_waits_for_retries_does_not_hold_up_lower_priorities() -> Non
 def test_a_job_reckons_with_the_lanes_that_equal_and_higher_ones_leave_it(
     priorities: tuple[int, ...], most: int | None, shares: list[int]
 ) -> None:
-    fleet = watched(8)
+    fleet = audited(8)
     jobs = [fleet.job([succeed(1.0)] * 50, priority=priority, max_lanes=most) for priority in priorities]
     aside = fleet.job([succeed(1.0)] * 50, priority=9)
     fleet.start(*jobs, aside)
@@ -176,7 +111,7 @@ def test_a_job_reckons_with_the_lanes_that_equal_and_higher_ones_leave_it(
 def test_a_job_gets_nothing_in_advance_where_its_lanes_would_rather_serve_another(
     priority: int, rival: dict[str, Any] | None, stands_back: bool
 ) -> None:
-    fleet = watched(2)
+    fleet = audited(2)
     job = fleet.job([succeed(1.0)] * 50, priority=priority)
     others = [] if rival is None else [fleet.job([succeed(1.0)] * 50, **rival)]
     fleet.start(job, *others)
@@ -190,20 +125,8 @@ def test_a_job_gets_nothing_in_advance_where_its_lanes_would_rather_serve_anothe
 # -- fairness ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lanes", [2, 4, 5])
-def test_two_equal_jobs_share_the_lanes(lanes: int) -> None:
-    fleet = watched(lanes)
-    first, second = fleet.job([succeed(0.5)] * 200), fleet.job([succeed(0.5)] * 200)
-    fleet.start(first, second)
-    for moment in range(1, 20):
-        fleet.run_until(moment + 0.3)
-        held = lanes_of(fleet)
-        assert abs(held[1] - held[2]) <= 1
-        assert sum(held.values()) == lanes
-
-
 def test_two_equal_jobs_share_a_single_lane_by_time() -> None:
-    fleet = watched(1)
+    fleet = audited(1)
     short, long = fleet.job([succeed(0.2)] * 100), fleet.job([succeed(1.0)] * 20)
     fleet.start(short, long)
     fleet.run_until(20.0)
@@ -211,7 +134,7 @@ def test_two_equal_jobs_share_a_single_lane_by_time() -> None:
 
 
 def test_a_job_that_starts_late_gets_its_share_at_once_and_no_more() -> None:
-    fleet = watched(2)
+    fleet = audited(2)
     first, late = fleet.job([succeed(0.5)] * 300), fleet.job([succeed(0.5)] * 300)
     fleet.start(first)
     fleet.run_until(30.0)
@@ -224,7 +147,7 @@ def test_a_job_that_starts_late_gets_its_share_at_once_and_no_more() -> None:
 
 
 def test_a_job_that_was_paused_does_not_make_up_for_it_at_the_others_cost() -> None:
-    fleet = watched(1)
+    fleet = audited(1)
     first, second = fleet.job([succeed(0.5)] * 300), fleet.job([succeed(0.5)] * 300)
     fleet.start(first, second)
     fleet.run_until(5.0)
@@ -237,91 +160,34 @@ def test_a_job_that_was_paused_does_not_make_up_for_it_at_the_others_cost() -> N
     assert second.completed - before[1] == pytest.approx(10, abs=2)
 
 
-def test_a_job_alone_has_all_lanes() -> None:
-    fleet = watched(4)
-    fleet.start(fleet.job([succeed(1.0)] * 50))
-    fleet.run_until(3.5)
-    assert lanes_of(fleet) == {1: 4}
-
-
-def test_many_equal_jobs_all_move() -> None:
-    fleet = watched(2)
-    jobs = [fleet.job([succeed(0.2)] * 50) for _ in range(6)]
-    fleet.start(*jobs)
-    fleet.run_until(12.0)
-    done = [job.completed for job in jobs]
-    assert min(done) > 0.7 * max(done)
-
-
 def test_a_lane_loads_no_second_handler_for_a_moment_s_difference() -> None:
-    fleet = watched(1, start_seconds=0)
-    loads: list[float] = []
-
-    def load(lane: int, time: int) -> Try:
-        loads.append(fleet.now)
-        return Try()
-
-    first, second = fleet.job([succeed(0.001)] * 400, load=load), fleet.job([succeed(0.001)] * 400, load=load)
-    fleet.start(first, second)
-    fleet.run_until_over(first, second)
-    assert loads == [0.0, pytest.approx(STICKINESS, abs=0.05)]
-
-
-def test_a_job_with_a_cap_has_no_more_lanes_than_that() -> None:
-    fleet = watched(4)
-    job = fleet.job([succeed(1.0)] * 8, max_lanes=2)
-    fleet.start(job)
-    fleet.run_until(0.5)
-    assert lanes_of(fleet) == {1: 2}
-    fleet.run_until_over(job)
-    assert fleet.now == pytest.approx(4.1)
+    fleet = audited(1, start_seconds=0)
+    fleet.run_all(*(fleet.job([succeed(0.001)] * 400, load=lambda lane, time: Try()) for _ in range(2)))
+    assert fleet.loads == [(0, 0.0), (0, pytest.approx(STICKINESS, abs=0.05))]
 
 
 # -- recycling ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_worker_is_replaced_after_so_many_items() -> None:
-    fleet = watched(1, max_items_per_worker=3)
-    job = fleet.job([succeed(0.2)] * 10)
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert attempts(job) == [1] * 10
-    assert fleet.counts[RecycleLane] == 3
-    assert fleet.counts[StartLane] == 4
-
-
-def test_no_chunk_is_larger_than_what_the_worker_may_still_have() -> None:
-    fleet = watched(1, max_items_per_worker=5)
-    job = fleet.job([succeed(0.0001)] * 12, chunksize=4)
-    sizes: list[int] = []
-    fleet.watchers.append(
-        lambda _, commands: sizes.extend(len(c.chunk.indices) for c in commands if isinstance(c, SendChunk))
-    )
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert sizes == [4, 1, 4, 1, 2]
-
-
-def test_items_that_were_handed_back_do_not_wear_a_worker_out() -> None:
-    fleet = watched(1, max_items_per_worker=4)
-    job = fleet.job([succeed(1.0)] * 8, chunksize=4)
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert fleet.counts[RecycleLane] == 2
-
-
-def test_retries_count_as_items_of_their_worker() -> None:
-    fleet = watched(1, max_items_per_worker=2)
-    job = fleet.job([fail(times=3)], retry=RetryPolicy(base_delay=1.0, factor=1.0))
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert fleet.counts[RecycleLane] == 2
+@pytest.mark.parametrize(
+    ("most", "items", "chunksize", "recycled"),
+    [
+        pytest.param(3, [succeed(0.2)] * 10, None, 3, id="items"),
+        pytest.param(2, [fail(times=3)], None, 2, id="retries, which count as items"),
+        pytest.param(4, [succeed(1.0)] * 8, 4, 2, id="items without those that were handed back"),
+    ],
+)
+def test_a_worker_is_replaced_after_so_many_items(
+    most: int, items: list[Item], chunksize: int | None, recycled: int
+) -> None:
+    fleet = audited(1, max_items_per_worker=most)
+    fleet.run(items, chunksize=chunksize, retry=RetryPolicy(base_delay=1.0, factor=1.0))
+    assert (fleet.counts[RecycleLane], fleet.counts[StartLane]) == (recycled, recycled + 1)
 
 
 def test_a_recycled_lane_gets_a_worker_although_the_first_start_fails() -> None:
-    fleet = watched(1, max_items_per_worker=1)
-    job = fleet.job([succeed(0.2)] * 3)
-    fleet.start(job)
+    fleet = audited(1, max_items_per_worker=1)
+    job = fleet.started([succeed(0.2)] * 3)
     fleet.run_until(0.15)
     fleet.broken.add(0)
     fleet.run_until(2.0)
@@ -332,9 +198,8 @@ def test_a_recycled_lane_gets_a_worker_although_the_first_start_fails() -> None:
 
 
 def test_lanes_may_be_added_while_jobs_run() -> None:
-    fleet = watched(1)
-    job = fleet.job([succeed(1.0)] * 12)
-    fleet.start(job)
+    fleet = audited(1)
+    job = fleet.started([succeed(1.0)] * 12)
     fleet.run_until(0.5)
     fleet.want(4)
     fleet.run_until_over(job)
@@ -350,8 +215,7 @@ def test_with_costs_all_is_over_within_two_percent_of_list_scheduling(lanes: int
     fleet = FakeLanes(lanes)
     job = fleet.job([succeed(each) for each in seconds])
     job.order_by(seconds)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet.run_all(job)
     assert job.duration is not None
     assert job.duration - fleet.start_seconds <= 1.02 * longest_first(seconds, lanes)
 

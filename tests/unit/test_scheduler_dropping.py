@@ -13,19 +13,11 @@ from mpqueue._core.state.resources import JobNeeds, needs_of
 from mpqueue.errors import ItemCancelledError, JobStateError, StageError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
-from tests.support.auditor import Auditor
+from tests.support.auditor import audited
 from tests.support.fake_lanes import FakeLanes, attempts, fail, statuses, succeed
 from tests.support.fake_worker import Packing
 
 NO_RETRY = RetryPolicy(max_retries=0)
-
-
-@pytest.fixture
-def fleet() -> FakeLanes:
-    """One lane, watched."""
-    fleet = FakeLanes(1)
-    Auditor(fleet)
-    return fleet
 
 
 def errors(job: JobBook) -> dict[int, type[BaseException]]:
@@ -59,22 +51,11 @@ def test_they_are_announced_together(fleet: FakeLanes) -> None:
     def see(message: Message, commands: list[Command]) -> None:
         told.extend(one for one in commands if isinstance(one, AnnounceItems))
 
-    job = fleet.job([succeed(1.0)] * 5)
-    fleet.start(job)
+    job = fleet.started([succeed(1.0)] * 5)
     fleet.run_until(0.5)
     fleet.watchers.append(see)
     fleet.drop(job, 4, 2, 3)
     assert [(list(one.indices), one.failed) for one in told] == [([2, 3, 4], frozenset({2, 3, 4}))]
-
-
-def test_a_job_of_which_nothing_is_left_ends(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(1.0), fail(0.1), succeed(1.0)], chunksize=1)
-    fleet.start(job)
-    fleet.run_until(1.5)
-    fleet.drop(job, 1, 2, kill=True)
-    fleet.run_until_over(job)
-    assert (statuses(job), job.failed) == (["completed", "failed", "failed"], 2)
-    assert errors(job)[1] is ItemCancelledError, "it waited for its retry"
 
 
 def test_one_behind_a_slow_one_comes_back_and_the_slow_one_runs_on(fleet: FakeLanes) -> None:
@@ -91,8 +72,7 @@ def test_one_behind_a_slow_one_comes_back_and_the_slow_one_runs_on(fleet: FakeLa
 
 
 def test_without_kill_what_runs_may_complete_and_is_not_tried_again(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(2.0), fail(2.0)], chunksize=1)
-    fleet.start(job)
+    job = fleet.started([succeed(2.0), fail(2.0)], chunksize=1)
     fleet.run_until(1.0)
     fleet.drop(job, 0)
     fleet.run_until(3.0)
@@ -103,10 +83,8 @@ def test_without_kill_what_runs_may_complete_and_is_not_tried_again(fleet: FakeL
 
 
 def test_with_kill_what_runs_ends_and_its_neighbours_run_again_uncharged() -> None:
-    fleet = FakeLanes(2, kill_seconds=0.05)
-    Auditor(fleet)
-    job = fleet.job([succeed(100.0), *[succeed(0.5)] * 4], chunksize=3, retry=NO_RETRY)
-    fleet.start(job)
+    fleet = audited(2, kill_seconds=0.05)
+    job = fleet.started([succeed(100.0), *[succeed(0.5)] * 4], chunksize=3, retry=NO_RETRY)
     fleet.run_until(1.0)
     fleet.drop(job, 0, kill=True)
     fleet.run_until_over(job)
@@ -133,10 +111,8 @@ def test_those_of_a_job_that_has_not_started_fail_when_it_does(fleet: FakeLanes)
 
 
 def test_what_is_being_pickled_can_be_cancelled() -> None:
-    fleet = FakeLanes(1, pack_seconds=1.0)
-    Auditor(fleet)
-    job = fleet.job([replace(succeed(), packing=Packing.FINE)] * 4, chunksize=2)
-    fleet.start(job)
+    fleet = audited(1, pack_seconds=1.0)
+    job = fleet.started([replace(succeed(), packing=Packing.FINE)] * 4, chunksize=2)
     fleet.run_until(0.5)
     fleet.drop(job, 0, 3)
     assert errors(job) == {0: ItemCancelledError, 3: ItemCancelledError}
@@ -145,8 +121,9 @@ def test_what_is_being_pickled_can_be_cancelled() -> None:
 
 
 def test_cancelled_items_count_for_no_limit_of_failures(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(1.0), succeed(1.0), fail(1.0), succeed(1.0)], max_failures=1, retry=NO_RETRY, chunksize=1)
-    fleet.start(job)
+    job = fleet.started(
+        [succeed(1.0), succeed(1.0), fail(1.0), succeed(1.0)], max_failures=1, retry=NO_RETRY, chunksize=1
+    )
     fleet.run_until(0.5)
     fleet.drop(job, 0, 1, kill=True)
     fleet.run_until_over(job)
@@ -154,8 +131,7 @@ def test_cancelled_items_count_for_no_limit_of_failures(fleet: FakeLanes) -> Non
 
 
 def test_items_of_different_needs_leave_the_room_of_each_as_it_was() -> None:
-    fleet = FakeLanes(2, resources={"gpu": 1})
-    Auditor(fleet)
+    fleet = audited(2, resources={"gpu": 1})
     job = fleet.job([succeed(1.0)] * 8)
     job.need(JobNeeds([needs_of(cpus=1), needs_of(cpus=1, uses={"gpu": 1})], [0, 1] * 4, memory=100))
     fleet.start(job)
@@ -168,8 +144,7 @@ def test_items_of_different_needs_leave_the_room_of_each_as_it_was() -> None:
 @pytest.mark.parametrize("kill", [False, True])
 @pytest.mark.parametrize("ordered", [False, True])
 def test_an_input_is_cancelled_with_all_that_comes_of_it(ordered: bool, kill: bool) -> None:
-    fleet = FakeLanes(2)
-    Auditor(fleet)
+    fleet = audited(2)
     given = [replace(succeed(1.0), yields=(succeed(3.0),) * 3) for _ in range(3)]
     head = fleet.stages(given, [None, None], ordered=ordered)
     first, second = head.family[1:]
@@ -185,8 +160,7 @@ def test_an_input_is_cancelled_with_all_that_comes_of_it(ordered: bool, kill: bo
 
 
 def test_what_an_input_brings_after_it_was_cancelled_does_not_run() -> None:
-    fleet = FakeLanes(1)
-    Auditor(fleet)
+    fleet = audited(1)
     head = fleet.stages([replace(succeed(5.0), returns=succeed(1.0)), replace(succeed(5.0), returns=fail())],
                         [None, None], retry=NO_RETRY)  # fmt: skip
     second = head.family[2]
@@ -201,8 +175,7 @@ def test_what_an_input_brings_after_it_was_cancelled_does_not_run() -> None:
 
 
 def test_cancelled_items_can_be_retried(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(1.0)] * 3)
-    fleet.start(job)
+    job = fleet.started([succeed(1.0)] * 3)
     fleet.run_until(0.5)
     fleet.drop(job, 1, 2)
     fleet.run_until_over(job)
@@ -215,9 +188,7 @@ def test_cancelled_items_can_be_retried(fleet: FakeLanes) -> None:
 
 
 def test_only_the_named_failures_run_again(fleet: FakeLanes) -> None:
-    job = fleet.job([fail()] * 3 + [succeed()], retry=NO_RETRY)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([fail()] * 3 + [succeed()], retry=NO_RETRY)
     fleet.retry_failed(job, [2, 0])
     fleet.run_until_over(job)
     assert [len(job.table.history.get(index, ())) for index in range(4)] == [2, 1, 2, 0]
@@ -225,9 +196,7 @@ def test_only_the_named_failures_run_again(fleet: FakeLanes) -> None:
 
 
 def test_what_has_not_failed_is_not_retried_and_nothing_changes(fleet: FakeLanes) -> None:
-    job = fleet.job([fail(), succeed()], retry=NO_RETRY)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([fail(), succeed()], retry=NO_RETRY)
     with pytest.raises(JobStateError, match="got item 1, which is completed"):
         fleet.retry_failed(job, [0, 1])
     assert (statuses(job), job.failed, job.status) == (["failed", "completed"], 1, JobStatus.COMPLETED_WITH_ERRORS)

@@ -215,7 +215,6 @@ class Histories(RuleBasedStateMachine):
         stream = self.fleet.stream(max_lanes=max_lanes)
         self.jobs.append(stream)
         self.streams.append(stream)
-        self.fleet.start(stream)
 
     @precondition(lambda self: self.streams)
     @rule(number=st.integers(0, 5), items=batches())

@@ -12,75 +12,42 @@ from mpqueue._core.state.pending import Care
 from mpqueue.errors import WorkerCrashedError, WorkerStartError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
-from tests.support.auditor import Auditor
-from tests.support.fake_lanes import FakeLanes, attempts, crash, errors, fail, hang, spoil, statuses, succeed
+from tests.support.auditor import audited
+from tests.support.fake_lanes import attempts, crash, errors, fail, hang, spoil, statuses, succeed
 from tests.support.fake_worker import Outcome, Try
 
 AT_ONCE = RetryPolicy(max_retries=1, base_delay=0.0)
 
 
-def watched(fleet: FakeLanes) -> FakeLanes:
-    Auditor(fleet)
-    return fleet
-
-
-@pytest.mark.parametrize("lanes", [1, 3])
-@pytest.mark.parametrize("culprit", [0, 17, 99])
-def test_the_culprit_is_found_and_nobody_else_pays(lanes: int, culprit: int) -> None:
-    fleet = watched(FakeLanes(lanes, is_blind=True, fate_of=lambda _: "all"))
-    job = fleet.job([crash() if at == culprit else succeed(0.0001) for at in range(100)], retry=AT_ONCE)
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert attempts(job) == [2 if at == culprit else 1 for at in range(100)]
-    assert errors(job)[culprit] is WorkerCrashedError
-    assert job.completed == 99
-
-
 def test_finding_the_culprit_costs_few_deaths() -> None:
-    fleet = watched(FakeLanes(2, is_blind=True, fate_of=lambda _: "all"))
-    job = fleet.job(
+    fleet = audited(2, is_blind=True, fate_of=lambda _: "all")
+    job = fleet.run(
         [crash(times=1) if at == 700 else succeed(1e-5) for at in range(1000)], retry=AT_ONCE, chunksize=500
     )
-    fleet.start(job)
-    fleet.run_until_over(job)
     assert attempts(job)[700] == 2
     assert job.failed == 0
     assert fleet.counts[LaneDied] <= 2 * 12, "500 items are halved nine times"
 
 
-def test_two_culprits_are_both_found() -> None:
-    fleet = watched(FakeLanes(2, is_blind=True, fate_of=lambda _: "all"))
-    job = fleet.job([crash() if at in (3, 4) else succeed(0.0001) for at in range(40)], retry=AT_ONCE, chunksize=20)
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert [at for at, error in enumerate(errors(job)) if error is not None] == [3, 4]
-    assert attempts(job) == [2 if at in (3, 4) else 1 for at in range(40)]
-
-
 def test_an_item_that_ends_its_worker_before_its_answer_is_found_among_those_that_ran_before_it() -> None:
-    fleet = watched(FakeLanes(2, fate_of=lambda _: "process"))
+    fleet = audited(2, fate_of=lambda _: "process")
     quick = [spoil() if at == 5 else succeed(1e-6) for at in range(8)]
-    job = fleet.job([*quick, succeed(9.0)], retry=AT_ONCE, chunksize=8)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([*quick, succeed(9.0)], retry=AT_ONCE, chunksize=8)
     assert attempts(job) == [2 if at == 5 else 1 for at in range(9)]
     assert fleet.counts[LaneDied] <= 2 * 8
 
 
 def test_where_claims_can_be_read_only_those_who_ran_are_suspects() -> None:
     """Two slots of one process: one of two items has killed it, and which one shows when each runs alone."""
-    fleet = watched(FakeLanes(2, fate_of=lambda _: "process"))
-    job = fleet.job([crash(0.5), succeed(1.0), succeed(1.0), succeed(1.0)], retry=AT_ONCE)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet = audited(2, fate_of=lambda _: "process")
+    job = fleet.run([crash(0.5), succeed(1.0), succeed(1.0), succeed(1.0)], retry=AT_ONCE)
     assert attempts(job) == [2, 1, 1, 1]
     assert errors(job) == [WorkerCrashedError, None, None, None]
 
 
 def test_while_a_suspect_runs_nothing_else_does_in_its_process() -> None:
-    fleet = watched(FakeLanes(4, fate_of=lambda lane: lane // 2))
-    job = fleet.job([crash(0.5, times=1), *[succeed(1.0) for _ in range(9)]], retry=AT_ONCE)
-    fleet.start(job)
+    fleet = audited(4, fate_of=lambda lane: lane // 2)
+    job = fleet.started([crash(0.5, times=1), *[succeed(1.0) for _ in range(9)]], retry=AT_ONCE)
     alone = []
 
     def look(*_: object) -> None:
@@ -97,19 +64,17 @@ def test_while_a_suspect_runs_nothing_else_does_in_its_process() -> None:
 
 
 def test_a_retry_of_a_job_goes_on_beside_the_suspects_of_another() -> None:
-    fleet = watched(FakeLanes(2, is_blind=True, fate_of=lambda _: "all"))
+    fleet = audited(2, is_blind=True, fate_of=lambda _: "all")
     bad = fleet.job([crash(0.01), *[succeed(0.01) for _ in range(5)]], retry=AT_ONCE)
     good = fleet.job([fail(0.01, times=1), *[succeed(0.01) for _ in range(5)]], retry=AT_ONCE)
-    fleet.start(bad, good)
-    fleet.run_until_over(bad, good)
+    fleet.run_all(bad, good)
     assert attempts(bad) == [2, 1, 1, 1, 1, 1]
     assert good.status is JobStatus.COMPLETED
 
 
 def test_whoever_was_sent_away_is_not_suspected() -> None:
-    fleet = watched(FakeLanes(1, is_blind=True))
-    job = fleet.job([succeed(1.0), succeed(1.0)])
-    fleet.start(job)
+    fleet = audited(1, is_blind=True)
+    job = fleet.started([succeed(1.0), succeed(1.0)])
     fleet.run_until_ready()
     fleet.advance(0.5)
     worker = fleet.workers[0]
@@ -122,9 +87,8 @@ def test_whoever_was_sent_away_is_not_suspected() -> None:
 
 
 def test_cancelling_forgets_the_suspects() -> None:
-    fleet = watched(FakeLanes(2, is_blind=True, fate_of=lambda _: "all"))
-    job = fleet.job([crash(0.5), *[succeed(1.0) for _ in range(5)]], retry=AT_ONCE)
-    fleet.start(job)
+    fleet = audited(2, is_blind=True, fate_of=lambda _: "all")
+    job = fleet.started([crash(0.5), *[succeed(1.0) for _ in range(5)]], retry=AT_ONCE)
     fleet.run_while(lambda: job.pending.next_care is not Care.ISOLATED)
     fleet.cancel(job)
     fleet.run_until_over(job)
@@ -135,12 +99,10 @@ def test_cancelling_forgets_the_suspects() -> None:
 def test_blind_histories_end_with_the_right_attempts(seed: int) -> None:
     rng = random.Random(seed)
     fates = rng.choice([lambda _: "all", lambda lane: lane // 2, lambda _: None])
-    fleet = watched(FakeLanes(4, is_blind=rng.random() < 0.7, fate_of=fates, latency=rng.choice([0.0, 0.01])))
+    fleet = audited(4, is_blind=rng.random() < 0.7, fate_of=fates, latency=rng.choice([0.0, 0.01]))
     culprits = set(rng.sample(range(60), 3))
     items = [crash(0.001, times=1) if at in culprits else succeed(rng.choice([1e-5, 0.001, 0.1])) for at in range(60)]
-    job = fleet.job(items, retry=AT_ONCE)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run(items, retry=AT_ONCE)
     assert statuses(job) == ["completed"] * 60
     assert attempts(job) == [2 if at in culprits else 1 for at in range(60)]
 
@@ -149,10 +111,9 @@ def test_blind_histories_end_with_the_right_attempts(seed: int) -> None:
 
 
 def test_a_lane_without_room_is_done_without_until_it_comes() -> None:
-    fleet = watched(FakeLanes(2))
+    fleet = audited(2)
     fleet.full.add(1)
-    job = fleet.job([succeed(1.0) for _ in range(10)])
-    fleet.start(job)
+    job = fleet.started([succeed(1.0) for _ in range(10)])
     fleet.advance(3.5)
     assert not fleet.warnings
     fleet.make_room(1)
@@ -161,24 +122,22 @@ def test_a_lane_without_room_is_done_without_until_it_comes() -> None:
 
 
 def test_setups_that_fail_wherever_there_is_room_fail_the_job() -> None:
-    fleet = watched(FakeLanes(2))
+    fleet = audited(2)
     fleet.full.add(1)
     broken = Try(0.0, Outcome.FAILURE)
-    job = fleet.job([succeed()], load=lambda lane, _: broken, retry=RetryPolicy(max_retries=0))
-    fleet.start(job)
+    job = fleet.started([succeed()], load=lambda lane, _: broken, retry=RetryPolicy(max_retries=0))
     fleet.run_until_over(job, limit=10)
     assert job.status is JobStatus.COMPLETED_WITH_ERRORS
 
 
 def test_a_worker_that_leaves_after_its_setup_failed_leaves_the_job_to_the_others() -> None:
-    fleet = watched(FakeLanes(2))
+    fleet = audited(2)
     broken = Try(0.0, Outcome.FAILURE)
-    job = fleet.job(
+    job = fleet.started(
         [succeed(1.0) for _ in range(4)],
         load=lambda lane, _: broken if lane == 0 else Try(),
         retry=RetryPolicy(max_retries=0),
     )
-    fleet.start(job)
     fleet.advance(0.5)
     fleet.full.add(0)
     fleet.kill(0)
@@ -187,10 +146,9 @@ def test_a_worker_that_leaves_after_its_setup_failed_leaves_the_job_to_the_other
 
 
 def test_no_room_at_all_interrupts_the_jobs_when_patience_ends() -> None:
-    fleet = watched(FakeLanes(1, engine=Capabilities(patience=100.0)))
+    fleet = audited(1, engine=Capabilities(patience=100.0))
     fleet.full.add(0)
-    job = fleet.job([succeed()])
-    fleet.start(job)
+    job = fleet.started([succeed()])
     fleet.advance(99.0)
     assert job.active
     fleet.run_until_over(job, limit=10)
@@ -199,10 +157,9 @@ def test_no_room_at_all_interrupts_the_jobs_when_patience_ends() -> None:
 
 
 def test_no_room_for_the_worker_that_a_smaller_queue_keeps_is_no_room_at_all() -> None:
-    fleet = watched(FakeLanes(2, engine=Capabilities(patience=100.0)))
+    fleet = audited(2, engine=Capabilities(patience=100.0))
     fleet.full.add(0)
-    job = fleet.job([succeed(1.0)] * 5, chunksize=1)
-    fleet.start(job)
+    job = fleet.started([succeed(1.0)] * 5, chunksize=1)
     fleet.advance(1.5)
     fleet.handle(LanesResized(1))
     fleet.run_until_over(job, limit=120)
@@ -211,10 +168,9 @@ def test_no_room_for_the_worker_that_a_smaller_queue_keeps_is_no_room_at_all() -
 
 
 def test_workers_that_could_never_be_started_interrupt_the_jobs_at_once() -> None:
-    fleet = watched(FakeLanes(1))
+    fleet = audited(1)
     fleet.broken.add(0)
-    job = fleet.job([hang()])
-    fleet.start(job)
+    job = fleet.started([hang()])
     fleet.handle(LaneStartFailed(0, 1, OSError("another version"), final=True))
     assert isinstance(job.interrupted, WorkerStartError)
     assert "another version" in str(job.stopped_why)

@@ -14,7 +14,7 @@ from mpqueue._core.state.resources import SCARCE_PART, SHORT_PART
 from mpqueue._wire.memory.ledger import Claim, Phase
 from mpqueue.errors import MemoryLimitError, SetupError
 from mpqueue.retry import RetryPolicy
-from tests.support.auditor import Auditor
+from tests.support.auditor import audited
 from tests.support.fake_lanes import (
     LOOK_SECONDS,
     MEMORY,
@@ -23,7 +23,6 @@ from tests.support.fake_lanes import (
     errors,
     hog,
     leak,
-    spoil,
     statuses,
     succeed,
 )
@@ -34,11 +33,9 @@ NEVER = RetryPolicy(max_retries=0)
 MOST = 100
 
 
-def limited(lanes: int = 1, most: int = MOST) -> FakeLanes:
+def limited(lanes: int = 1, most: int | None = MOST) -> FakeLanes:
     """Lanes whose workers may have so much memory, watched."""
-    fleet = FakeLanes(lanes, max_memory=most)
-    Auditor(fleet)
-    return fleet
+    return audited(lanes, max_memory=most)
 
 
 def running(fleet: FakeLanes, job: JobBook) -> list[int]:
@@ -51,8 +48,7 @@ def running(fleet: FakeLanes, job: JobBook) -> list[int]:
 
 def test_an_item_that_has_too_much_is_killed_and_charged_and_nobody_else() -> None:
     fleet = limited(2)
-    job = fleet.job([succeed(0.5), hog(500, 60.0), succeed(0.5)], retry=NEVER)
-    fleet.start(job)
+    job = fleet.started([succeed(0.5), hog(500, 60.0), succeed(0.5)], retry=NEVER)
     fleet.run_until_over(job, limit=10.0)
     assert (statuses(job), attempts(job)) == (["completed", "failed", "completed"], [1, 1, 1])
     assert errors(job)[1] is MemoryLimitError
@@ -61,36 +57,24 @@ def test_an_item_that_has_too_much_is_killed_and_charged_and_nobody_else() -> No
 
 def test_the_error_says_how_much_it_was_and_how_much_is_allowed() -> None:
     fleet = limited(most=300_000_000)
-    job = fleet.job([hog(500_000_000, 60.0)], retry=NEVER)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([hog(500_000_000, 60.0)], retry=NEVER)
     text = str(job.table.failures[0].error)
     assert "had 500 MB of private memory, more than per_worker['memory'] of 300 MB" in text
     assert job.table.peak[0] == 500_000_010 >> 10
     assert job.table.history[0][0].duration == pytest.approx(LOOK_SECONDS, abs=0.2)
 
 
-def test_an_item_within_its_limit_is_left_alone() -> None:
-    fleet = limited()
-    job = fleet.job([hog(80, 60.0), succeed()])
-    fleet.start(job)
-    fleet.run_until_over(job)
+@pytest.mark.parametrize("most", [MOST, None])
+def test_an_item_within_its_limit_or_without_one_is_left_alone(most: int | None) -> None:
+    fleet = limited(most=most)
+    job = fleet.run([hog(80 if most else 10**9, 60.0), succeed()])
     assert (statuses(job), attempts(job)) == (["completed"] * 2, [1, 1])
     assert fleet.counts[KillLane] == 0
 
 
-def test_without_a_limit_nobody_looks() -> None:
-    fleet = FakeLanes(1)
-    job = fleet.job([hog(10**9, 60.0)])
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert attempts(job) == [1]
-
-
 def test_a_try_that_died_of_memory_is_followed_by_one_that_runs_apart() -> None:
     fleet = limited(3)
-    job = fleet.job([hog(500, 60.0), *[succeed(0.2)] * 300], retry=AT_ONCE)
-    fleet.start(job)
+    job = fleet.started([hog(500, 60.0), *[succeed(0.2)] * 300], retry=AT_ONCE)
     fleet.run_while(lambda: job.table.attempts[0] == 0)
     fleet.run_while(lambda: 0 not in running(fleet, job))
     assert running(fleet, job) == [0]
@@ -105,8 +89,7 @@ def test_of_those_that_have_to_run_apart_the_one_of_the_highest_priority_goes_fi
     fleet, begun = limited(2), list[JobBook]()
     low, high = (fleet.job([hog(500)], retry=RetryPolicy(1, base_delay=0.0), priority=at) for at in range(2))
     fleet.item_watchers.append(lambda chunk, _, __: begun.append(chunk.job))
-    fleet.start(low, high)
-    fleet.run_until_over(low, high)
+    fleet.run_all(low, high)
     assert begun[2:] == [high, low]
 
 
@@ -179,16 +162,14 @@ def test_a_higher_priority_goes_before_an_item_that_has_to_run_apart() -> None:
     urgent = fleet.job([succeed(0.5)] * 50, priority=1)
     fleet.start(job)
     fleet.run_while(lambda: job.table.attempts[0] == 0)
-    fleet.start(urgent)
-    fleet.run_until_over(urgent)
+    fleet.run_all(urgent)
     assert attempts(job) == [1]
     fleet.run_until_over(job)
 
 
 def test_a_setup_with_too_much_fails_the_job_and_says_so() -> None:
     fleet = limited()
-    job = fleet.job([succeed(0.1)], load=lambda lane, time: Try(5.0), retry=NEVER)
-    fleet.start(job)
+    job = fleet.started([succeed(0.1)], load=lambda lane, time: Try(5.0), retry=NEVER)
     fleet.run_while(lambda: fleet.workers[0] is None)
     worker = fleet.workers[0]
     assert worker is not None
@@ -206,9 +187,7 @@ def test_a_setup_with_too_much_fails_the_job_and_says_so() -> None:
 @pytest.mark.parametrize("seconds", [0.0001, 0.01, 0.4, 2.0])
 def test_a_worker_that_grows_is_replaced_and_nobody_is_charged(seconds: float) -> None:
     fleet = limited(2)
-    job = fleet.job([leak(7, seconds)] * 400)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([leak(7, seconds)] * 400)
     assert (statuses(job), attempts(job)) == (["completed"] * 400, [1] * 400)
     assert fleet.counts[RecycleLane] >= 5
     assert fleet.counts[KillLane] == 0
@@ -216,17 +195,14 @@ def test_a_worker_that_grows_is_replaced_and_nobody_is_charged(seconds: float) -
 
 def test_the_last_straw_is_not_charged_and_runs_again_apart() -> None:
     fleet = limited()
-    job = fleet.job([leak(70, 0.01), hog(50, 3.0)], chunksize=1)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([leak(70, 0.01), hog(50, 3.0)], chunksize=1)
     assert (statuses(job), attempts(job)) == (["completed"] * 2, [1, 1])
     assert fleet.counts[KillLane] == 1
 
 
 def test_an_item_that_runs_apart_is_charged_though_its_own_part_is_the_smaller_one() -> None:
     fleet = limited(most=15)
-    job = fleet.job([hog(8, 3.0)], retry=NEVER)
-    fleet.start(job)
+    job = fleet.started([hog(8, 3.0)], retry=NEVER)
     fleet.run_until_over(job, limit=60.0)
     assert (statuses(job), attempts(job)) == (["failed"], [1])
     assert fleet.counts[KillLane] == 2
@@ -262,9 +238,7 @@ def test_what_has_too_much_at_two_looks_in_a_row_is_ended_where_it_is_at_somethi
 
 def test_a_last_straw_that_is_soon_over_is_left_to_end() -> None:
     fleet = limited()
-    job = fleet.job([leak(70, 0.01), hog(50, LOOK_SECONDS * 0.9)], chunksize=1)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([leak(70, 0.01), hog(50, LOOK_SECONDS * 0.9)], chunksize=1)
     assert attempts(job) == [1, 1]
     assert fleet.counts[KillLane] == 0
 
@@ -272,8 +246,7 @@ def test_a_last_straw_that_is_soon_over_is_left_to_end() -> None:
 def test_a_worker_that_is_large_and_idle_is_replaced() -> None:
     fleet = limited()
     job, endless = fleet.job([leak(200, 0.01)]), fleet.job([succeed(1e6)], max_lanes=1)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet.run_all(job)
     fleet.start(endless)
     fleet.run_until(fleet.now + 1.0)
     assert fleet.books.lanes[0].generation == 2
@@ -285,8 +258,7 @@ def test_workers_that_are_too_large_before_they_run_anything_run_one_item_each_a
     seconds: float,
 ) -> None:
     fleet = limited(1, most=5)
-    job, empty = fleet.job([succeed(seconds)] * 5), fleet.stream()
-    fleet.start(empty)
+    job, _ = fleet.job([succeed(seconds)] * 5), fleet.stream()
     fleet.run_until(2.0)
     fleet.start(job)
     fleet.run_until_over(job, limit=60.0)
@@ -297,8 +269,7 @@ def test_workers_that_are_too_large_before_they_run_anything_run_one_item_each_a
 
 def test_an_item_in_a_worker_that_was_too_large_before_is_charged_for_what_it_takes_itself() -> None:
     fleet = limited(1, most=5)
-    job = fleet.job([hog(4, 0.2), hog(40, 0.2)], retry=NEVER, chunksize=1)
-    fleet.start(job)
+    job = fleet.started([hog(4, 0.2), hog(40, 0.2)], retry=NEVER, chunksize=1)
     fleet.run_until_over(job, limit=60.0)
     assert statuses(job) == ["completed", "failed"]
     assert errors(job)[1] is MemoryLimitError
@@ -309,8 +280,7 @@ def test_an_item_in_a_worker_that_was_too_large_before_is_charged_for_what_it_ta
 
 def test_one_lane_works_while_the_machine_has_little_memory_and_all_when_it_has_enough() -> None:
     fleet = limited(4)
-    job = fleet.job([succeed(0.2)] * 400)
-    fleet.start(job)
+    job = fleet.started([succeed(0.2)] * 400)
     fleet.run_until(1.0)
     assert len(running(fleet, job)) == 4
     fleet.let_memory_be(int(MEMORY * SHORT_PART) - 1)
@@ -333,9 +303,7 @@ def test_lanes_hold_chunks_in_advance_where_there_is_room_for_all_of_them(room: 
     fleet, held = FakeLanes(2, latency=0.01), list[int]()
     fleet.books.headroom.lanes = room
     fleet.watchers.append(lambda _, __: held.extend(len(lane.chunks) for lane in fleet.books.lanes))
-    job = fleet.job([succeed(0.001)] * 1000)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet.run([succeed(0.001)] * 1000)
     assert max(held) == most
 
 
@@ -352,8 +320,7 @@ def test_a_machine_that_stays_short_ends_all_jobs_one_item_at_a_time() -> None:
 def test_nothing_is_short_where_the_system_does_not_tell() -> None:
     fleet = limited(2)
     fleet.available = None  # type: ignore[assignment]
-    job = fleet.job([succeed(0.2)] * 20)
-    fleet.start(job)
+    job = fleet.started([succeed(0.2)] * 20)
     fleet.run_until(1.0)
     assert len(running(fleet, job)) == 2
     fleet.run_until_over(job)
@@ -361,8 +328,7 @@ def test_nothing_is_short_where_the_system_does_not_tell() -> None:
 
 def test_where_next_to_nothing_is_left_the_largest_gives_way_uncharged_and_runs_apart() -> None:
     fleet = limited(3, most=1000)
-    job = fleet.job([hog(100, 5.0), hog(300, 5.0), hog(200, 5.0), succeed(0.1)], retry=NEVER)
-    fleet.start(job)
+    job = fleet.started([hog(100, 5.0), hog(300, 5.0), hog(200, 5.0), succeed(0.1)], retry=NEVER)
     fleet.run_until(1.0)
     fleet.let_memory_be(int(MEMORY * SCARCE_PART) - 1)
     assert fleet.counts[KillLane] == 1
@@ -377,8 +343,7 @@ def test_where_next_to_nothing_is_left_the_largest_gives_way_uncharged_and_runs_
 
 def test_a_machine_with_next_to_nothing_left_still_ends_all_jobs_and_charges_nobody() -> None:
     fleet = limited(3, most=1000)
-    job = fleet.job([hog(100, 3.0)] * 9, retry=NEVER)
-    fleet.start(job)
+    job = fleet.started([hog(100, 3.0)] * 9, retry=NEVER)
     fleet.run_until(1.0)
     fleet.let_memory_be(0)
     fleet.run_until_over(job, limit=600.0)
@@ -388,18 +353,8 @@ def test_a_machine_with_next_to_nothing_left_still_ends_all_jobs_and_charges_nob
 
 def test_what_other_items_under_the_same_mark_took_is_not_charged_to_the_one_that_is_cut_off() -> None:
     fleet = limited(most=80)
-    job = fleet.job([succeed(0.00005), *[leak(20, 0.0)] * 4, succeed(3.0)], chunksize=6, retry=NEVER)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([succeed(0.00005), *[leak(20, 0.0)] * 4, succeed(3.0)], chunksize=6, retry=NEVER)
     assert (statuses(job), attempts(job)) == (["completed"] * 6, [1] * 6)
-
-
-def test_the_last_of_several_that_run_apart_keeps_the_lanes_to_itself() -> None:
-    fleet = limited(3)
-    job = fleet.job([*[hog(1000)] * 4, spoil(0.0, times=1)])
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert attempts(job) == [4, 4, 4, 4, 2]
 
 
 def test_as_many_lanes_work_as_there_is_room_for_workers_like_the_largest() -> None:

@@ -14,15 +14,13 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.resources import JobNeeds, Needs, needs_of
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
-from tests.support.auditor import Auditor
-from tests.support.fake_lanes import FakeLanes, crash, fail, hang, succeed
+from tests.support.auditor import audited
+from tests.support.fake_lanes import FakeLanes, fail, succeed
 from tests.support.fake_worker import Item, Outcome, Try
 
 
 def watched(lanes: int, **options: Any) -> FakeLanes:
-    fleet = FakeLanes(lanes, resources={"gpu": 2, "license": 3}, **options)
-    Auditor(fleet)
-    return fleet
+    return audited(lanes, resources={"gpu": 2, "license": 3}, **options)
 
 
 def needing(fleet: FakeLanes, items: list[Item], *kinds: Needs, of: list[int] | None = None, **options: Any) -> JobBook:
@@ -64,44 +62,12 @@ def test_as_many_items_run_as_fit(needs: Needs, most: int) -> None:
     assert left(fleet) == fleet.books.resources.limits
 
 
-def test_items_that_name_no_cpus_take_one_each_beside_those_that_do() -> None:
-    fleet = watched(4)
-    large, plain = needing(fleet, [succeed(1.0)] * 4, needs_of(cpus=3)), fleet.job([succeed(1.0)] * 4)
-    fleet.start(large, plain)
-    fleet.run_until(0.5)
-    assert len(running(fleet, large)) == len(running(fleet, plain)) == 1
-    fleet.run_until_over(large, plain)
-
-
-def test_chunks_hold_items_of_equal_needs_in_the_items_order() -> None:
-    fleet, sent = watched(2), list[tuple[int, set[int]]]()
+def test_items_of_equal_needs_travel_together() -> None:
+    fleet = watched(2)
     kinds = [index // 50 % 2 for index in range(400)]
-    fleet.watchers.append(
-        lambda _, commands: sent.extend(
-            (command.chunk.kind, {kinds[index] for index in command.chunk.indices})
-            for command in commands
-            if isinstance(command, SendChunk)
-        )
-    )
     job = needing(fleet, [succeed(0.001)] * 400, needs_of(), needs_of(uses={"gpu": 1}), of=kinds)
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert all(found == {kind} for kind, found in sent)
-    assert len(sent) < 80, "they travel together all the same"
-
-
-@pytest.mark.parametrize("pack_seconds", [0.0, 0.1, 0.3])
-@pytest.mark.parametrize("lanes", [1, 2])
-def test_packed_items_that_are_too_many_for_a_worker_keep_their_needs(lanes: int, pack_seconds: float) -> None:
-    fleet = watched(lanes, max_items_per_worker=5)
-    fleet.pack_seconds = pack_seconds
-    kinds = [index // 4 % 3 for index in range(60)]
-    needs = [needs_of(uses={"gpu": 1}), needs_of(uses={"license": 1}), needs_of()]
-    job = needing(fleet, [succeed(0.05)] * 60, *needs, of=kinds, chunksize=4)
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert job.completed == 60
-    assert left(fleet) == fleet.books.resources.limits
+    fleet.run_all(job)
+    assert fleet.counts[SendChunk] < 80
 
 
 def test_lanes_that_may_not_have_a_packed_chunk_get_what_comes_behind_it() -> None:
@@ -113,8 +79,7 @@ def test_lanes_that_may_not_have_a_packed_chunk_get_what_comes_behind_it() -> No
     job = fleet.job(items)
     job.order_by([0.0, 0.0, 0.0, 0.03])
     job.need(JobNeeds(needs, [0, 1, 2, 0], memory=100))
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet.run_all(job)
     assert job.completed == 4
 
 
@@ -151,8 +116,7 @@ def test_a_lower_priority_never_holds_up_a_higher_one() -> None:
     fleet = watched(4)
     urgent = needing(fleet, [succeed(1.3), *[succeed(1.0)] * 40], needs_of(uses={"gpu": 1}), priority=1)
     large = needing(fleet, [succeed(1.0)], needs_of(uses={"gpu": 2}))
-    fleet.start(urgent, large)
-    fleet.run_until_over(urgent, large)
+    fleet.run_all(urgent, large)
     assert fleet.now < 24.0, "two at a time, all the way"
 
 
@@ -163,49 +127,6 @@ def test_the_large_kind_of_one_job_has_its_turn_too() -> None:
     fleet.start(job)
     fleet.run_while(lambda: 3 not in running(fleet, job), limit=PASSED_SECONDS + 1.0)
     fleet.run_until_over(job)
-
-
-@pytest.mark.parametrize("item", [crash(0.1), fail(0.1), hang()])
-def test_whatever_ends_an_item_gives_back_what_it_held_once(item: Item) -> None:
-    fleet = watched(3)
-    job = needing(
-        fleet, [item, succeed(0.1), item], needs_of(2, 40, {"gpu": 1}), timeout=1.0, retry=RetryPolicy(max_retries=1)
-    )
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert (job.completed, job.failed) == (1, 2)
-    assert left(fleet) == fleet.books.resources.limits
-
-
-def test_a_killed_job_holds_its_units_until_its_workers_are_dead() -> None:
-    fleet = watched(3, kill_seconds=2.0)
-    job = needing(fleet, [hang()] * 2, needs_of(uses={"gpu": 1}), timeout=60.0)
-    fleet.start(job)
-    fleet.run_until(1.0)
-    fleet.cancel(job, kill=True)
-    fleet.advance(1.0)
-    assert left(fleet)["gpu"] == 0
-    fleet.run_until_over(job)
-    assert left(fleet)["gpu"] == 2
-
-
-def test_units_are_told_apart() -> None:
-    fleet = watched(4)
-    job = needing(fleet, [succeed(1.0)] * 2, needs_of(uses={"gpu": 1}))
-    fleet.start(job)
-    fleet.run_until(0.5)
-    grants = [lane.grant for lane in fleet.books.lanes if lane.grant is not None]
-    assert sorted(grant.units["gpu"][0] for grant in grants) == [0, 1]
-
-
-def test_more_cpus_than_are_left_after_a_resize_is_all_there_are() -> None:
-    fleet = watched(4)
-    job = needing(fleet, [succeed(0.5)] * 6, needs_of(cpus=4))
-    fleet.start(job)
-    fleet.run_until(0.7)
-    fleet.resize(2)
-    fleet.run_until_over(job)
-    assert job.status is JobStatus.COMPLETED
 
 
 # -- beside short items, of which a lane gets the next ones in advance -------------------------------------------------
@@ -245,8 +166,7 @@ def test_short_items_leave_lanes_to_a_job_that_needs_more(
 def test_short_items_leave_a_lane_to_a_job_that_needs_a_device() -> None:
     """No worker that has run anything may have it, so one has to be replaced, which takes an idle lane."""
     fleet = watched(2, latency=1e-4, device="gpu")
-    short = fleet.job([succeed(0.01)] * 1400)
-    fleet.start(short)
+    short = fleet.started([succeed(0.01)] * 1400)
     fleet.run_while(lambda: any(len(lane.chunks) < 2 for lane in fleet.books.lanes), limit=1.0)
     job = needing(fleet, [succeed(0.1)] * 2, needs_of(uses={"gpu": 1}), priority=5)
     fleet.start(job)
@@ -286,8 +206,7 @@ def test_items_of_several_kinds_that_fit_start_about_in_their_order() -> None:
     fleet.item_watchers.append(lambda chunk, lo, hi: begun.extend(chunk.indices[lo:hi]))
     kinds = [needs_of(uses={"gpu": 1}), needs_of(uses={"license": 1}), needs_of(memory=10)]
     job = needing(fleet, [succeed(0.01)] * 300, *kinds, of=[index % 3 for index in range(300)])
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet.run_all(job)
     assert max(place - index for place, index in enumerate(begun)) < 50
 
 
@@ -297,19 +216,15 @@ def test_items_of_several_kinds_that_fit_start_about_in_their_order() -> None:
 def test_a_lane_keeps_its_device_so_that_no_worker_is_replaced() -> None:
     fleet = watched(4, device="gpu")
     job = needing(fleet, [succeed(0.3)] * 30, needs_of(uses={"gpu": 1}))
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet.run_all(job)
     assert not fleet.counts[RecycleLane]
 
 
 def test_a_worker_that_ran_anything_before_is_replaced_before_it_gets_a_device() -> None:
     fleet = watched(1, device="gpu")
-    plain = fleet.job([succeed(0.1)] * 3)
-    fleet.start(plain)
-    fleet.run_until_over(plain)
+    fleet.run([succeed(0.1)] * 3)
     job = needing(fleet, [succeed(0.1)] * 3, needs_of(uses={"gpu": 1}), needs_of(uses={"gpu": 2}), of=[0, 1, 0])
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet.run_all(job)
     assert job.completed == 3
     assert 2 <= fleet.counts[RecycleLane] <= 3, "one unit, both, and perhaps one again"
 
@@ -319,16 +234,13 @@ def test_a_worker_that_has_a_device_runs_what_needs_none_and_nothing_that_needs_
     needs = [needs_of(uses={"gpu": 2}), needs_of(), needs_of(uses={"gpu": 1})]
     job = needing(fleet, [succeed(0.1)] * 3, *needs, of=[0, 1, 2], chunksize=1)
     fleet.item_watchers.append(lambda chunk, lo, hi: begun.extend(chunk.indices[lo:hi]))
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet.run_all(job)
     assert (begun, fleet.counts[RecycleLane]) == ([0, 1, 2], 1)
 
 
 def test_where_setup_fails_on_the_lane_that_has_the_devices_another_lane_gets_them() -> None:
     fleet = watched(2, device="gpu")
-    plain = fleet.job([succeed(0.1)] * 4, chunksize=1)
-    fleet.start(plain)
-    fleet.run_until_over(plain)  # both workers have run something, and so get no devices
+    fleet.run([succeed(0.1)] * 4, chunksize=1)
     failing = Try(0.1, Outcome.FAILURE)
     job = needing(
         fleet,
@@ -337,8 +249,7 @@ def test_where_setup_fails_on_the_lane_that_has_the_devices_another_lane_gets_th
         load=lambda lane, _: failing if lane == 0 else Try(),
         retry=RetryPolicy(max_retries=0),
     )
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet.run_all(job)
     assert job.completed == 3
 
 
@@ -382,8 +293,7 @@ def test_what_the_first_in_line_leaves_goes_out_with_it() -> None:
     fleet, sent = watched(2), list[list[JobBook]]()
     holder, first, other = (needing(fleet, [succeed(10.0)], needs_of(memory=part)) for part in (100, 60, 30))
     fleet.watchers.append(lambda _, commands: sent.append([c.chunk.job for c in commands if isinstance(c, SendChunk)]))
-    fleet.start(holder, first, other)
-    fleet.run_until_over(holder, first, other)
+    fleet.run_all(holder, first, other)
     assert [jobs for jobs in sent if jobs] == [[holder], [first, other]]
 
 
@@ -469,8 +379,7 @@ def test_an_earlier_stage_that_is_first_in_line_goes_before_a_later_one() -> Non
         stage.need(JobNeeds([needs_of(cpus=2)], memory=100))
     fleet.start(pipeline)
     fleet.run_until(0.5)
-    urgent = fleet.job([succeed(6.0)] * 2, priority=1, chunksize=1)
-    fleet.start(urgent)
+    urgent = fleet.started([succeed(6.0)] * 2, priority=1, chunksize=1)
     fleet.run_until(7.5)
     assert (running(fleet, earlier), running(fleet, later)) == ([1], [])
     fleet.run_until(8.5)

@@ -8,21 +8,11 @@ from itertools import pairwise
 
 import pytest
 
-from mpqueue._core.commands import AnnounceItems
 from mpqueue._core.state.job_book import JobBook
 from mpqueue.errors import GiveUp, ItemPicklingError, RemoteError, Retry, SetupError
 from mpqueue.retry import RetryPolicy
-from tests.support.auditor import Auditor
 from tests.support.fake_lanes import FakeLanes, attempts, errors, fail, packed, statuses, succeed
 from tests.support.fake_worker import Item, Outcome, Packing, Try
-
-
-@pytest.fixture
-def fleet() -> FakeLanes:
-    """One lane with a worker, watched."""
-    fleet = FakeLanes(1)
-    Auditor(fleet)
-    return fleet
 
 
 def begins(fleet: FakeLanes, job: JobBook, index: int = 0) -> list[float]:
@@ -41,24 +31,14 @@ def gaps(moments: list[float]) -> list[float]:
 def test_an_item_is_tried_again_after_two_four_and_eight_seconds(fleet: FakeLanes) -> None:
     job = fleet.job([fail()])
     moments = begins(fleet, job)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet.run_all(job)
     assert gaps(moments) == [2.0, 4.0, 8.0]
     assert (statuses(job), attempts(job), job.retries) == (["failed"], [4], 3)
     assert [(event.name, event.item) for event in job.timings.events][-3:] == [("retry", 0)] * 3
 
 
-def test_an_item_that_succeeds_in_the_end_has_completed(fleet: FakeLanes) -> None:
-    job = fleet.job([fail(times=3)])
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert (statuses(job), attempts(job), job.failed) == (["completed"], [4], 0)
-    assert job.table.results == [0]
-
-
 def test_a_waiting_item_holds_no_worker(fleet: FakeLanes) -> None:
-    job = fleet.job([fail(times=1), *[succeed(0.5)] * 3])
-    fleet.start(job)
+    job = fleet.started([fail(times=1), *[succeed(0.5)] * 3])
     fleet.run_until(1.9)
     assert statuses(job) == ["retry", "completed", "completed", "completed"]
     fleet.run_until_over(job)
@@ -66,53 +46,22 @@ def test_a_waiting_item_holds_no_worker(fleet: FakeLanes) -> None:
 
 
 def test_a_retry_that_is_due_goes_before_fresh_items(fleet: FakeLanes) -> None:
-    job = fleet.job([fail(times=1), *[succeed(0.5)] * 10])
-    fleet.start(job)
+    job = fleet.started([fail(times=1), *[succeed(0.5)] * 10])
     fleet.run_until(2.5)
     assert statuses(job)[0] == "completed"
     assert job.completed == 5
 
 
-def test_what_is_given_nearer_decides_how_often(fleet: FakeLanes) -> None:
-    job = fleet.job([fail()] * 2, retry=RetryPolicy(max_retries=1, base_delay=0.5))
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert attempts(job) == [2, 2]
-    assert fleet.now == pytest.approx(0.6)
-
-
 def test_each_failed_try_is_in_the_history_with_its_duration_and_process(fleet: FakeLanes) -> None:
-    job = fleet.job([fail(0.25, times=2)])
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([fail(0.25, times=2)])
     tries = job.table.history[0]
     assert [(tried.error, tried.duration, tried.pid) for tried in tries] == [("ValueError: no", 0.25, 1000)] * 2
-
-
-def test_each_retry_is_announced_with_its_attempt_delay_and_failure(fleet: FakeLanes) -> None:
-    job = fleet.job([fail(times=2)])
-    fleet.start(job)
-    fleet.run_until_over(job)
-    told = [told for told in fleet.told if isinstance(told, AnnounceItems)]
-    assert [(retry.attempt, retry.delay) for event in told for retry in event.retrying.values()] == [(1, 2.0), (2, 4.0)]
-    assert [list(event.indices) for event in told] == [[0]] * 3
-
-
-def test_neighbours_in_the_chunk_of_a_failing_item_are_not_touched(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(0.001), fail(0.001, times=1), succeed(0.001), fail(0.001), succeed(0.001)], chunksize=5)
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert statuses(job) == ["completed", "completed", "completed", "failed", "completed"]
-    assert attempts(job) == [1, 2, 1, 4, 1]
-    assert job.table.results == [0, 1, 2, None, 4]
 
 
 def test_the_coming_try_s_number_travels_with_the_item(fleet: FakeLanes) -> None:
     numbers: list[list[int]] = []
     fleet.item_watchers.append(lambda chunk, lo, hi: numbers.append(list(chunk.attempts)))
-    job = fleet.job([succeed(), fail(times=2)], chunksize=2)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet.run([succeed(), fail(times=2)], chunksize=2)
     assert numbers[-2:] == [[2], [3]]
     assert numbers[0] == []
 
@@ -134,51 +83,31 @@ def raising(error: BaseException) -> Item:
 def test_these_are_failed_tries_like_any_other(fleet: FakeLanes, error: BaseException, wait: float) -> None:
     job = fleet.job([raising(error)])
     moments = begins(fleet, job)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet.run_all(job)
     assert gaps(moments) == [wait]
     assert (statuses(job), attempts(job)) == (["completed"], [2])
 
 
 def test_give_up_fails_an_item_at_once(fleet: FakeLanes) -> None:
-    job = fleet.job([raising(GiveUp("hopeless"))])
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([raising(GiveUp("hopeless"))])
     assert (statuses(job), attempts(job)) == (["failed"], [1])
 
 
-def test_an_item_that_cannot_be_pickled_fails_alone_uncharged_and_at_once(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(), packed(Packing.UNPICKLABLE), succeed()], chunksize=3)
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert statuses(job) == ["completed", "failed", "completed"]
-    assert attempts(job) == [1, 0, 1]
-    assert errors(job)[1] is ItemPicklingError
+@pytest.mark.parametrize(
+    ("packing", "error"), [(Packing.UNPICKLABLE, ItemPicklingError), (Packing.UNREADABLE, EOFError)]
+)
+def test_an_item_that_cannot_be_pickled_or_unpickled_fails_alone_uncharged_and_at_once(
+    fleet: FakeLanes, packing: Packing, error: type[BaseException]
+) -> None:
+    job = fleet.run([succeed(), packed(packing), succeed()], chunksize=3)
+    assert (errors(job), attempts(job)) == ([None, error, None], [1, 0, 1])
     assert fleet.now == pytest.approx(0.1)
 
 
 def test_the_worker_gets_the_handler_although_the_first_chunk_was_refused(fleet: FakeLanes) -> None:
     """The chunk that was to bring it never left."""
-    job = fleet.job([packed(Packing.UNPICKLABLE), packed(Packing.UNPICKLABLE), succeed()])
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([packed(Packing.UNPICKLABLE), packed(Packing.UNPICKLABLE), succeed()])
     assert statuses(job) == ["failed", "failed", "completed"]
-
-
-def test_a_job_of_which_nothing_can_be_pickled_ends(fleet: FakeLanes) -> None:
-    job = fleet.job([packed(Packing.UNPICKLABLE)] * 5, chunksize=2)
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert statuses(job) == ["failed"] * 5
-
-
-def test_an_item_that_cannot_be_unpickled_fails_alone_and_with_the_real_error(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(), packed(Packing.UNREADABLE), succeed()], chunksize=3)
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert statuses(job) == ["completed", "failed", "completed"]
-    assert attempts(job) == [1, 0, 1]
-    assert errors(job)[1] is EOFError
 
 
 class _NeverPolicy(RetryPolicy):
@@ -189,9 +118,7 @@ class _NeverPolicy(RetryPolicy):
 
 
 def test_a_policy_that_gives_no_delay_fails_the_item_with_an_error_that_says_so(fleet: FakeLanes) -> None:
-    job = fleet.job([fail(), succeed()], retry=_NeverPolicy())
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([fail(), succeed()], retry=_NeverPolicy())
     assert statuses(job) == ["failed", "completed"]
     assert attempts(job) == [1, 1]
     failure = job.table.failures[0]
@@ -200,8 +127,6 @@ def test_a_policy_that_gives_no_delay_fails_the_item_with_an_error_that_says_so(
 
 
 def test_a_policy_that_gives_no_delay_for_a_setup_fails_the_job_with_an_error_that_says_so(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed()], load=lambda lane, attempt: Try(0.0, Outcome.FAILURE), retry=_NeverPolicy())
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([succeed()], load=lambda lane, attempt: Try(0.0, Outcome.FAILURE), retry=_NeverPolicy())
     assert errors(job) == [SetupError]
     assert "retry policy _NeverPolicy" in str(job.table.failures[0].error)

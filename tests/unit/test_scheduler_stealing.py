@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from mpqueue._core.commands import AnnounceItems, LowerLimit, ObserveLane, SendChunk
-from mpqueue._core.messages import ChunkReported, TimePassed
+from mpqueue._core.messages import ChunkReported
 from mpqueue._core.rules import stealing
 from mpqueue._core.rules.overdue import ANSWER_LIMIT
 from mpqueue._core.rules.stealing import BEGIN_SECONDS
@@ -17,15 +17,9 @@ from mpqueue._core.state.pending import Care
 from mpqueue._wire.frames import Ended
 from mpqueue._wire.memory.ledger import SETTLE, Claim, Phase
 from mpqueue.status import JobStatus
-from tests.support.auditor import Auditor
+from tests.support.auditor import audited
 from tests.support.fake_lanes import FakeLanes, attempts, fail, packed, statuses, succeed
-from tests.support.fake_worker import Packing, Try
-
-
-def watched(lanes: int, **options: float) -> FakeLanes:
-    fleet = FakeLanes(lanes, **options)  # type: ignore[arg-type]
-    Auditor(fleet)
-    return fleet
+from tests.support.fake_worker import Item, Packing, Try
 
 
 def runs_of(fleet: FakeLanes) -> Counter[int]:
@@ -36,10 +30,9 @@ def runs_of(fleet: FakeLanes) -> Counter[int]:
 
 
 def test_items_behind_a_slow_one_go_to_an_idle_lane() -> None:
-    fleet = watched(2)
+    fleet = audited(2)
     runs = runs_of(fleet)
-    job = fleet.job([succeed(10.0), *[succeed(0.1)] * 9], chunksize=10)
-    fleet.start(job)
+    job = fleet.started([succeed(10.0), *[succeed(0.1)] * 9], chunksize=10)
     fleet.run_until(2.0)
     assert job.completed == 9
     fleet.run_until_over(job)
@@ -57,33 +50,27 @@ def test_items_behind_a_slow_one_go_to_an_idle_lane() -> None:
     ],
 )
 def test_slow_items_are_shared(lanes: int, items: int, chunksize: int, seconds: float) -> None:
-    fleet = watched(lanes)
-    job = fleet.job([succeed(1.0)] * items, chunksize=chunksize)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet = audited(lanes)
+    fleet.run([succeed(1.0)] * items, chunksize=chunksize)
     assert fleet.now == pytest.approx(seconds, abs=0.02)
 
 
 def test_a_chunk_that_waits_behind_a_slow_item_is_taken_as_a_whole() -> None:
-    fleet = watched(2)
-    job = fleet.job([succeed(0.001)] * 200 + [succeed(5.0)] + [succeed(0.001)] * 30)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet = audited(2)
+    job = fleet.run([succeed(0.001)] * 200 + [succeed(5.0)] + [succeed(0.001)] * 30)
     assert fleet.now == pytest.approx(5.2, abs=0.1)
     assert attempts(job) == [1] * 231
 
 
 def test_a_stretch_that_was_cut_off_behind_a_slow_item_comes_free() -> None:
     """All of it was claimed when it was first looked at, and only its first item after 48 ms."""
-    fleet = watched(4)
-    job = fleet.job([*[succeed(20e-6)] * 2000, *[succeed(3.0)] * 4])
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet = audited(4)
+    fleet.run([*[succeed(20e-6)] * 2000, *[succeed(3.0)] * 4])
     assert fleet.now == pytest.approx(3.25, abs=0.1), "all four are in one chunk; one after the other is taken from it"
 
 
 def test_the_chunk_that_runs_is_shared_although_the_one_behind_it_is_gone_already() -> None:
-    fleet = watched(2)
+    fleet = audited(2)
     job = fleet.job([succeed(0.001)] * 40, chunksize=20)
     books, lane = fleet.books, fleet.books.lanes[0]
     for number, end in ((1, 20), (2, 0)):
@@ -154,45 +141,29 @@ def test_what_has_run_is_not_taken_while_its_results_are_pickled() -> None:
 
 
 def test_what_the_worker_claims_while_the_limit_settles_stays_with_it() -> None:
-    fleet = watched(2)
+    fleet = audited(2)
     runs = runs_of(fleet)
-    job = fleet.job([succeed(SETTLE * 0.9)] * 200, chunksize=40)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet.run([succeed(SETTLE * 0.9)] * 200, chunksize=40)
     assert runs == dict.fromkeys(range(200), 1)
     assert fleet.counts[LowerLimit] > 0
 
 
 def test_each_of_two_chunks_on_a_lane_has_a_limit_of_its_own_after_a_refused_one() -> None:
     """The ledger has two limits: for chunks of even and of odd number."""
-    fleet = watched(2)
+    fleet = audited(2)
     runs = runs_of(fleet)
     items = [succeed()] * 5 + [succeed(0.001)] * 12 + [succeed()] * 2 + [packed(Packing.UNPICKLABLE)]
-    job = fleet.job(items)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet.run(items)
     assert runs == dict.fromkeys(range(19), 1)
 
 
-def test_nothing_is_taken_from_a_paused_job() -> None:
-    fleet = watched(2)
-    job = fleet.job([succeed(10.0), *[succeed(0.1)] * 9], chunksize=10)
-    fleet.start(job)
-    fleet.run_until(0.1)
-    fleet.pause(job)
-    fleet.run_until(60.0)
-    assert job.completed == 1
-    assert fleet.counts[LowerLimit] == 0
-
-
 def test_no_lane_that_sits_a_job_out_makes_anybody_look() -> None:
-    fleet = watched(2)
-    job = fleet.job(
+    fleet = audited(2)
+    job = fleet.started(
         [succeed(10.0)] * 4,
         chunksize=4,
         load=lambda lane, time: Try() if lane == 0 else fail().tries[0],
     )
-    fleet.start(job)
     fleet.run_until(20.0)
     before = fleet.counts[ObserveLane]
     fleet.run_until_over(job)
@@ -200,18 +171,15 @@ def test_no_lane_that_sits_a_job_out_makes_anybody_look() -> None:
 
 
 def test_items_behind_a_long_loading_go_to_a_lane_that_has_loaded() -> None:
-    fleet = watched(2)
-    job = fleet.job([succeed(0.1)] * 10, chunksize=5, load=lambda lane, time: Try(60.0 if lane == 0 else 1.0))
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet = audited(2)
+    job = fleet.run([succeed(0.1)] * 10, chunksize=5, load=lambda lane, time: Try(60.0 if lane == 0 else 1.0))
     assert job.duration is not None
     assert job.duration < 5.0
 
 
 def test_nobody_steals_from_a_lane_that_loads_to_load_as_long() -> None:
-    fleet = watched(4)
-    job = fleet.job([succeed(0.1)] * 4, chunksize=4, load=lambda lane, time: Try(60.0))
-    fleet.start(job)
+    fleet = audited(4)
+    fleet.started([succeed(0.1)] * 4, chunksize=4, load=lambda lane, time: Try(60.0))
     fleet.run_until(50.0)
     assert fleet.counts[SendChunk] == 1
 
@@ -222,35 +190,28 @@ def test_nobody_steals_from_a_lane_that_loads_to_load_as_long() -> None:
 @pytest.mark.parametrize("latency", [0.003, 0.01, 0.3])
 def test_a_chunk_that_is_slow_to_arrive_is_not_sent_around(latency: float) -> None:
     """Each lane would take it from the other before it began, for ever."""
-    fleet = watched(3, latency=latency)
-    job = fleet.job([succeed(0.001)] * 3 + [succeed(1.0)])
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet = audited(3, latency=latency)
+    fleet.run([succeed(0.001)] * 3 + [succeed(1.0)])
     assert fleet.counts[SendChunk] <= 5
     assert fleet.counts[ObserveLane] < 100
 
 
 def test_a_chunk_that_never_begins_is_taken_elsewhere_in_the_end() -> None:
     """A worker may be stopped while it is idle."""
-    fleet = watched(2)
-    warm_up = fleet.job([succeed(0.1)] * 2)
-    fleet.start(warm_up)
-    fleet.run_until_over(warm_up)
+    fleet = audited(2)
+    fleet.run([succeed(0.1)] * 2)
     stopped = fleet.workers[0]
     assert stopped is not None
     stopped.alive = False
-    job = fleet.job([succeed(0.1)])
-    fleet.start(job)
+    job = fleet.started([succeed(0.1)])
     fleet.run_while(lambda: not job.status.final)
     assert job.duration is not None
     assert BEGIN_SECONDS < job.duration < 3 * BEGIN_SECONDS
 
 
 def test_a_chunk_that_takes_longer_to_arrive_than_that_arrives_in_the_end() -> None:
-    fleet = watched(8, latency=3 * BEGIN_SECONDS)
-    job = fleet.job([succeed(0.1)])
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet = audited(8, latency=3 * BEGIN_SECONDS)
+    fleet.run([succeed(0.1)])
     assert fleet.counts[SendChunk] <= 4
 
 
@@ -258,45 +219,33 @@ def test_a_chunk_that_takes_longer_to_arrive_than_that_arrives_in_the_end() -> N
 
 
 def test_one_slow_item_that_runs_alone_is_looked_at_twice_at_most_for_stealing() -> None:
-    fleet = watched(4)
-    job = fleet.job([succeed(1000.0)])
-    fleet.start(job)
+    fleet = audited(4)
+    job = fleet.started([succeed(1000.0)])
     fleet.run_until(0.1005)
     assert not fleet.counts[ObserveLane], "it has just been sent"
     fleet.run_until_over(job)
     assert fleet.counts[ObserveLane] <= 2 + 1000 / ANSWER_LIMIT
 
 
-def test_a_long_tail_of_slow_items_is_not_looked_at_again_and_again() -> None:
-    fleet = watched(4)
-    job = fleet.job([succeed(0.001)] * 500 + [succeed(500.0)] * 3)
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert fleet.counts[ObserveLane] < 60
-    assert fleet.counts[TimePassed] < 60
-
-
-def test_a_long_loading_is_looked_at_ever_more_seldom() -> None:
-    fleet = watched(2)
-    job = fleet.job([succeed(0.1)] * 2, chunksize=2, load=lambda lane, time: Try(3600.0))
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert fleet.counts[ObserveLane] < 40 + 3600 / ANSWER_LIMIT
-
-
-def test_a_shared_tail_costs_a_bounded_number_of_looks() -> None:
-    """A chunk of ordinary items with an idle lane beside it, and a second chunk taken from it already."""
-    fleet = watched(2, latency=0.0002)
-    job = fleet.job([succeed(0.001)] * 300)
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert fleet.counts[ObserveLane] < 60
+@pytest.mark.parametrize(
+    ("lanes", "items", "loading", "seconds", "looks"),
+    [
+        pytest.param(4, [succeed(0.001)] * 500 + [succeed(500.0)] * 3, 0.0, 500, 40, id="a long tail"),
+        pytest.param(2, [succeed(0.1)] * 2, 3600.0, 3600, 40, id="a long loading"),
+        pytest.param(2, [succeed(0.001)] * 300, 0.0, 0, 60, id="a shared tail"),
+    ],
+)
+def test_what_lasts_is_looked_at_ever_more_seldom(
+    lanes: int, items: list[Item], loading: float, seconds: float, looks: int
+) -> None:
+    fleet = audited(lanes, latency=0.0002)
+    fleet.run(items, load=lambda lane, time: Try(loading))
+    assert fleet.counts[ObserveLane] < looks + lanes * seconds / ANSWER_LIMIT
 
 
 def test_nothing_is_taken_from_a_job_that_may_have_no_other_lane() -> None:
-    fleet = watched(3)
+    fleet = audited(3)
     stream = fleet.stream(max_lanes=1)
-    fleet.start(stream)
     fleet.add(stream, [succeed(0.05)] * 40)
     fleet.seal(stream)
     fleet.run_until_over(stream)

@@ -25,13 +25,6 @@ AT_ONCE = RetryPolicy(1, base_delay=0.0)
 OVER = 2 * ANSWER_LIMIT + 2 * SECOND_LOOK
 
 
-@pytest.fixture
-def fleet() -> FakeLanes:
-    fleet = FakeLanes(1)
-    Auditor(fleet)
-    return fleet
-
-
 def deafen(fleet: FakeLanes, monkeypatch: pytest.MonkeyPatch, generations: int) -> None:
     """The first workers of the lane lose all that is sent to them."""
     receive = FakeWorker.receive
@@ -45,8 +38,7 @@ def deafen(fleet: FakeLanes, monkeypatch: pytest.MonkeyPatch, generations: int) 
 
 def run_one(fleet: FakeLanes, seconds: float = 1000.0, *, timeout: float | None = None) -> JobBook:
     """A job of one item, which has begun."""
-    job = fleet.job([succeed(seconds)], retry=AT_ONCE, timeout=timeout)
-    fleet.start(job)
+    job = fleet.started([succeed(seconds)], retry=AT_ONCE, timeout=timeout)
     fleet.run_until_ready()
     fleet.advance(0.5)
     return job
@@ -67,8 +59,7 @@ def test_a_worker_has_its_time_from_when_it_is_asked_however_long_it_had_nothing
 @pytest.mark.holds("wait: a worker starts a chunk that was sent to it")
 def test_a_chunk_that_no_worker_takes_goes_to_another_one(fleet: FakeLanes, monkeypatch: pytest.MonkeyPatch) -> None:
     deafen(fleet, monkeypatch, 1)
-    job = fleet.job([succeed()], retry=AT_ONCE)
-    fleet.start(job)
+    job = fleet.started([succeed()], retry=AT_ONCE)
     fleet.run_until_over(job, limit=OVER)
     assert (statuses(job), attempts(job)) == (["completed"], [1])
     (warning,) = fleet.warnings
@@ -79,8 +70,7 @@ def test_a_job_whose_chunks_no_worker_ever_takes_fails_in_the_end(
     fleet: FakeLanes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deafen(fleet, monkeypatch, 1000)
-    job = fleet.job([succeed()], retry=AT_ONCE)
-    fleet.start(job)
+    job = fleet.started([succeed()], retry=AT_ONCE)
     fleet.run_until_over(job, limit=3 * OVER, at_rest=False)
     assert errors(job) == [SetupError]
     assert "did not begin what it was sent" in job.table.failures[0].message
@@ -88,8 +78,7 @@ def test_a_job_whose_chunks_no_worker_ever_takes_fails_in_the_end(
 
 @pytest.mark.holds("wait: a worker that is done answers")
 def test_a_worker_that_is_done_and_does_not_answer_is_replaced_and_its_item_charged(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed()], retry=AT_ONCE)
-    fleet.start(job)
+    job = fleet.started([succeed()], retry=AT_ONCE)
     worker_gone_quiet = silence(fleet)
     fleet.run_until_over(job, limit=10 * OVER)
     assert worker_gone_quiet
@@ -189,12 +178,9 @@ def test_a_tiny_item_that_holds_up_its_whole_worker_times_out_within_twice_the_t
     monkeypatch.setattr(FakeWorker, "_cut", lambda _: None)  # nothing runs in the worker but the item
     items = [succeed(1e-5)] * 20
     items[at] = hang()
-    warm = fleet.job([succeed(1e-5)] * 100)
-    fleet.start(warm)
-    fleet.run_until_over(warm)
+    fleet.run([succeed(1e-5)] * 100)
     job, began = fleet.job(items, chunksize=20, timeout=2.0, retry=RetryPolicy(0)), fleet.now
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet.run_all(job)
     assert [index for index, error in enumerate(errors(job)) if error is ItemTimeoutError] == [at]
     assert statuses(job).count("completed") == 19
     assert attempts(job) == [1] * 20
@@ -203,8 +189,7 @@ def test_a_tiny_item_that_holds_up_its_whole_worker_times_out_within_twice_the_t
 
 def test_time_in_which_nobody_could_run_is_no_silence(fleet: FakeLanes, monkeypatch: pytest.MonkeyPatch) -> None:
     deafen(fleet, monkeypatch, 1)
-    job = fleet.job([succeed()], retry=AT_ONCE)
-    fleet.start(job)
+    job = fleet.started([succeed()], retry=AT_ONCE)
     fleet.run_until_ready()
     fleet.handle(Slept(fleet.now, fleet.now + 100.0))
     fleet.advance(ANSWER_LIMIT + 90.0)

@@ -10,18 +10,15 @@ from mpqueue._core.commands import KillLane, StartLane
 from mpqueue._core.messages import LaneReady, LanesResized, ModulesReloaded
 from mpqueue._core.rules.fleet import DEADLY, HOPELESS
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.lane_book import LaneState
 from mpqueue.errors import SetupError, WorkerCrashedError, WorkerStartError
 from mpqueue.status import JobStatus
-from tests.support.auditor import Auditor
+from tests.support.auditor import audited
 from tests.support.fake_lanes import FakeLanes, attempts, errors, statuses, succeed
 from tests.support.fake_worker import Outcome, Try
 
 
 def watched(lanes: int, start_seconds: float = 0.0) -> FakeLanes:
-    fleet = FakeLanes(lanes, start_seconds=start_seconds)
-    Auditor(fleet)
-    return fleet
+    return audited(lanes, start_seconds=start_seconds)
 
 
 def starts(fleet: FakeLanes) -> list[float]:
@@ -33,14 +30,25 @@ def starts(fleet: FakeLanes) -> list[float]:
     return moments
 
 
-def test_a_worker_that_cannot_be_started_is_tried_again_after_growing_pauses() -> None:
+@pytest.mark.parametrize(
+    ("starts_at_all", "why"), [(False, "no worker today"), (True, "as soon as it had started")], ids=["none", "dead"]
+)
+def test_a_worker_that_does_not_start_or_dies_at_once_is_tried_again_after_growing_pauses_for_thirty_seconds(
+    starts_at_all: bool, why: str
+) -> None:
     fleet = watched(1)
-    fleet.broken.add(0)
     moments = starts(fleet)
-    fleet.start(fleet.job([succeed()]))
-    fleet.run_until(25.0)
+    if starts_at_all:
+        fleet.watchers.append(lambda message, _: fleet.kill(0) if isinstance(message, LaneReady) else None)
+    else:
+        fleet.broken.add(0)
+    job = fleet.started([succeed()])
+    fleet.run_until(29.9)
     pauses = [round(later - earlier, 6) for earlier, later in pairwise(moments)]
     assert pauses[:8] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    assert job.status is JobStatus.RUNNING
+    fleet.run_until_over(job, limit=5.0)
+    assert why in reason_of(job)
 
 
 def test_the_first_failure_of_a_lane_is_told_and_the_rest_are_not() -> None:
@@ -51,16 +59,6 @@ def test_the_first_failure_of_a_lane_is_told_and_the_rest_are_not() -> None:
     assert ["worker 0 could not be started" in warning for warning in fleet.warnings] == [True]
     fleet.run_until(20.0)
     assert len(fleet.warnings) == 1
-
-
-def test_the_others_work_meanwhile() -> None:
-    fleet = watched(3)
-    fleet.broken |= {0, 2}
-    job = fleet.job([succeed(1.0)] * 50)
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert job.status is JobStatus.COMPLETED
-    assert fleet.now == pytest.approx(50.0)
 
 
 def test_after_a_reload_each_worker_ends_what_it_has_and_is_replaced() -> None:
@@ -114,41 +112,20 @@ def test_without_any_worker_calls_fail_and_pipelines_are_interrupted() -> None:
     assert fleet.at_rest
 
 
-def test_workers_that_die_as_soon_as_they_are_there_are_not_tried_for_ever() -> None:
-    fleet = watched(1)
-    fleet.watchers.append(lambda message, _: fleet.kill(0) if isinstance(message, LaneReady) else None)
-    job = fleet.job([succeed(1.0)] * 3)
-    fleet.start(job)
-    fleet.run_until_over(job, limit=60.0)
-    assert "as soon as it had started" in reason_of(job)
-
-
-def test_one_long_item_after_a_bad_start_is_waited_for() -> None:
+def test_a_worker_that_starts_in_the_end_saves_the_jobs_and_forgets_its_failures() -> None:
     fleet = watched(1)
     fleet.broken.add(0)
-    job = fleet.job([succeed(100.0)])
-    fleet.start(job)
-    fleet.run_until(1.0)
-    fleet.broken.clear()
-    fleet.run_until_over(job)
-    assert job.status is JobStatus.COMPLETED
-
-
-def test_a_worker_that_comes_in_time_saves_the_jobs() -> None:
-    fleet = watched(1)
-    fleet.broken.add(0)
-    job = fleet.job([succeed(1.0)] * 3)
-    fleet.start(job)
+    job = fleet.started([succeed(100.0)])
     fleet.run_until(26.0)
     fleet.broken.clear()
     fleet.run_until_over(job)
     assert job.status is JobStatus.COMPLETED
+    assert fleet.books.lanes[0].start_failures == 0
 
 
 def test_the_thirty_seconds_begin_when_the_last_worker_is_lost() -> None:
     fleet = watched(1)
-    job = fleet.job([succeed(100.0)])
-    fleet.start(job)
+    job = fleet.started([succeed(100.0)])
     fleet.run_until(50.0)
     fleet.broken.add(0)
     fleet.kill(0)
@@ -158,66 +135,19 @@ def test_the_thirty_seconds_begin_when_the_last_worker_is_lost() -> None:
     assert reason_of(job)
 
 
-def test_a_queue_recovers_from_a_time_without_workers() -> None:
-    fleet = watched(1)
-    fleet.broken.add(0)
-    lost, later = fleet.job([succeed()]), fleet.job([succeed()])
-    fleet.start(lost)
-    fleet.run_until_over(lost)
-    fleet.broken.clear()
-    fleet.start(later)
-    fleet.run_until_over(later)
-    assert later.status is JobStatus.COMPLETED
-
-
-def test_workers_that_die_right_after_their_start_are_restarted_with_growing_pauses() -> None:
-    fleet = watched(1)
-    moments = starts(fleet)
-    job = fleet.job([succeed(1.0)])
-    fleet.item_watchers.append(lambda chunk, lo, hi: pytest.fail("nothing should run"))
-    killer = fleet.watchers.append
-    killer(lambda message, _: fleet.kill(0) if fleet.books.lanes[0].state is LaneState.READY else None)
-    fleet.start(job)
-    fleet.run_until(10.0)
-    pauses = [round(later - earlier, 6) for earlier, later in pairwise(moments)]
-    assert pauses[:5] == [0.1, 0.2, 0.4, 0.8, 1.6]
-
-
 def test_a_worker_that_has_worked_is_replaced_at_once() -> None:
     fleet = watched(1)
     moments = starts(fleet)
-    job = fleet.job([succeed(0.1)] * 5)
-    fleet.start(job)
+    job = fleet.started([succeed(0.1)] * 5)
     fleet.run_until(0.25)
     fleet.kill(0)
     fleet.run_until_over(job)
     assert moments == [0.0, 0.25]
 
 
-def test_a_worker_that_starts_in_the_end_forgets_its_failures() -> None:
-    fleet = watched(1)
-    fleet.broken.add(0)
-    job = fleet.job([succeed(1.0)] * 2)
-    fleet.start(job)
-    fleet.run_until(5.0)
-    fleet.broken.clear()
-    fleet.run_until_over(job)
-    assert fleet.books.lanes[0].start_failures == 0
-
-
-def test_a_slow_start_is_no_failure() -> None:
-    fleet = watched(1, start_seconds=25.0)
-    job = fleet.job([succeed()])
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert job.status is JobStatus.COMPLETED
-    assert fleet.warnings == []
-
-
 def test_a_start_that_outlives_all_patience_is_said_once_and_no_lack_of_workers() -> None:
     fleet = watched(2, start_seconds=1000.0)
-    job = fleet.job([succeed()])
-    fleet.start(job)
+    job = fleet.started([succeed()])
     fleet.run_until(31.0)
     assert fleet.warnings == ["no worker has come for 30 s: 2 workers are starting, and the jobs wait"]
     fleet.run_until_over(job)
@@ -229,8 +159,7 @@ def test_a_slow_start_is_waited_for_while_starts_on_other_lanes_fail() -> None:
     fleet = watched(2, start_seconds=0.1)
     fleet.broken.add(1)
     fleet.start_seconds_of[0] = 1000.0
-    job = fleet.job([succeed()])
-    fleet.start(job)
+    job = fleet.started([succeed()])
     fleet.run_until_over(job, limit=2000.0)
     assert job.status is JobStatus.COMPLETED
 
@@ -240,16 +169,14 @@ def test_a_slow_start_is_waited_for_while_starts_on_other_lanes_fail() -> None:
 def test_starts_that_take_their_time_and_always_fail_interrupt_the_jobs(lanes: int, seconds: float) -> None:
     fleet = watched(lanes, start_seconds=seconds)
     fleet.broken |= set(range(lanes))
-    job = fleet.job([succeed()])
-    fleet.start(job)
+    job = fleet.started([succeed()])
     fleet.run_until(max(61.0, seconds + 30.0))
     assert "the last reason: OSError('no worker today')" in reason_of(job)
 
 
 def test_a_slow_replacement_of_the_only_worker_is_waited_for() -> None:
     fleet = watched(1)
-    job = fleet.job([succeed(50.0), succeed()])
-    fleet.start(job)
+    job = fleet.started([succeed(50.0), succeed()])
     fleet.run_until(10.0)
     fleet.start_seconds = 1000.0
     fleet.kill(0)
@@ -263,9 +190,7 @@ def test_a_slow_replacement_of_the_only_worker_is_waited_for() -> None:
 def test_an_initializer_runs_before_a_worker_s_first_chunk() -> None:
     fleet = watched(2)
     fleet.initialize_with(lambda lane: Try(1.0))
-    job = fleet.job([succeed(1.0)] * 4)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    fleet.run([succeed(1.0)] * 4)
     assert fleet.now == pytest.approx(3.0)
 
 
@@ -274,8 +199,7 @@ def test_all_is_quiet_once_the_workers_that_start_have_run_what_they_begin_with(
     fleet = watched(2)
     if initialized:
         fleet.initialize_with(lambda lane: Try(1.0))
-    job = fleet.job([succeed()])
-    fleet.start(job)
+    job = fleet.started([succeed()])
     assert not fleet.scheduler.quiet
     fleet.cancel(job, kill=True)
     assert fleet.scheduler.quiet is not initialized
@@ -286,8 +210,7 @@ def test_all_is_quiet_once_the_workers_that_start_have_run_what_they_begin_with(
 def test_an_initializer_may_take_longer_than_all_patience() -> None:
     fleet = watched(2)
     fleet.initialize_with(lambda lane: Try(1000.0))
-    job = fleet.job([succeed()] * 2)
-    fleet.start(job)
+    job = fleet.started([succeed()] * 2)
     fleet.run_until_over(job, limit=2000.0)
     assert job.status is JobStatus.COMPLETED
 
@@ -295,58 +218,41 @@ def test_an_initializer_may_take_longer_than_all_patience() -> None:
 def test_an_initializer_that_fails_in_every_worker_fails_the_jobs() -> None:
     fleet = watched(2)
     fleet.initialize_with(lambda lane: Try(0.5, Outcome.FAILURE, OSError("no licence")))
-    job = fleet.job([succeed()] * 2)
-    fleet.start(job)
+    job = fleet.started([succeed()] * 2)
     fleet.run_until_over(job, at_rest=False)
     assert errors(job) == [SetupError] * 2
     assert "no licence" in str(job.table.failures[0].error)
     assert fleet.counts[KillLane] == 2
-    late = fleet.job([succeed()])
-    fleet.start(late)
+    late = fleet.started([succeed()])
     assert errors(late) == [SetupError]
 
 
 def test_an_initializer_that_fails_in_one_worker_leaves_the_others_to_work() -> None:
     fleet = watched(2)
     fleet.initialize_with(lambda lane: Try(0.0, Outcome.FAILURE if lane == 0 else Outcome.RESULT))
-    job = fleet.job([succeed(1.0)] * 3)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([succeed(1.0)] * 3)
     assert job.status is JobStatus.COMPLETED
 
 
-def test_an_initializer_that_kills_every_worker_fails_the_jobs_after_a_few() -> None:
-    fleet = watched(2)
+@pytest.mark.parametrize(("lanes", "left"), [(2, 2), (3, 1)], ids=["all", "all of a queue that was made smaller"])
+def test_an_initializer_that_kills_every_worker_fails_the_jobs_after_a_few(lanes: int, left: int) -> None:
+    fleet = watched(lanes)
     fleet.initialize_with(lambda lane: Try(0.5, Outcome.CRASH))
-    job = fleet.job([succeed()] * 2)
-    fleet.start(job)
+    fleet.handle(LanesResized(left))
+    job = fleet.started([succeed()] * 2)
     fleet.run_until_over(job, at_rest=False)
     assert errors(job) == [SetupError] * 2
     assert isinstance(job.table.failures[0].error.__cause__, WorkerCrashedError)
-    assert fleet.counts[StartLane] <= 2 * DEADLY + 2
-    late = fleet.job([succeed()])
-    fleet.start(late)
+    assert fleet.counts[StartLane] <= left * (DEADLY + 1)
+    late = fleet.started([succeed()])
     assert errors(late) == [SetupError]
-
-
-def test_an_initializer_that_kills_every_worker_fails_the_jobs_also_of_a_queue_that_was_made_smaller() -> None:
-    fleet = watched(3)
-    fleet.initialize_with(lambda lane: Try(0.5, Outcome.CRASH))
-    fleet.handle(LanesResized(1))
-    job = fleet.job([succeed()] * 2)
-    fleet.start(job)
-    fleet.run_until_over(job, at_rest=False)
-    assert errors(job) == [SetupError] * 2
-    assert fleet.counts[StartLane] <= DEADLY + 1
 
 
 def test_a_worker_that_is_killed_in_the_initializer_is_no_fault_of_the_initializer() -> None:
     fleet = watched(1)
     left = [Outcome.CRASH] * (DEADLY - 1)
     fleet.initialize_with(lambda lane: Try(0.5, left.pop() if left else Outcome.RESULT))
-    job = fleet.job([succeed()] * 2)
-    fleet.start(job)
-    fleet.run_until_over(job)
+    job = fleet.run([succeed()] * 2)
     assert job.status is JobStatus.COMPLETED
 
 
@@ -354,8 +260,7 @@ def test_where_no_worker_ever_came_and_the_reason_lasts_jobs_fail_within_a_secon
     fleet = watched(2)
     fleet.broken |= {0, 1}
     fleet.lasting = True
-    job = fleet.job([succeed()] * 3)
-    fleet.start(job)
+    job = fleet.started([succeed()] * 3)
     fleet.run_until(HOPELESS - 0.1)
     assert statuses(job) == ["pending"] * 3
     fleet.run_until(HOPELESS + 0.1)
@@ -368,8 +273,7 @@ def test_where_no_worker_ever_came_and_the_reason_lasts_jobs_fail_within_a_secon
     fleet.run_until(31.0)
     assert reason_of(again)
     fleet.broken.clear()
-    fleet.start(late)
-    fleet.run_until_over(late)
+    fleet.run_all(late)
     assert late.status is JobStatus.COMPLETED
     # Once there was one, it is waited for as long as ever.
     fleet.broken |= {0, 1}

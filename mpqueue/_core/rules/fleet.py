@@ -21,6 +21,7 @@ from mpqueue._core.messages import (
     LaneStartFailed,
     LanesWanted,
     ModulesReloaded,
+    QueueOpened,
 )
 from mpqueue._core.rules import stopping
 from mpqueue._core.rules.blame import crash_error, death_of, running_item, worker_died
@@ -44,7 +45,7 @@ HOPELESS, HOPELESS_TRIES = 0.8, 2
 DEADLY = 3
 
 
-def open_lanes(books: Books) -> None:
+def open_lanes(books: Books, _: QueueOpened) -> None:
     """Start all workers, side by side, as the first job starts."""
     if not books.opened:
         books.opened = True
@@ -111,8 +112,8 @@ def _take_into_service(books: Books, lane: LaneBook) -> None:
 
 
 def lanes_wanted(books: Books, message: LanesWanted) -> None:
-    """Add lanes until there are at least that many."""
-    while len(books.lanes) < message.total:
+    """Add lanes until there are at least that many, or as many as the last `JobQueue.resize` has set."""
+    while len(books.lanes) < (message.total if books.most_lanes is None else min(message.total, books.most_lanes)):
         lane = books.add_lane()
         if books.opened:
             _start_now(books, lane)
@@ -143,6 +144,8 @@ def tell_demand(books: Books) -> None:
     for job in books.jobs.values():
         more, work = _waiting(job)
         lanes, seconds = lanes + more, seconds + work
+    if books.most_lanes is not None:
+        lanes = min(lanes, max(0, books.most_lanes - books.at_work.bit_count()))
     told = books.told_demand
     if (_size(lanes), _size(seconds)) != (_size(told.lanes), _size(told.seconds)):
         books.told_demand = TellDemand(lanes, seconds)
@@ -198,6 +201,7 @@ def lane_died(books: Books, lane: LaneBook, message: LaneDied) -> None:
             died=died and not there,
             item=item if here else None,
             why=how,
+            since=lane.chunks[0].left_at or lane.chunks[0].sent_at if lane.chunks else None,
             by_others=there,
         )
     if not message.innocent:

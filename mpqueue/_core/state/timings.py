@@ -7,6 +7,7 @@ clock; it reads no clock itself. Only the coordinator's thread writes it, except
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
@@ -50,7 +51,7 @@ class Span(NamedTuple):
     bytes_home: float
 
 
-_WIDTH = len(Span._fields)
+_WIDTH, _ENDED = len(Span._fields), Span._fields.index("ended")
 #: Seconds by which a worker's times may be off, before its clock counts as a different one.
 _SKEW = 0.001
 #: The shortest rows, in seconds, are merged first.
@@ -65,6 +66,7 @@ class Event(NamedTuple):
     lane: int | None = None
     item: int | None = None  #: its index
     why: str = ""  #: of a worker's death, for users: ``killed: timeout``, ``SIGSEGV``, ``exit code 3``
+    since: float | None = None  #: when a worker that died had got the items that were lost with it
 
 
 @dataclass(slots=True)
@@ -258,12 +260,13 @@ class Timings:
         died: bool,
         item: int | None = None,
         why: str = "",
+        since: float | None = None,
         by_others: bool = False,
     ) -> None:
         """Note that a worker has ended; ``worked``: it had items of this job, which are sent again.
 
-        ``item`` is the index of its running item, and ``why`` the reason of its end, as far as known. ``by_others``: it
-        had items of another job, so its end does not count here.
+        ``item`` is the index of its running item, and ``why`` the reason of its end, as far as known; ``since`` is when
+        it got its items. ``by_others``: it had items of another job, so its end does not count here.
         """
         times = self._lane(lane)
         if times.ready:
@@ -276,7 +279,7 @@ class Timings:
         times.lost_to_others = by_others
         if died:
             self.sums.deaths += 1
-            self.note(Event(now, "worker died", lane, item, why))
+            self.note(Event(now, "worker died", lane, item, why, since))
 
     def _add_absence(self, lane: _LaneTimes, spent: float) -> None:
         if lane.lost_to_others:
@@ -370,10 +373,11 @@ class Timings:
 
     # -- to read ---------------------------------------------------------------------------------------------
 
-    def spans(self) -> Iterator[Span]:
-        """Return the rows so far; callable on any thread."""
+    def spans(self, since: float = -math.inf) -> Iterator[Span]:
+        """Return the rows so far, without those that ended before ``since``; callable on any thread."""
         rows = self.rows
-        return (Span(*rows[at : at + _WIDTH]) for at in range(0, len(rows) // _WIDTH * _WIDTH, _WIDTH))
+        starts = range(0, len(rows) // _WIDTH * _WIDTH, _WIDTH)
+        return (Span(*rows[at : at + _WIDTH]) for at in starts if rows[at + _ENDED] >= since)
 
     def until(self, now: float, at_work: int) -> Timings:
         """Return a copy of the current state, as if a running job ended now; callable on any thread.

@@ -370,6 +370,7 @@ class Agent:
 
     def _run(self) -> None:
         """Pass messages of the lanes to the event loop, and do what they ask for here, on the agent's thread."""
+        self._inbox.owner = threading.get_ident()
         while (message := self._inbox.take(None)) is not self._stop:
             if isinstance(message, Request):
                 try:

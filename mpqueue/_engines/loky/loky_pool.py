@@ -1,7 +1,7 @@
 """The lanes of a queue, on loky: starts them, watches them, and leaves nothing when it is closed.
 
-Two threads of its own, both ended by `close`: the *starter* starts workers, the *watcher* handles all later events of
-lanes. The methods of the pool hand their work to one of these and return at once.
+The *starter*, a thread that `close` ends, starts workers, and sweeps up behind them. All later events of lanes are
+handled on the inbox's thread.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from collections.abc import Callable
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
 
-from mpqueue._core.messages import LaneStartFailed
+from mpqueue._core.messages import LaneStartFailed, Message
 from mpqueue._engines.loky import launch, worker_process
 from mpqueue._engines.loky.launch import Launch, worker_environment
 from mpqueue._engines.loky.loky_lane import LokyLane, check_room, count_cpus, launch_importing, register_exit
 from mpqueue._engines.loky.warden import Warden
-from mpqueue._engines.loky.watcher import Watcher
 from mpqueue._os import standard_streams
 from mpqueue._os.memory import locks
 from mpqueue._os.process.process_signals import block_interrupts, report_broken_pipes
 from mpqueue._os.room import NO_THREAD
-from mpqueue._parent.inbox import Inbox
+from mpqueue._parent.inbox import Inbox, Request
 from mpqueue._parent.lane_protocol import LaneSettings
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings import interpreter_exit
 from mpqueue._parent.surroundings import replies as threads
+from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.surroundings.interpreter_exit import on_exit
 from mpqueue._parent.surroundings.replies import SafeEvent
 from mpqueue._wire.pickling.script import Script
@@ -72,22 +72,19 @@ class LokyPool:
         self._launch = self._choose_launch()
         self._lanes: dict[int, LokyLane] = {}
         self._wanted: dict[int, int] = {}  #: the generation of each lane that was last asked for
-        self._wardens: dict[LokyLane, Warden] = {}  # used by the watcher
-        self._threads: list[threading.Thread] = []  # used by the watcher: threads of ended lanes, about to end
+        self._wardens: dict[LokyLane, Warden] = {}  # used on the inbox's thread
+        self._threads: list[threading.Thread] = []  # the same: threads of ended lanes, about to end
         self._is_closing = False
-        self._starter_has_ended = False
         self._is_short = False  #: descriptors or threads were lacking for so long that it will not pass
         self._gone = SafeEvent()
-        self._watcher = Watcher(f"mpqueue-watcher-{self._number}", self._fault)
-        try:
-            self._starter = Starter(f"mpqueue-starter-{self._number}", self._starter_ended, self._fault)
-        except BaseException:
-            self._watcher.call(self._watcher.stop)
-            raise
+        self._starter_has_ended = False
+        self._starter = Starter(
+            f"mpqueue-starter-{self._number}", functools.partial(inbox.call, self._note_starter_ended), self._fault
+        )
         register_exit()
         interpreter_exit.run_before_loky()
         self._take_back = on_exit(functools.partial(self.close, kill=True), last=True)
-        self._watcher.call(self._watcher.later, ORPHANS_AFTER, worker_process.kill_orphans)
+        inbox.call(inbox.later, ORPHANS_AFTER, self._starter.submit, worker_process.kill_orphans)
 
     def start(self, number: int, generation: int) -> None:
         self._wanted[number] = generation
@@ -106,19 +103,23 @@ class LokyPool:
     def recycle(self, number: int) -> None:
         lane = self._lanes.pop(number, None)
         if lane is not None:
-            self._watcher.call(self._end, lane)
+            self._inbox.call(self._end, lane)
 
     def retire(self, number: int) -> None:
         lane = self._lanes.pop(number, None)
         if lane is not None:
-            self._watcher.call(self._retire, lane)
+            self._inbox.call(self._retire, lane)
 
     def close(self, *, kill: bool) -> None:
-        """End all workers. On one of the pool's own threads, where a finalizer may run, it does not wait."""
+        """End all workers. On one of the lanes' own threads, where a finalizer may run, it does not wait."""
         if os.getpid() != self._owner:
             return
         self._is_closing = True
-        self._watcher.call(self._begin_to_close, kill)
+        if threading.get_ident() == self._inbox.owner:
+            self._begin_to_close(kill)
+            self._see_off()
+            return
+        self._inbox.call(self._begin_to_close, kill)
         if threads.what_is_patched():
             return
         own = self._own_threads()
@@ -136,6 +137,20 @@ class LokyPool:
                 limit = 0.0
         self._threads.clear()
         self._take_back()
+
+    def _see_off(self) -> None:
+        """Wait for the end of all workers on the inbox's own thread, which has broken down: it does nothing else."""
+        others: list[Request | Message] = []
+        now = SystemClock().now
+        until = now() + CLOSE_LIMIT
+        while not self._gone.is_set() and (left := until - now()) > 0:
+            received = self._inbox.take(left)
+            if isinstance(received, Request) and received.answer is None:
+                received.call()
+            elif received is not None:
+                others.append(received)
+        for other in others:
+            self._inbox.post(other)
 
     def _choose_launch(self) -> Launch | None:
         """Return the way to launch workers; None: each separately, with no preparation."""
@@ -156,7 +171,7 @@ class LokyPool:
 
     def _own_threads(self) -> set[threading.Thread]:
         of_lanes = itertools.chain.from_iterable(lane.threads() for lane in list(self._wardens))
-        return {self._starter.thread, self._watcher.thread, *of_lanes, *self._threads}
+        return {self._starter.thread, *of_lanes, *self._threads}
 
     def _what_is_left(self) -> str:
         workers = ", ".join(str(lane.pid) for lane in list(self._wardens))
@@ -186,7 +201,7 @@ class LokyPool:
             self._inbox.post(LaneStartFailed(number, generation, error, lasting=lasting))
             return
         self._is_short = False
-        self._watcher.call(self._adopt, lane, cookie)
+        self._inbox.call(self._adopt, lane)
 
     def _stays_short(self) -> OSError | None:
         """Return the error of a lasting lack of room; None if it passes: the first time it looks closely."""
@@ -202,13 +217,10 @@ class LokyPool:
         self._is_short = True
         return short
 
-    def _starter_ended(self) -> None:
-        self._watcher.call(self._note_starter_ended)
+    # -- on the inbox's thread -----------------------------------------------------------------------------------------
 
-    # -- on the watcher's thread ---------------------------------------------------------------------------------------
-
-    def _adopt(self, lane: LokyLane, cookie: str) -> None:
-        warden = Warden(lane, cookie, self._watcher, self._inbox.post, self._ready, self._lane_gone)
+    def _adopt(self, lane: LokyLane) -> None:
+        warden = Warden(lane, self._inbox, self._ready, self._sweep_behind, self._lane_gone)
         self._wardens[lane] = warden
         warden.begin()
         if self._is_closing:
@@ -236,21 +248,25 @@ class LokyPool:
         if self._is_closing:
             self._finish_if_gone()
 
+    def _sweep_behind(self, lane: LokyLane) -> None:
+        """Have the processes killed that a dead worker has left, once its successor was started."""
+        cookie = worker_process.cookie(self._number, lane.number, lane.generation)
+        self._inbox.call(self._starter.submit, functools.partial(worker_process.kill_strays, cookie))
+
     def _begin_to_close(self, kill: bool) -> None:
         if self._preloading is not None:
             self._preloading.hurry()
         self._lanes.clear()
         for warden in list(self._wardens.values()):
             warden.leave(kill=kill)
-        if not self._wardens:
-            self._finish_if_gone()
+        self._finish_if_gone()
 
     def _note_starter_ended(self) -> None:
         self._starter_has_ended = True
         self._finish_if_gone()
 
     def _finish_if_gone(self) -> None:
-        """End the starter once all workers have ended, which would be killed with it; then the watcher."""
+        """End the starter once all workers have ended, which would be killed with it."""
         if self._wardens:
             return
         if not self._starter_has_ended:
@@ -260,7 +276,6 @@ class LokyPool:
             self._preloading.close()
         with contextlib.suppress(OSError):  # no descriptor to look with
             worker_process.kill_strays(worker_process.cookie(self._number))
-        self._watcher.stop()
         self._gone.set()
 
 

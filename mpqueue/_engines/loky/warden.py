@@ -10,7 +10,8 @@
                                               |
                                       retire, or the pool is closed: everything freed, `on_gone`
 
-All of it runs on the watcher's thread, so there are no locks, and messages of a lane keep their order.
+`Warden._ACTIONS` has what is done in which state; all else that happens is ignored. All of it runs on the inbox's
+thread, so there are no locks, and messages of a lane keep their order.
 """
 
 from __future__ import annotations
@@ -19,21 +20,20 @@ import contextlib
 import enum
 import functools
 import logging
-import sched
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any, ClassVar
 
 from mpqueue._core.messages import LaneDied, LaneReady, LaneStartFailed, Message
-from mpqueue._engines.loky import launch, worker_process
-from mpqueue._engines.loky.loky_lane import LokyLane
-from mpqueue._engines.loky.watcher import Watcher
+from mpqueue._engines.loky import launch
+from mpqueue._engines.loky.loky_lane import LaneEvent, LokyLane
 from mpqueue._engines.loky.worker_process import START_LOOK, StackDump, StartProgress
 from mpqueue._os import channels
 from mpqueue._os.descriptors import is_readable
 from mpqueue._os.process.process_signals import signal_name
-from mpqueue._parent.lane_protocol import Post
+from mpqueue._parent.inbox import Inbox, TimedCall
 from mpqueue._parent.own_faults import found
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue.errors import WorkerStartError
@@ -70,63 +70,70 @@ class State(enum.Enum):
 
 
 class Warden:
-    """The keeper of one `LokyLane`. Made and called on the watcher's thread only."""
+    """The keeper of one `LokyLane`. Made and called on the inbox's thread, except for `happened`.
+
+    ``on_exit`` is called once the end of the process was reported.
+    """
 
     def __init__(
         self,
         lane: LokyLane,
-        cookie: str,
-        watcher: Watcher,
-        post: Post,
+        inbox: Inbox,
         on_ready: Callable[[LokyLane], object],
+        on_exit: Callable[[LokyLane], object],
         on_gone: Callable[[LokyLane, list[threading.Thread]], object],
     ) -> None:
         self.lane = lane
-        self._cookie = cookie
-        self._watcher = watcher
-        self._post = post
+        self._inbox = inbox
         self._on_ready = on_ready
+        self._on_exit = on_exit
         self._on_gone = on_gone
         self._state = State.STARTING
         self._was_ready = False
         self._is_silent = False
-        self._pool_closes = False  #: and then looks for strays of all its workers at once
+        self._pool_closes = False
         self._failure: BaseException | None = None
         self._exitcode: int | None = None
         self._claim: Claim | None = None
         self._text: str | None = None
         self._progress = StartProgress(lane.pid)
-        self._stack = StackDump(lane.stack, lane.worker, watcher)
-        self._timer: sched.Event | None = None
-        self._end_expected: sched.Event | None = None  #: when a killed worker is given up
+        self._stack = StackDump(lane.stack, lane.worker, inbox)
+        self._timer: TimedCall | None = None
+        self._end_expected: TimedCall | None = None  #: when a killed worker is given up
 
     def begin(self) -> None:
         """Begin to watch the lane."""
-        self._guarded(self._begin)()
-
-    def _begin(self) -> None:
-        self._watcher.on_readable(self.lane.worker.fileno(), self._guarded(self._exited))
-        self.lane.worker.when_killed = lambda: self._watcher.call(self._guarded(self._killed))
+        lane = self.lane
+        self._inbox.watch(lane.worker.fileno(), self._told(LaneEvent.EXITED))
+        lane.happened = self.happened
+        lane.worker.when_killed = functools.partial(self.happened, LaneEvent.KILLED)
         self._look_at_start_later()
-        self.lane.when_cut_off = lambda: self._watcher.call(self._guarded(self._cut_off))
-        first, self.lane.first_answer = self.lane.first_answer, None
+        first, lane.first_answer = lane.first_answer, None
         assert first is not None
-        first.add_done_callback(lambda answer: self._watcher.call(self._guarded(self._answered), answer))
+        first.add_done_callback(functools.partial(self.happened, LaneEvent.ANSWERED))
 
-    def _guarded(self, function: Callable[..., object]) -> Callable[..., None]:
-        """Return the function, wrapped to end the lane if it raises: that is an internal error."""
-        return functools.partial(self._guard, function)
+    def happened(self, event: LaneEvent, *arguments: Any) -> None:
+        """Take in what has happened, soon. On any thread."""
+        self._inbox.call(self._take, event, *arguments)
 
-    def _guard(self, function: Callable[..., object], *arguments: object) -> None:
-        try:
-            function(*arguments)
-        except BaseException as error:
-            self._collapse(error)
+    def _told(self, event: LaneEvent) -> Callable[[], None]:
+        """Return what takes in that event: a call for the inbox's thread."""
+        return functools.partial(self._take, event)
+
+    def _take(self, event: LaneEvent, *arguments: Any) -> None:
+        """Do what belongs to that event in this state. An error is an internal one, and ends the lane."""
+        if (action := self._ACTIONS.get((self._state, event))) is not None:
+            try:
+                action(self, *arguments)
+            except BaseException as error:
+                self._collapse(error)
 
     def _collapse(self, error: BaseException) -> None:
         """End the lane at once, and report it: nothing more of it may come."""
         lane, state = self.lane, self._state
-        self._post(found(f"while it watched worker {lane.number}", error, lane=lane.number, generation=lane.generation))
+        self._inbox.post(
+            found(f"while it watched worker {lane.number}", error, lane=lane.number, generation=lane.generation)
+        )
         self._is_silent = True
         self._state = State.LEAVING
         steps: list[Callable[[], object]] = [
@@ -135,8 +142,9 @@ class Warden:
             lane.worker.kill,
             functools.partial(lane.answers.close, error),
             functools.partial(lane.answers.fail_all, error),
-            functools.partial(self._watcher.forget, lane.worker.fileno()),
-            functools.partial(self._watcher.forget, lane.bell),
+            functools.partial(self._inbox.forget, lane.worker.fileno()),
+            functools.partial(self._inbox.forget, lane.bell),
+            functools.partial(self._inbox.forget, lane.stack),
         ]
         if state not in (State.DEAD, State.GONE):
             steps.append(lambda: is_readable(lane.worker.fileno(), END_LIMIT))
@@ -158,7 +166,7 @@ class Warden:
             self._state = State.ENDING
             self._cancel_timer()  # it may be cut off
             self.lane.end()
-            self._timer = self._watcher.later(END_LIMIT, self.lane.worker.kill)
+            self._timer = self._inbox.later(END_LIMIT, self.lane.worker.kill)
         else:
             self.retire()
 
@@ -176,33 +184,32 @@ class Warden:
         elif kill or self._state is not State.ENDING:
             self.lane.worker.kill()
         self.retire()
-        self._drained()
+        self._take(LaneEvent.DRAINED)
 
     # -- events --------------------------------------------------------------------------------------------------------
 
     def _answered(self, answer: Future[bytes]) -> None:
-        error = answer.exception()
-        if error is not None and not isinstance(error, BrokenProcessPool):  # `_exited` has more about its death
-            self._failure = error  # in time, even if the process has ended already: `_drained` comes later
-        if self._state is not State.STARTING:
-            return
-        if error is not None:
+        self._note_failure(answer)
+        if answer.exception() is not None:
             self.lane.worker.kill()
             return
         self._cancel_timer()
         self._state = State.LIVE
         self._was_ready = self.lane.is_up = True
-        self.lane.forget_names()
-        self._watcher.on_readable(self.lane.bell, self._guarded(self._rang))
-        self._stack.listen()
-        self.lane.ask_for_stack = lambda: self._watcher.call(self._guarded(self._ask_for_stack))
-        self.lane.look_at_stack = lambda tell: self._watcher.call(self._guarded(self._look_at_stack), tell)
+        self._inbox.watch(self.lane.bell, self._told(LaneEvent.RANG))
+        self._inbox.watch(self.lane.stack, self._told(LaneEvent.STACK_CAME))
         if not self._is_silent:
             self._on_ready(self.lane)
             self._tell(LaneReady(self.lane.number, self.lane.generation, self.lane.pid))
 
+    def _note_failure(self, answer: Future[bytes]) -> None:
+        """Keep the error of a start; even if the process has ended already: its end has less information."""
+        error = answer.exception()
+        if error is not None and not isinstance(error, BrokenProcessPool):
+            self._failure = error
+
     def _look_at_start_later(self) -> None:
-        self._timer = self._watcher.later(START_LOOK, self._guarded(self._look_at_start))
+        self._timer = self._inbox.later(START_LOOK, self._told(LaneEvent.LOOKED))
 
     def _look_at_start(self) -> None:
         """Check whether the start makes progress; it may take its time as long as it does."""
@@ -218,32 +225,35 @@ class Warden:
             if channels.read(self.lane.bell, 4096):
                 self.lane.take_early()
             else:
-                self._watcher.forget(self.lane.bell)
+                self._inbox.forget(self.lane.bell)
+
+    def _read_stack(self) -> None:
+        self._stack.read()
 
     def _ask_for_stack(self) -> None:
-        if self._state is State.LIVE:
-            self._stack.request(self.lane.worker.kill)
+        self._stack.request(self.lane.worker.kill)
 
     def _look_at_stack(self, tell: Callable[[str | None], object]) -> None:
-        if self._state is State.LIVE:
-            self._stack.look(tell)
-        else:
-            tell(None)
+        self._stack.look(tell)
 
-    def _killed(self) -> None:
+    def _have_no_stack(self, tell: Callable[[str | None], object]) -> None:
+        tell(None)
+
+    def _kill(self) -> None:
+        self.lane.worker.kill()
+
+    def _expect_end(self) -> None:
         """Expect the end of the killed worker within `KILL_LIMIT` seconds."""
-        if self._end_expected is None and self._state in (State.STARTING, State.LIVE, State.ENDING):
-            self._end_expected = self._watcher.later(KILL_LIMIT, self._guarded(self._give_up))
+        if self._end_expected is None:
+            self._end_expected = self._inbox.later(KILL_LIMIT, self._told(LaneEvent.GIVEN_UP))
 
-    def _cut_off(self) -> None:
-        """Wait for the report of a death: the worker has closed the line, so it is most likely dead."""
-        if self._state is State.STARTING:
-            self.lane.worker.kill()
-        elif self._state is State.LIVE and self._timer is None:
-            self._timer = self._watcher.later(CUT_OFF_LIMIT, self.lane.break_off, _CLOSED)
+    def _suspect_end(self) -> None:
+        """Wait for the end of the worker, which has closed the line."""
+        if self._timer is None:
+            self._timer = self._inbox.later(CUT_OFF_LIMIT, self.lane.break_off, _CLOSED)
 
     def _give_up(self) -> None:
-        """Count the worker as ended: it was killed but still lives. Nothing that it does counts any more."""
+        """Count the worker as ended."""
         pid = self.lane.pid
         _log.warning("worker %d was killed and does not end; the queue goes on without it", pid)
         self._exited()
@@ -253,16 +263,14 @@ class Warden:
         lane = self.lane
         self._cancel_timer()
         self._forget_end()
-        self._watcher.forget(lane.worker.fileno())
+        self._inbox.forget(lane.worker.fileno())
         self._state = State.LEAVING
         try:
             self._exitcode = lane.worker.exited()
             self._claim = lane.ledger.read()
             if self._was_ready:
                 self._text = self._stack.take()
-                self._watcher.forget(lane.bell)
-            if not self._pool_closes:
-                worker_process.kill_strays(self._cookie)
+                self._inbox.forget(lane.bell)
         except Exception as fault:  # its death is reported in any case
             at = f"while it looked at what worker {lane.number} left behind"
             self._tell(found(at, fault, lane=lane.number, generation=lane.generation))
@@ -270,15 +278,13 @@ class Warden:
         lane.answers.close(error)
         lane.take_early()
         if self._pool_closes:
-            self._drained()
+            self._bury()
             return
-        self._timer = self._watcher.later(DRAIN_LIMIT, lane.read_rest)
-        lane.when_over(lambda: self._watcher.call(self._guarded(self._drained)))
+        self._timer = self._inbox.later(DRAIN_LIMIT, lane.read_rest)
+        lane.when_over(functools.partial(self.happened, LaneEvent.DRAINED))
 
-    def _drained(self) -> None:
+    def _bury(self) -> None:
         """Report the death: no answer is on its way any more."""
-        if self._state is not State.LEAVING:
-            return
         self._cancel_timer()
         lane = self.lane
         self._exitcode = lane.abandon(self._exitcode)
@@ -302,6 +308,8 @@ class Warden:
             lasting = ended_by_itself if self._failure is None else launch.lasts(self._failure)
             error = self._failure or self._died_at_start()
             self._tell(LaneStartFailed(lane.number, lane.generation, error, lasting=lasting))
+        if not self._pool_closes:  # which then looks for what all its workers have left behind
+            self._on_exit(lane)
         if self._is_silent or not self._was_ready:
             self._free()
 
@@ -317,14 +325,38 @@ class Warden:
 
     def _tell(self, message: Message) -> None:
         if not self._is_silent:
-            self._post(message)
+            self._inbox.post(message)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
-            self._watcher.cancel(self._timer)
+            self._inbox.cancel(self._timer)
             self._timer = None
 
     def _forget_end(self) -> None:
         if self._end_expected is not None:
-            self._watcher.cancel(self._end_expected)
+            self._inbox.cancel(self._end_expected)
             self._end_expected = None  # it holds this warden, and so the lane
+
+    #: What is done when something happens to the lane in some state; nothing in others.
+    _ACTIONS: ClassVar[dict[tuple[State, LaneEvent], Callable[..., None]]] = {
+        (State.STARTING, LaneEvent.ANSWERED): _answered,
+        (State.LEAVING, LaneEvent.ANSWERED): _note_failure,
+        (State.STARTING, LaneEvent.LOOKED): _look_at_start,
+        (State.STARTING, LaneEvent.CUT_OFF): _kill,
+        (State.LIVE, LaneEvent.CUT_OFF): _suspect_end,
+        (State.LIVE, LaneEvent.STACK_WANTED): _ask_for_stack,
+        **dict.fromkeys([(state, LaneEvent.LOOK_WANTED) for state in State], _have_no_stack),
+        (State.LIVE, LaneEvent.LOOK_WANTED): _look_at_stack,
+        **{
+            (state, event): action
+            for event, action in (
+                (LaneEvent.RANG, _rang),
+                (LaneEvent.STACK_CAME, _read_stack),
+                (LaneEvent.KILLED, _expect_end),
+                (LaneEvent.GIVEN_UP, _give_up),
+                (LaneEvent.EXITED, _exited),
+            )
+            for state in (State.STARTING, State.LIVE, State.ENDING)
+        },
+        (State.LEAVING, LaneEvent.DRAINED): _bury,
+    }

@@ -11,11 +11,9 @@ import contextlib
 import functools
 import os
 import re
-import sched
 import threading
 from collections.abc import Callable
 
-from mpqueue._engines.loky.watcher import Watcher
 from mpqueue._os import channels
 from mpqueue._os.process import process_signals
 from mpqueue._os.process.parent_death import Leash
@@ -23,6 +21,7 @@ from mpqueue._os.process.process_facts import busy_machine, use_of
 from mpqueue._os.process.process_handle import is_reaped, open_exactly, open_process
 from mpqueue._os.process.process_signals import KILL, kill_group
 from mpqueue._os.process.process_table import processes
+from mpqueue._parent.inbox import Inbox, TimedCall
 from mpqueue._wire.seed import COOKIE_VARIABLE
 
 
@@ -86,15 +85,6 @@ class WorkerProcess:
         """Wait, after `exited`, for a process whose end is reported slightly too early: at most 0.25 s."""
         self._process.await_last_moments(has_ended)
 
-    def is_stopped(self) -> bool:
-        """Tell whether a signal has stopped the process; False if the system does not report it."""
-        return self._process.is_stopped()
-
-    def catches(self, number: int) -> bool:
-        """Tell whether the process handles that signal, which would otherwise end it; False if unknown."""
-        with self._lock:
-            return not self._is_gone and os.getpid() == self._owner and self._process.catches(number)
-
     def is_reaped(self) -> bool:
         """Tell whether other code has read the exit code already, so that it can't be read again."""
         return is_reaped(self.pid)
@@ -137,7 +127,7 @@ class StartProgress:
         return f"process {self._pid} was given up while it started: for {START_LIMIT:g} s {what}{busy_machine()}"
 
 
-# -- Asking a worker for its stacks: before it is killed, and when a caller wants to see them. On the watcher's thread.
+# -- Asking a worker for its stacks: before it is killed, and when a caller wants to see them. On the inbox's thread.
 
 #: Seconds to wait for the beginning of the text. It comes within 2 ms, later on a busy machine, or not at all: the
 #: handler blocks the signal, or on Windows holds the interpreter. The kill is delayed by that time.
@@ -152,42 +142,30 @@ MOST = 1 << 20
 
 
 class StackDump:
-    """One worker's pipe for stacks. `listen`, then any number of `look`s, at most one `request`, then `take`."""
+    """One worker's pipe for stacks: any number of `look`s, at most one `request`, then `take`.
 
-    def __init__(self, fd: int, worker: WorkerProcess, watcher: Watcher) -> None:
+    Its owner watches the pipe from the worker's first answer on, and calls `read` if it is readable.
+    """
+
+    def __init__(self, fd: int, worker: WorkerProcess, inbox: Inbox) -> None:
         self._fd = fd
         self._worker = worker
-        self._watcher = watcher
+        self._inbox = inbox
         self._text = bytearray()
         self._then: Callable[[], object] | None = None
         self._lookers: list[Callable[[str | None], object]] = []
-        self._timer: sched.Event | None = None
-
-    def listen(self) -> None:
-        """Read from now on; text that was not asked for is dropped."""
-        self._watcher.on_readable(self._fd, self._read)
+        self._timer: TimedCall | None = None
 
     def request(self, then: Callable[[], object]) -> None:
-        """Ask for the stack, and call ``then`` when it has come or will not come.
-
-        A stopped process is not asked: it would take the signal only when it goes on, and might then end its item.
-        """
+        """Ask for the stack, and call ``then`` when it has come or will not come."""
         if self._then is None:
             self._then = then
-            stopped = self._worker.is_stopped()
-            if not stopped:
-                process_signals.ask(self._worker.send, self._fd)
-            self._wait(0.0 if stopped else PATIENCE)
+            process_signals.ask(self._worker.send, self._fd)
+            self._wait(PATIENCE)
 
     def look(self, tell: Callable[[str | None], object]) -> None:
-        """Call ``tell`` with the stack; with None if there is none. The worker goes on.
-
-        No signal is sent to a process that is stopped, or no longer catches it and would be ended by it.
-        """
+        """Call ``tell`` with the stack; with None if there is none. The worker goes on."""
         if self._then is None and not self._lookers:
-            if self._worker.is_stopped() or not process_signals.answers(self._worker.catches):
-                tell(None)
-                return
             process_signals.ask(self._worker.send, self._fd)
             self._wait(LOOK_PATIENCE)
         self._lookers.append(tell)
@@ -196,24 +174,24 @@ class StackDump:
         """Stop listening after the worker's death, and return the text that was asked for, if any came."""
         self._cancel_timer()
         if self._then is None and not self._lookers:
-            self._watcher.forget(self._fd)
+            self._inbox.forget(self._fd)
             return None
         channels.set_blocking(self._fd, False)
-        while self._read():
+        while self.read():
             pass
         self._cancel_timer()
-        self._watcher.forget(self._fd)
+        self._inbox.forget(self._fd)
         self._tell_lookers()
         requested, self._then = self._then is not None, None
         return self._as_text() if requested else None
 
     def _wait(self, seconds: float) -> None:
         self._cancel_timer()
-        self._timer = self._watcher.later(seconds, self._settled)
+        self._timer = self._inbox.later(seconds, self._settled)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
-            self._watcher.cancel(self._timer)
+            self._inbox.cancel(self._timer)
             self._timer = None
 
     def _settled(self) -> None:
@@ -233,14 +211,14 @@ class StackDump:
     def _as_text(self) -> str | None:
         return self._text.decode(errors="replace") or None
 
-    def _read(self) -> bool:
-        """Read available data; False at the end, or if there is none."""
+    def read(self) -> bool:
+        """Read available data; False at the end, or if there is none. Text that was not asked for is dropped."""
         try:
             text = channels.read(self._fd, 1 << 16)
         except BlockingIOError:
             return False
         if not text:
-            self._watcher.forget(self._fd)
+            self._inbox.forget(self._fd)
             return False
         if self._then is not None or self._lookers:
             if self._timer is not None and len(self._text) < MOST:

@@ -1,6 +1,6 @@
 """One item with all its facts, which the page shows when it is opened.
 
-While it runs, these include its worker, the worker's use of CPU and memory, and the end of the item's output so far.
+While it runs, these include its worker, that process's CPU seconds and memory, and the end of the item's output so far.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._live_page.page_json import cut, result_of, short_repr, shows_picture
 from mpqueue._live_page.served import ShownJob
-from mpqueue._live_page.worker_history import Usage
-from mpqueue._os.process.process_facts import end_of_file
+from mpqueue._os.process.process_facts import end_of_file, use_of
 from mpqueue._parent.running import LaneNow
 from mpqueue._queue.job_items import JobItem, as_json
 from mpqueue._text import json_text
@@ -28,7 +27,6 @@ class LiveItem(NamedTuple):
     """A running item: its lane, and the sources of further facts."""
 
     lane: LaneNow
-    usage: Usage
     is_here: bool  #: its worker is a process of this machine
     keeps_output: bool  #: its item's output goes into a file for that item only
     offset: float  #: add it to moments of the monotonic clock to get seconds since the epoch
@@ -87,12 +85,9 @@ def _as_it_runs(item: LiveItem) -> dict[str, Any]:
     }
     if not item.is_here or lane.pid is None:
         return told
-    last = item.usage.last(lane.number)
-    if last is not None:
-        told |= {"cpuShare": round(last.share, 3), "memory": last.memory}
-    used = item.usage.cpu_since(lane.number, lane.since)
-    if used is not None:
-        told["cpu"] = round(used, 2)
+    use = use_of(lane.pid)
+    if use is not None:
+        told |= {"workerCpu": use.cpu, "memory": use.memory}
     for name, descriptor in (("stdout", 1), ("stderr", 2)) if item.keeps_output else ():
         # A zero byte precedes this item's output, if others have written to the file, see `captured_file`.
         written = (end_of_file(lane.pid, descriptor, MOST_OUTPUT) or b"").rpartition(b"\0")[2]

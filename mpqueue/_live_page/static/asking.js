@@ -21,6 +21,8 @@ export const askForComparison = (one, other) => get(`jobs/${one}/compare/${other
 // The numbers of the jobs that it makes sense to compare it with.
 export const askForLike = (number) => get(`jobs/${number}/like`);
 export const askForJobs = () => get("jobs");
+// What the workers did in the last `seconds`, and what they use now.
+export const askForHistory = (seconds) => get(`workers?seconds=${seconds}`);
 
 // Press a button of a job: null where it was done, else why it could not be.
 export const act = (number, action, body = {}) => post(`jobs/${number}/${action}`, body);

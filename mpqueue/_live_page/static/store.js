@@ -16,14 +16,14 @@ export class JobStore {
   }
 }
 
-const MOST = 400; // stretches and samples of a worker
+const MOST = 400; // samples of a worker
 
 export class Store {
   jobs = new Map(); // by number
   lanes = [];
-  stretches = new Map(); // by lane: [start, end, kind, job, item], in order; end is null while it goes on
-  samples = new Map(); // by lane: [at, share of a CPU, MB of memory], in order
-  marks = []; // [lane, at, why, job, item], in order: ends of workers
+  stretches = new Map(); // by lane: [start, end, kind, job, item], in order, of work that has ended
+  samples = new Map(); // by lane: [at, share of a CPU or null, MB of memory, CPU seconds], in order, since they were shown
+  marks = []; // [lane, at, why, job, item]: ends of workers
   concurrency = 0; // workers that there are to be
   canResize = false;
   canLook = false;
@@ -58,7 +58,7 @@ export class Store {
   }
 
   // Of lanes, only those come that have changed.
-  workers({ now, concurrency, lanes, gone, stretches, marks, usage }) {
+  workers({ now, concurrency, lanes, gone }) {
     this.#setClock(now);
     this.concurrency = concurrency;
     if (lanes.length || gone.length) {
@@ -68,21 +68,20 @@ export class Store {
       this.lanes = [...known.values()].sort((a, b) => a.number - b.number);
     }
     for (const { job, item, label } of lanes) if (label !== undefined) this.jobs.get(job)?.labels.set(item, label);
-    for (const [lane, ...stretch] of stretches) {
-      const known = entry(this.stretches, lane);
-      // One that ends, or changes, is sent again.
-      const again = known.findLastIndex(([start]) => start <= stretch[0]);
-      if (again >= 0 && known[again][0] === stretch[0]) known[again] = stretch;
-      else known.push(stretch);
-      if (known.length > MOST) known.shift();
-    }
-    for (const [lane, ...sample] of usage) {
+  }
+
+  // What the workers did, and what they use: asked for while they are shown.
+  history({ now, stretches, marks, use }) {
+    this.stretches.clear();
+    for (const [lane, ...stretch] of stretches) entry(this.stretches, lane).push(stretch);
+    this.marks = marks;
+    for (const [lane, cpu, memory] of use) {
       const known = entry(this.samples, lane);
-      known.push(sample);
+      const [at, , , before] = known.at(-1) ?? [];
+      // Less than before: it is another worker.
+      known.push([now, before <= cpu ? (1000 * (cpu - before)) / (now - at) : null, memory, cpu]);
       if (known.length > MOST) known.shift();
     }
-    this.marks.push(...marks);
-    if (this.marks.length > MOST) this.marks.splice(0, this.marks.length - MOST);
   }
 
   // Milliseconds since the epoch, by the program's clock; stands still once nothing more comes.

@@ -78,11 +78,6 @@ def set_blocking(number: int, blocking: bool) -> None:
     _end(number).setblocking(blocking)
 
 
-def is_there(number: int) -> bool:
-    """Tell whether an end of that number is open here."""
-    return number in _sockets and _sockets[number].fileno() == number
-
-
 def is_readable(number: int, seconds: float | None) -> bool:
     """Tell whether data, or the end, can be read within that many seconds; None: wait for that."""
     return bool(select.select([number], [], [], seconds)[0])

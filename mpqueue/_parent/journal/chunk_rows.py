@@ -44,6 +44,7 @@ from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 
 if TYPE_CHECKING:
+    from mpqueue._parent.journal.growth import AddedLot, Coming
     from mpqueue._parent.journal.lots import NewItems
 
 #: The columns of numbers that are kept, by their names in the table, with the types of their numbers.
@@ -71,7 +72,7 @@ class Row(NamedTuple):
     left_out: tuple[tuple[int, str], ...] = ()
     slots: Unsealed | None = None
     done: Sequence[int] = ()
-    growth: NewItems | None = None  #: items that are written with it, in the same transaction
+    items: NewItems | None = None  #: items that are written with it, in the same transaction
 
 
 class WrittenRow(NamedTuple):
@@ -99,6 +100,9 @@ NO_ROW = Row(None, ())
 class RowDraft:
     """The state of some items when this is made, to be written once their results and errors are pickled.
 
+    With it, the items that are ``coming`` to the job are written. Those among them that handlers have added are pickled
+    first: if one can't be, its maker is written as not run.
+
     Pickling runs the code of users' classes, which may be slow, and may never end: `row` does it, on the job's own
     thread, and `cut_short`, on another thread, returns the part pickled by then. `plain_row` is for results that run no
     code.
@@ -108,9 +112,16 @@ class RowDraft:
     """
 
     def __init__(
-        self, table: ItemTable, indices: Sequence[int], tries_kept: dict[int, int], unkept: Collection[int] = ()
+        self,
+        table: ItemTable,
+        indices: Sequence[int] = (),
+        tries_kept: dict[int, int] | None = None,
+        unkept: Collection[int] = (),
+        coming: Coming | None = None,
     ) -> None:
         self._indices = indices
+        self._coming = coming
+        self._added: Sequence[AddedLot] = () if coming is None else coming.added
         whole = isinstance(indices, range) and len(indices) > 0
         # A chunk is a stretch of the table: slices cost nothing per item.
         lo, hi = (indices[0], indices[-1] + 1) if whole else (0, 0)
@@ -134,9 +145,9 @@ class RowDraft:
         self._failures: dict[int, Failure] = {}
         self._payloads: dict[int, Any] = {}
         if self._has_failures:
-            self._note_failures(table, tries_kept, unkept)
-        self._withheld: dict[int, str] = {}
-        self._pickled = _Pickled(_discarded(len(self._done)) if table.sink is DISCARD else None)
+            self._note_failures(table, {} if tries_kept is None else tries_kept, unkept)
+        discarded = ResultPart(tuple(Kept(NO_RESULT)), len(self._done))
+        self._pickled = _Pickled([discarded] if table.sink is DISCARD else None)
         self._over = threading.Lock()  #: taken, for good, by the thread that makes the row
 
     def _note_failures(self, table: ItemTable, tries_kept: dict[int, int], unkept: Collection[int]) -> None:
@@ -152,28 +163,14 @@ class RowDraft:
             if index in unkept and table.status[index] == FAILED:
                 self._payloads[at] = table.payloads[index]
 
-    def withhold(self, indices: Collection[int], why: str) -> None:
-        """Write these items as not run. Call it before anything is pickled."""
-        done = iter(self._done)
-        kept = []
-        for at, index in enumerate(self._indices):
-            if self._status[at] == COMPLETED:
-                result = next(done)
-                if index in indices:
-                    self._status[at] = PENDING
-                    self._withheld[index] = why
-                else:
-                    kept.append(result)
-        self._done = kept
-
     @property
     def step(self) -> int:
         """A number that grows with each object that is pickled."""
-        return self._pickled.step
+        return self._pickled.step + sum([lot.step for lot in self._added])
 
     def plain_row(self) -> Row | None:
-        """The row, if nothing failed and the results are small and plain; else None."""
-        if self._tries or self._failures or self._payloads:
+        """The row, if nothing failed and the results and new items are small and plain; else None."""
+        if self._tries or self._failures or self._payloads or not all(lot.keep_plain() for lot in self._added):
             return None
         together = self._pickled.together or _together(self._done)
         return None if together is None else self._row(_Pickled(together), "")
@@ -181,12 +178,14 @@ class RowDraft:
     def row(self) -> Row | None:
         """Return the row; None if it was cut short meanwhile. An item with an unpicklable result is written as not run.
 
-        The cost is the pickling of the results.
+        The cost is the pickling of the results and the new items.
         """
         if self._over.locked():
             return None
         pickled = self._pickled
-        pickled.keep_results(self._done)
+        for lot in self._added:
+            lot.keep()
+        pickled.keep_results(self._done, apart=any(lot.makers_of_lost(lot.kept()) for lot in self._added))
         for failure in self._failures.values():
             pickled.keep_error(failure.error)
         for tries in self._tries.values():
@@ -202,38 +201,38 @@ class RowDraft:
 
     def _row(self, pickled: _Pickled, why: str) -> Row:
         """Return the row of the pickled part; ``why``: the reason for which some results are missing."""
-        status, files, left_out = bytearray(self._status), [*pickled.files], [*self._withheld.items()]
-        results: list[Kept] = []
-        if pickled.together is None:
-            places = [at for at in range(len(self._indices)) if status[at] == COMPLETED]
-            for nth, place in enumerate(places):
-                one = pickled.each.get(nth)
-                if isinstance(one, Kept):
-                    results.append(one)
-                else:
-                    status[place] = PENDING
-                    left_out.append((self._indices[place], why if one is None else one))
-        content = self._content | {
-            "status": bytes(status),
-            "results": [tuple(kept) for kept in results],
-        }
-        if pickled.together is not None:
-            content["results"] = ()
-            if len(pickled.together) == 1:
-                content["results"] = pickled.together[0].kept
-            else:
-                content["parts"] = [tuple(part) for part in pickled.together]
-        if self._has_failures:
-            content |= self._failed(pickled)
-        body = prepare(content)
-        if len(body.data) >= MOST_ROW:
-            file = big_file((body.data,))
-            files.append(file)
-            body = prepare({"row": (file.name, file.digest)})
-        done = self._indices
+        kept = [lot.kept() for lot in self._added]
+        lost = {maker for lot, own in zip(self._added, kept, strict=True) for maker in lot.makers_of_lost(own)}
+        missing = self._missing(pickled, lost, why) if lost or pickled.together is None else {}
+        status, done = bytearray(self._status), self._indices
+        for place in missing:
+            status[place] = PENDING
         if status.count(COMPLETED) < len(status):
             done = [index for index, code in zip(self._indices, status, strict=True) if code == COMPLETED]
-        return Row(body, tuple(files), tuple(left_out), prepare(self._slots), done)
+        items = None if self._coming is None else self._coming.written(kept, len(done))
+        if not self._indices:
+            return NO_ROW._replace(items=items)
+        content = self._content | {"status": bytes(status)} | pickled.written_results(len(self._done))
+        if self._has_failures:
+            content |= self._failed(pickled)
+        body, files = prepare(content), pickled.files
+        if len(body.data) >= MOST_ROW:
+            file = big_file((body.data,))
+            body, files = prepare({"row": (file.name, file.digest)}), (*files, file)
+        left_out = tuple((self._indices[place], reason) for place, reason in missing.items())
+        return Row(body, files, left_out, prepare(self._slots), done, items)
+
+    def _missing(self, pickled: _Pickled, lost: Collection[int], why: str) -> dict[int, str]:
+        """Return the completed places that are written as not run, with the reasons. ``lost``: makers of lost items."""
+        missing: dict[int, str] = {}
+        for nth, place in enumerate([at for at, code in enumerate(self._status) if code == COMPLETED]):
+            one = None if pickled.together else pickled.each.get(nth)
+            if self._indices[place] in lost:
+                missing[place] = why or "it added an item that can't be pickled"
+                pickled.each.pop(nth, None)
+            elif not pickled.together and not isinstance(one, Kept):
+                missing[place] = why if one is None else one
+        return missing
 
     def _failed(self, pickled: _Pickled) -> dict[str, Any]:
         errors: list[KeptError] = []
@@ -261,11 +260,6 @@ def kept_together(results: list[Any]) -> Kept | None:
     """Return plain and small results in one pickle, else None. A class that can't be imported affects no others."""
     whole = _part(results)
     return None if whole is None or len(whole.kept[0]) >= BIG else Kept(*whole.kept)
-
-
-def _discarded(count: int) -> list[ResultPart]:
-    """Return the stand-in that is kept for this many discarded results."""
-    return [ResultPart(tuple(Kept(NO_RESULT)), count)]
 
 
 def _together(results: list[Any]) -> list[ResultPart] | None:
@@ -309,9 +303,9 @@ class _Pickled:
         copy.files = self.files
         return copy
 
-    def keep_results(self, results: list[Any]) -> None:
-        """Pickle results together if they are plain and small; else each by itself, to be read by itself."""
-        if self.together is None:
+    def keep_results(self, results: list[Any], *, apart: bool) -> None:
+        """Pickle results together if they are plain and small; else, or ``apart``, each by itself."""
+        if self.together is None and not apart:
             self.together = _together(results)
         if self.together is not None:
             return
@@ -320,6 +314,15 @@ class _Pickled:
                 self.each[nth] = self._keep(result)
             except Exception as error:
                 self.each[nth] = text_of(error)
+
+    def written_results(self, count: int) -> dict[str, Any]:
+        """Return the results in their written form, those of ``count`` places that there are."""
+        if self.together is None:
+            found = [self.each.get(nth) for nth in range(count)]
+            return {"results": [tuple(one) for one in found if isinstance(one, Kept)]}
+        if len(self.together) == 1:
+            return {"results": self.together[0].kept}
+        return {"results": (), "parts": [tuple(part) for part in self.together]}
 
     def keep_error(self, error: BaseException) -> None:
         """Pickle an error, once."""

@@ -1,4 +1,4 @@
-"""A journal's record of items that come while a job runs, and of values that stages pass on; drafts of both.
+"""A journal's record of items that come while a job runs, and of values that stages pass on.
 
 An item of an open job is known by its id, if it has one. Without ids, items that the user adds are known by their
 values, and equal ones by their order; items that handlers add are always new: they are recorded with their maker's end,
@@ -13,26 +13,25 @@ it has added, or neither. An item that adds one which can't be pickled for the j
 
 from __future__ import annotations
 
-import threading
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._core.state.item_table import ItemTable
-from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft, kept_together
-from mpqueue._parent.journal.identity import NoIdentityError, digest, name_unstable, unknowable
+from mpqueue._parent.journal.chunk_rows import RowDraft, kept_together
+from mpqueue._parent.journal.identity import SIZE, NoIdentityError, digest, name_unstable, unknowable
 from mpqueue._parent.journal.kept_values import BigFile, Place, Statement, prepare, unseal
 from mpqueue._parent.journal.lots import (
     BY_USER,
     COUNT,
     KeptItem,
+    KeptItems,
     Lot,
     NewItems,
     keep_ids,
     keep_item,
-    keep_items,
     lots_of,
 )
 from mpqueue._wire.added_items import AddedItems
@@ -44,7 +43,6 @@ from mpqueue.status import COMPLETED, FAILED, PENDING
 if TYPE_CHECKING:
     from mpqueue._core.state.pipeline import Path
     from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
-    from mpqueue._parent.journal.matching import Known
 
 # -- recorded growth ---------------------------------------------------------------------------------------------------
 
@@ -74,13 +72,87 @@ class GivenItems(AddedItems):
         )
 
 
-class Arrival(NamedTuple):
-    """Items that came together and are not in the journal yet. ``makers`` are indices; ``given``: by the user."""
+class AddedLot:
+    """Items that handlers have added, in slots that follow each other. They are pickled with the row of their makers.
 
-    indices: range
-    slot: int
-    makers: array[int]
-    given: GivenItems | None
+    ``makers`` are the indices of the items whose handlers have added them.
+    """
+
+    def __init__(self, indices: range, slot: int, makers: array[int]) -> None:
+        self.indices = indices
+        self.slot = slot
+        self.makers = makers
+        self.files: tuple[BigFile, ...] = ()
+        self._together: tuple[Any, ...] | None = None
+        self._each: list[KeptItem] = []
+
+    def join(self, indices: range, makers: array[int]) -> None:
+        """Add the items that came next."""
+        self.indices, self.makers = range(self.indices.start, indices.stop), self.makers + makers
+
+    def take_from(self, table: ItemTable) -> AddedLot:
+        """Take what has to be pickled: the table goes on meanwhile."""
+        self._payloads = table.payloads_of(self.indices)
+        self._ids = None if table.ids is None else table.ids[self.indices.start : self.indices.stop]
+        self._maker_slots = self.makers if table.slots is None else array("q", table.slots_of(self.makers))
+        return self
+
+    @property
+    def step(self) -> int:
+        """A number that grows with each item."""
+        return len(self._each)
+
+    def keep_plain(self) -> bool:
+        """Pickle the items if that runs no users' code, and they are small; False if it does not."""
+        if self._together is None:
+            kept = kept_together(self._payloads)
+            self._together = None if kept is None else (kept.by_reference,)
+        return self._together is not None
+
+    def keep(self) -> None:
+        """Pickle the items, even if that runs users' code."""
+        if self.keep_plain():
+            return
+        for payload in self._payloads:
+            files: list[BigFile] = []
+            kept = keep_item(payload, files)
+            self.files += tuple(files)  # before anything names them
+            self._each.append(kept)
+
+    def kept(self) -> KeptItems:
+        """Return the items that are pickled by now, None for the others. The files of these are there."""
+        if self._together is not None:
+            return self._together
+        each = [*self._each]
+        return [*each, *[None] * (len(self._payloads) - len(each))]
+
+    def makers_of_lost(self, kept: KeptItems) -> set[int]:
+        """Return the makers of the items that are not ``kept``."""
+        if isinstance(kept, tuple):
+            return set()
+        return {maker for maker, one in zip(self.makers, kept, strict=True) if one is None}
+
+    def lots(self, kept: KeptItems) -> Iterator[Lot]:
+        """Return its lots."""
+        return lots_of(self.slot, kept, self._ids, None, self._maker_slots)
+
+
+class Coming(NamedTuple):
+    """New items of a job, to be written with a row: lots, and those that have to be ``added`` once they are pickled.
+
+    ``counts``, of the number of new items and of results in the row, is the statement that counts them.
+    """
+
+    lots: Sequence[Lot]
+    counts: Callable[[int, int], Statement]
+    files: Sequence[BigFile] = ()
+    added: Sequence[AddedLot] = ()
+
+    def written(self, kept: Sequence[KeptItems], done: int) -> NewItems:
+        """Return them in their written form, with the added ones as far as they are ``kept``."""
+        lots = [*self.lots, *(lot for each, own in zip(self.added, kept, strict=True) for lot in each.lots(own))]
+        files = (*self.files, *(file for each in self.added for file in each.files))
+        return NewItems(lots, self.counts(sum([lot.size for lot in lots]), done), files)
 
 
 class RecordedGrowth:
@@ -92,7 +164,9 @@ class RecordedGrowth:
     def __init__(self, next_slot: int = 0) -> None:
         self.expected: Counter[bytes] = Counter()
         self.next_slot = next_slot
-        self._unwritten: list[Arrival] = []
+        self._lots: list[Lot] = []
+        self._files: list[BigFile] = []
+        self._added: list[AddedLot] = []
 
     @staticmethod
     def look_at(items: list[Any], ids: list[Hashable] | None) -> GivenItems:
@@ -131,177 +205,41 @@ class RecordedGrowth:
 
     def note(self, table: ItemTable, added: AddedItems, maker: int | None) -> None:
         """Note items that are being added, to be written later (implements `GrowthHook`)."""
-        given = added if isinstance(added, GivenItems) else None
-        if given is not None:
-            self.expected.subtract(given.matched)
-        count, first = len(added.new), self.next_slot
-        if not count:
+        first, new = self.next_slot, added.new
+        if isinstance(added, GivenItems):
+            self.expected.subtract(added.matched)
+        if not new:
             return
-        self.next_slot += count
+        self.next_slot += len(new)
         if table.slots is not None:
             table.slots.extend(range(first, self.next_slot))
-        makers = array("q", (BY_USER if maker is None else maker,)) * count
-        self._unwritten.append(Arrival(added.new, first, makers, given))
+        makers = array("q", (BY_USER if maker is None else maker,)) * len(new)
+        if isinstance(added, GivenItems):
+            self._lots += lots_of(first, added.kept, added.ids, added.identities, makers)
+            self._files += [file for beside in added.files for file in beside]
+        elif self._added and self._added[-1].indices.stop == new.start:
+            self._added[-1].join(new, makers)
+        else:
+            self._added.append(AddedLot(new, first, makers))
 
     @property
-    def has_lots(self) -> bool:
+    def has_items(self) -> bool:
         """True if there are items that have not been taken for writing."""
-        return bool(self._unwritten)
+        return bool(self._lots or self._added)
 
-    def take_lots(self) -> list[Arrival]:
-        """Return the lots since the last call, for writing. Items that handlers have added meanwhile are one lot."""
-        lots: list[Arrival] = []
-        for lot in self._unwritten:
-            last = lots[-1] if lots else None
-            if last is not None and last.given is None and lot.given is None:
-                lots[-1] = Arrival(
-                    range(last.indices.start, lot.indices.stop), last.slot, last.makers + lot.makers, None
-                )
-            else:
-                lots.append(lot)
-        self._unwritten = []
-        return lots
-
-
-# -- growth draft ------------------------------------------------------------------------------------------------------
-
-
-class GrowthDraft:
-    """A draft of ended items (``draft``; None: there are none) and of new ones; used like a `RowDraft`.
-
-    New ones are the items of the ``lots``, which are pickled first. With the row, ``new_items`` has all new ones.
-    """
-
-    def __init__(
-        self, draft: RowDraft | None, lots: Sequence[LotDraft], new_items: Callable[[Row], NewItems | None]
-    ) -> None:
-        self._draft = draft
-        self._lots = lots
-        self._new_items = new_items
-        self._lock = threading.Lock()  #: of the next two fields
-        self._is_over = False  #: the items pickled by then were taken
-        self._has_items = False  #: all of them are pickled: `draft` comes next
-
-    @property
-    def step(self) -> int:
-        """A number that grows with each object that is pickled."""
-        draft = 0 if self._draft is None else self._draft.step
-        return draft + sum(lot.step for lot in self._lots)
-
-    def plain_row(self) -> Row | None:
-        """The row, if nothing failed and items and results are small and plain; else None."""
-        for lot in self._lots:
-            if not lot.keep_plain():
-                return None
-        row = NO_ROW if self._draft is None else self._draft.plain_row()
-        return None if row is None else self._grown(row)
-
-    def row(self) -> Row | None:
-        """Return the row; None if it was cut short meanwhile."""
-        for lot in self._lots:
-            lot.keep()
-        with self._lock:
-            if self._is_over:
-                return None
-            self._has_items = True
-        self._withhold("it added an item that can't be pickled")
-        row = NO_ROW if self._draft is None else self._draft.row()
-        return None if row is None else self._grown(row)
-
-    def cut_short(self, why: str) -> Row | None:
-        """Return a row of the part pickled by now. None if `row` has just ended."""
-        with self._lock:
-            has_items, self._is_over = self._has_items, True
-        if not has_items:
-            for lot in self._lots:
-                lot.cut_short()
-            self._withhold(why)
-        if self._draft is None:
-            return None if has_items else self._grown(NO_ROW)
-        row = self._draft.cut_short(why)
-        return None if row is None else self._grown(row)
-
-    def _withhold(self, why: str) -> None:
-        makers = {maker for lot in self._lots for maker in lot.makers_of_lost()}
-        if makers and self._draft is not None:
-            self._draft.withhold(makers, why)
-
-    def _grown(self, row: Row) -> Row:
-        return row._replace(growth=self._new_items(row))
-
-
-def draft_of(growth: RecordedGrowth, table: ItemTable, draft: RowDraft | None) -> GrowthDraft:
-    """Return a draft of an open job's items since the last one, to be written with these ended items."""
-    lots = [LotDraft(table, lot) for lot in growth.take_lots()]
-    slots, rule = growth.next_slot, str(table.rule)
-
-    def new_items(_: Row) -> NewItems | None:
-        rows = [each for lot in lots for each in lot.rows()]
-        files = tuple(file for lot in lots for file in lot.files)
-        return NewItems(rows, (COUNT, (sum(row.size for row in rows), slots, rule)), files) if rows else None
-
-    return GrowthDraft(draft, lots, new_items)
-
-
-class LotDraft:
-    """The items of one lot, pickled one after the other."""
-
-    def __init__(self, table: ItemTable, lot: Arrival) -> None:
-        self._lot = lot
-        self._payloads = table.payloads_of(lot.indices)
-        ids = table.ids
-        self._ids = None if ids is None else ids[lot.indices.start : lot.indices.stop]
-        self._makers = lot.makers  #: by their slots
-        if table.slots is not None and lot.makers[0] != BY_USER:
-            self._makers = array("q", table.slots_of(lot.makers))
-        self._together: tuple[Any, ...] | None = None
-        self._each: list[KeptItem] = []
-        self.files: list[BigFile] = []
-        if lot.given is not None:
-            self._each = lot.given.kept
-            self.files = [file for beside in lot.given.files for file in beside]
-
-    @property
-    def step(self) -> int:
-        """A number that grows with each item."""
-        return len(self._each)
-
-    def keep_plain(self) -> bool:
-        """Pickle the items if that runs no users' code, and they are small; False if it does not."""
-        if self._lot.given is None and self._together is None:
-            kept = kept_together(self._payloads)
-            self._together = None if kept is None else (kept.by_reference,)
-        return self._lot.given is not None or self._together is not None
-
-    def keep(self) -> None:
-        """Pickle the items, even if that runs users' code."""
-        if self.keep_plain():
-            return
-        each, beside = self._each, self.files  # the thread that cuts this short has its own lists
-        for payload in self._payloads:
-            files: list[BigFile] = []
-            kept = keep_item(payload, files)
-            beside += files  # before anything names them
-            each.append(kept)
-
-    def cut_short(self) -> None:
-        """Drop the items that are not pickled by now."""
-        if self._together is None:
-            each, files = self._each[: len(self._payloads)], [*self.files]
-            self._each, self.files = [*each, *[None] * (len(self._payloads) - len(each))], files
-
-    def makers_of_lost(self) -> Sequence[int]:
-        """Return the items that have added one which is not kept, by their indices."""
-        if self._together is not None or self._lot.given is not None:
-            return ()
-        return [maker for maker, kept in zip(self._lot.makers, self._each, strict=True) if kept is None]
-
-    def rows(self) -> Sequence[Lot]:
-        """Return the rows of this lot, divided as by `lots_of`."""
-        given = self._lot.given
-        identities = None if given is None or self._makers[0] != BY_USER else given.identities
-        kept = self._each if self._together is None else self._together
-        return [*lots_of(self._lot.slot, kept, self._ids, identities, self._makers)]
+    def take(self, table: ItemTable) -> Coming | None:
+        """Return the items since the last call, for writing; None if there are none."""
+        if not self.has_items:
+            return None
+        slots, rule = self.next_slot, str(table.rule)
+        coming = Coming(
+            self._lots,
+            lambda new, _: (COUNT, (new, slots, rule)),
+            self._files,
+            [lot.take_from(table) for lot in self._added],
+        )
+        self._lots, self._files, self._added = [], [], []
+        return coming
 
 
 # -- stream record -----------------------------------------------------------------------------------------------------
@@ -311,45 +249,41 @@ COUNT_ENDED = """UPDATE jobs SET completed = completed + ?, failed = failed + ?,
 slots = max(slots, ?) WHERE number = ?"""
 
 
-class StreamItem(NamedTuple):
-    """An item, its identity, its state, and its id (None if items have none)."""
+class StreamItems(NamedTuple):
+    """Items of a stream as they come, with their identities and states, joined; ``ids`` is None if they have none."""
 
-    item: Any
-    identity: bytes
-    state: bytes
-    id: Hashable = None
+    items: list[Any]
+    identities: bytes
+    states: bytes
+    ids: list[Hashable] | None = None
 
+    def only(self, places: Sequence[int]) -> StreamItems:
+        """Return the items at these places."""
+        if len(places) == len(self.items):
+            return self
+        identities, states = (
+            b"".join([column[at * SIZE : (at + 1) * SIZE] for at in places])
+            for column in (self.identities, self.states)
+        )
+        ids = None if self.ids is None else [self.ids[at] for at in places]
+        return StreamItems([self.items[at] for at in places], identities, states, ids)
 
-class ComingLot(NamedTuple):
-    """New items. ``unkept``: indices of those left out; ``replaced``: outcomes of the items that they replace."""
+    def joined(self, other: StreamItems) -> StreamItems:
+        """Return these items and then the others."""
+        ids = other.ids if self.ids is None else [*self.ids, *(other.ids or ())]
+        return StreamItems(
+            self.items + other.items, self.identities + other.identities, self.states + other.states, ids
+        )
 
-    lot: Lot
-    unkept: Sequence[int]
-    replaced: Sequence[int]
-
-
-def lot_of(
-    first: int, indices: Sequence[int], entries: Sequence[StreamItem], replaced: Sequence[tuple[int, Known]]
-) -> ComingLot:
-    """Return a lot of new items at these indices, in the slots from the ``first`` on, with the places of replacements.
-
-    Pickles them, and their ids, which may run any code.
-    """
-    kept = keep_items([entry.item for entry in entries])
-    unkept: Sequence[int] = ()
-    if isinstance(kept, list):
-        unkept = [index for index, one in zip(indices, kept, strict=True) if one is None]
-    identities, states = b"".join([entry.identity for entry in entries]), b"".join([entry.state for entry in entries])
-    lot = Lot(
-        first,
-        len(entries),
-        identities,
-        None if states == identities else states,
-        replaces=tuple([(at, known.first) for at, known in replaced]),
-        ids=None if entries[0].id is None else _kept_ids([entry.id for entry in entries]),
-        parts=[(None, kept)],
-    )
-    return ComingLot(lot, unkept, [known.status for _, known in replaced])
+    def lot(self, first: int, replaces: Sequence[tuple[int, int]]) -> Lot:
+        """Return a lot of them, in the slots from the first on. Pickles them, and their ids, which may run any code."""
+        ids: list[Any] | tuple[Any, ...] | None = self.ids
+        if self.ids is not None:
+            try:
+                ids = keep_ids(self.ids)
+            except Exception:
+                ids = [None] * len(self.ids)
+        return Lot.of(first, self.items, self.identities, self.states, ids, tuple(replaces))
 
 
 class StreamRecord:
@@ -361,48 +295,38 @@ class StreamRecord:
     def __init__(self, next_slot: int) -> None:
         self.consumer_waits = False  #: for the next outcome; set by its thread
         self.next_slot = next_slot
-        self._unwritten: deque[ComingLot] = deque()
+        self._unwritten: deque[tuple[Lot, Sequence[int]]] = deque()
         self._before: dict[int, int] = {}  #: by index: how an item that runs again had ended, by the journal
         self._unkept: set[int] = set()  #: indices of items that are not in their lot
 
-    def put(self, came: ComingLot) -> None:
-        """Add new items, which have come and are about to run."""
-        self.next_slot = came.lot.first + came.lot.size
-        self._unkept.update(came.unkept)
-        self._unwritten.append(came)
+    def put(self, lot: Lot, indices: Sequence[int], replaced: Sequence[int]) -> None:
+        """Add new items at these indices, which are about to run; ``replaced``: outcomes of those they replace."""
+        self.next_slot = lot.first + lot.size
+        self._unkept.update([indices[at] for at in lot.left_out])
+        self._unwritten.append((lot, replaced))
 
     def runs_again(self, index: int, status: int) -> None:
         """Note how an item that runs again had ended, by the journal."""
         if status != PENDING:
             self._before[index] = status
 
-    def draft(self, table: ItemTable, indices: Sequence[int]) -> GrowthDraft:
+    def draft(self, table: ItemTable, indices: Sequence[int]) -> RowDraft:
         """Return a draft of these ended items for the journal."""
         came = [self._unwritten.popleft() for _ in range(len(self._unwritten))]
-        before = [status for each in came for status in each.replaced]
+        before = [status for _, replaced in came for status in replaced]
         if self._before:
             before += [self._before.pop(index, PENDING) for index in indices]
         unkept = self._unkept.intersection(indices) if self._unkept else ()
         self._unkept.difference_update(unkept)
-        draft = RowDraft(table, [*indices], {}, unkept)  # no slices of it: it has no columns
-        lots = [each.lot for each in came]
+        lots = [lot for lot, _ in came]
         failed = sum([table.status[index] == FAILED for index in indices]) if table.failures else 0
         completed_before, failed_before = before.count(COMPLETED), before.count(FAILED)
 
-        def new_items(row: Row) -> NewItems:
-            slots = lots[-1].first + lots[-1].size if lots else 0
-            counts = (len(row.done) - completed_before, failed - failed_before)
-            return NewItems(lots, (COUNT_ENDED, (*counts, sum(counts), slots)))
+        def counts(_: int, done: int) -> Statement:
+            more = (done - completed_before, failed - failed_before)
+            return COUNT_ENDED, (*more, sum(more), lots[-1].first + lots[-1].size if lots else 0)
 
-        return GrowthDraft(draft, (), new_items)
-
-
-def _kept_ids(ids: list[Hashable]) -> list[Hashable] | tuple[Any, ...]:
-    """Return the ids in their kept form; if they can't be pickled, None for each."""
-    try:
-        return keep_ids(ids)
-    except Exception:
-        return [None] * len(ids)
+        return RowDraft(table, [*indices], {}, unkept, Coming(lots, counts))  # a list: it has no columns to slice
 
 
 # -- values between stages ---------------------------------------------------------------------------------------------

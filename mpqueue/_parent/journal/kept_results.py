@@ -85,12 +85,16 @@ class KeptResults:
 
     def read(self, row: int, slot: int) -> Any:
         """Return the result of the item in that slot, which is or was in that row. Costs up to a look at all rows."""
+        return self.read_all(row, [slot])[0]
+
+    def read_all(self, row: int, slots: Sequence[int]) -> list[Any]:
+        """Return the results of the items in these slots, which are or were in that row. Costs as much as `read`."""
         with self._own_lock():
             if self._last is not None and self._last[0] == row:
-                found = self._last[1].results([slot], row)
-                if found is not None and type(found[0]) is not Unreadable:
-                    return found[0]
-            return self._journal.ask(lambda rows: self._take(rows, row, [slot]))[0]
+                found = self._last[1].results(slots, row)
+                if found is not None and _unreadable(found) is None:
+                    return found
+            return self._journal.ask(lambda rows: self._take(rows, row, slots))
 
     def keep(self, row: int, indices: Sequence[int], results: list[Any], size: int) -> None:
         """Keep results, with their bytes, that were read while the job was created and that its sink will need."""
@@ -231,8 +235,8 @@ class Outcomes:
     def __init__(self, rows: Iterable[WrittenRow], read_file: ReadFile, path: str, count: int | None = None) -> None:
         self.status = bytearray()
         self.row: array[int] = array("I")
-        self._code: array[int] = array("H")  #: a place in the next one
-        self._codes: dict[int, int] = {}  #: the numbers of all codes, with their places
+        self._code: array[int] | None = None  #: a place in the next one; None: all have the first
+        self._codes: list[int] = []  #: the numbers of all codes
         self._grow(count or 0)
         self.lost: set[int] = set()
         self.damaged = ""
@@ -257,22 +261,27 @@ class Outcomes:
         more = max(count - len(self.status), 0)
         self.status.extend(bytes(more))
         self.row.frombytes(bytes(self.row.itemsize * more))
-        self._code.frombytes(bytes(self._code.itemsize * more))
+        if self._code is not None:
+            self._code.extend(bytes(more))
 
     def _note(self, number: int, content: dict[str, Any], slots: Sequence[int]) -> None:
         """Note the data of the row of that number about these slots."""
         if self.lost:
             self.lost.difference_update(slots)
-        codes = full_column("I", content.get("code", bytes(4)), len(slots))
+        codes: array[int] = full_column("I", content.get("code", bytes(4)), len(slots))
+        self._codes += {*codes}.difference(self._codes)
+        if self._code is None and len(self._codes) > 1:
+            self._code = array("H", bytes(2 * len(self.status)))
         for slot, status, code in zip(slots, content["status"], codes, strict=True):
             if slot < len(self.status):  # otherwise it came after this was asked for
                 self.status[slot] = status if status in (COMPLETED, FAILED) else PENDING
                 self.row[slot] = number if status == COMPLETED else NO_ROW
-                self._code[slot] = self._codes.setdefault(code, len(self._codes))
+                if self._code is not None:
+                    self._code[slot] = self._codes.index(code)
 
     def code_of(self, slot: int) -> int:
         """Return the number of the code that made the outcome."""
-        return [*self._codes][self._code[slot]]
+        return self._codes[0 if self._code is None else self._code[slot]] if self._codes else 0
 
     def counts(self) -> dict[str, int]:
         """Return the counts of items for the line of the job: ``completed``, ``failed`` and their sum ``total``."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import pickle
 from array import array
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from mpqueue._parent.journal.chunk_rows import numbers_of, written_numbers
@@ -129,7 +129,7 @@ class Lot(NamedTuple):
     """Items in slots that follow each other. ``makers`` are the slots of the items whose handlers have added them.
 
     ``states`` are their states (None: the identities are). ``gone`` are the places of items that no longer count, and
-    ``left_out`` those of a list that are not kept. ``replaces`` are the places of a stream's changed items, each with
+    ``left_out`` those that are not kept. ``replaces`` are the places of a stream's changed items, each with
     its first slot. ``ids`` are in one pickle (a tuple), or plain; later ``parts`` replace earlier ones.
     """
 
@@ -143,6 +143,22 @@ class Lot(NamedTuple):
     replaces: tuple[tuple[int, int], ...] = ()
     ids: list[Any] | tuple[Any, ...] | None = None
     parts: Sequence[Part] = ()
+
+    @classmethod
+    def of(
+        cls,
+        first: int,
+        items: list[Any],
+        identities: bytes,
+        states: bytes,
+        ids: list[Any] | tuple[Any, ...] | None,
+        replaces: tuple[tuple[int, int], ...] = (),
+    ) -> Lot:
+        """Make a lot of new items, in the slots from the first on, with kept ids. Pickles the items."""
+        kept = keep_items(items)
+        left_out = tuple([at for at, one in enumerate(kept) if one is None]) if isinstance(kept, list) else ()
+        return cls(first, len(items), identities, None if states == identities else states, left_out=left_out,
+                   replaces=replaces, ids=ids, parts=[(None, kept)])  # fmt: skip
 
     def put(self, job: int) -> Statement:
         """Return the statement that writes this lot, replacing one that begins with the same slot."""
@@ -227,6 +243,21 @@ class Lot(NamedTuple):
             ids=ids,
             parts=now.parts if len(places) == self.size else parts,
         )
+
+
+def present_slots(lots: Iterable[Lot], count: int, now: dict[int, int] | None = None) -> bytearray:
+    """Return, by slot, 1 for each item that counts: it is neither gone nor replaced.
+
+    ``now`` gets the slots of the changed items of a stream, by their first ones.
+    """
+    present, now = bytearray(count), {} if now is None else now
+    for lot in lots:
+        for slot in lot.supersedes(now):
+            present[slot] = 0
+        present[lot.first : lot.first + lot.size] = b"\1" * lot.size
+        for at in lot.gone:
+            present[lot.first + at] = 0
+    return present
 
 
 def _put(column: bytes, places: Sequence[int], values: bytes) -> bytes:

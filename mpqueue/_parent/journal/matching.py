@@ -98,12 +98,12 @@ def match(today: Iterable[What], recorded: Iterable[What], order: Sequence[int])
         found.new.extend(range(first + nth, first + count))
         found.slots.extend([NO_SLOT] * (count - nth))
     for index, identity, state in aside:
-        place = known.take(identity)
-        if place < 0:
-            found.new.append(index)
+        places = known.take(identity, 0)
+        if places:
+            found.slots[index] = order[places[0]]
+            _compare(found, index, state, known.states_at(places[0]))
         else:
-            found.slots[index] = order[place]
-            _compare(found, index, state, known.states_at(place))
+            found.new.append(index)
     if known.any_left:
         found.gone = array("I", sorted(compress(order, known.left)))
     for name in ("new", "changed", "unknown") if aside else ():
@@ -198,14 +198,17 @@ class KnownItems:
             at += 1
         return at // SIZE if at >= 0 and self.left[at // SIZE] else -1
 
-    def take(self, identity: bytes) -> int:
-        """Return the place of the first one left with that identity; -1: there is none. It is not found again."""
+    def take(self, identities: bytes, nth: int) -> range:
+        """Return the places of the next items, from the nth on: several that are left first, one, or none.
+
+        Of equal ones, the first that is left. They are not found again.
+        """
         if not self.any_left:
-            return -1
-        if self._is_at(self._at, identity):
-            self.left[self._at] = 0
-            return self._at
-        return self._look_up(identity)
+            return range(0)
+        if size := self.take_run(identities, nth, self._at):
+            return range(self._at, self._at + size)
+        place = self._look_up(identities[nth * SIZE : (nth + 1) * SIZE])
+        return range(place, place + 1) if place >= 0 else range(0)
 
     def _is_at(self, place: int, identity: bytes) -> bool:
         return self._identities[place * SIZE : (place + 1) * SIZE] == identity and self.left[place] == 1
@@ -292,12 +295,26 @@ class KnownStream:
         """False once no recorded item can come any more."""
         return self._items.any_left
 
-    def take(self, identity: bytes, state: bytes) -> Known | None:
-        """Return the record of the next item of that identity, once; None if there is none."""
-        first = self._items.take(identity)
-        if first < 0:
-            return None
+    def take(self, identities: bytes, states: bytes) -> list[Known | None]:
+        """Return the records of the next items, each once; None for those without one. About 1 us each."""
+        found: list[Known | None] = []
+        count = len(identities) // SIZE
+        while len(found) < count:
+            nth = len(found)
+            places = self._items.take(identities, nth)
+            then = self._items.states_at(places.start, len(places))
+            now = states[nth * SIZE : (nth + len(places)) * SIZE]
+            if then == now:
+                found += [self._known(first, changed=False) for first in places]
+            else:
+                pieces = zip(places, range(0, len(now), SIZE), strict=True)
+                found += [
+                    self._known(first, changed=now[at : at + SIZE] != then[at : at + SIZE]) for first, at in pieces
+                ]
+            if not places:
+                found += [None] * (1 if self.any_left else count - nth)
+        return found
+
+    def _known(self, first: int, *, changed: bool) -> Known:
         slot, outcomes = self._now.get(first, first), self._outcomes
-        code = outcomes.code_of(slot) if outcomes.row[slot] else 0
-        changed = self._items.states_at(first) != state
-        return Known(slot, outcomes.status[slot], outcomes.row[slot], code, first, changed)
+        return Known(slot, outcomes.status[slot], outcomes.row[slot], outcomes.code_of(slot), first, changed)

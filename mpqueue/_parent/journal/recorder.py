@@ -34,7 +34,7 @@ from mpqueue._core.state.columns import take
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft, chunk_statement
-from mpqueue._parent.journal.growth import REMOVE_ALL, GrowthDraft, PassRecord, RecordedGrowth, StreamRecord, draft_of
+from mpqueue._parent.journal.growth import REMOVE_ALL, PassRecord, RecordedGrowth, StreamRecord
 from mpqueue._parent.journal.journal_writer import GROUP, Entry, Journal
 from mpqueue._parent.journal.kept_values import BigFile, Statement
 from mpqueue._parent.surroundings.replies import Reply
@@ -70,10 +70,6 @@ ENDED = "UPDATE jobs SET status = ?, started_at = ?, finished_at = ?, duration =
 CLEARED = "UPDATE jobs SET suspects = NULL WHERE number = ? AND suspects IS NOT NULL"
 
 
-#: The data of some items to be written.
-Draft = RowDraft | GrowthDraft
-
-
 @dataclass(slots=True)
 class _Held:
     """An announcement that waits: until it is on disk, or (``ready``) for earlier ones."""
@@ -104,7 +100,7 @@ class _Note(NamedTuple):
     With ``waits``, it is announced once the entry is on disk; an ``urgent`` entry is written at once.
     """
 
-    draft: Draft | None = None
+    draft: RowDraft | None = None
     statements: Sequence[Statement] = ()  #: run after the draft's row is written
     waits: bool = False
     urgent: bool = False
@@ -257,7 +253,7 @@ class Recorder:
         recording, growth = self._recordings[job.number], job.table.growth
         assert isinstance(growth, RecordedGrowth)
         busy = self.keepers.is_busy(job.number)
-        if not growth.has_lots and not busy and not self.journal.waiting:
+        if not growth.has_items and not busy and not self.journal.waiting:
             if written is not None:
                 written.set_result(None)
             return
@@ -265,7 +261,7 @@ class Recorder:
             self._awaited.add(written)
             if self.trouble is not None:
                 self._fail_awaited(self.trouble)
-        draft = draft_of(growth, job.table, None)
+        draft = RowDraft(job.table, coming=growth.take(job.table))
         row = None if busy else draft.plain_row()
         if row is None:
             self._put_aside(job, recording, draft, partial(self._added, job, recording, written))
@@ -375,9 +371,9 @@ class Recorder:
     def _entry(self, recording: Recording, note: _Note, row: Row | None, held: _Held | None = None) -> Entry:
         number = recording.number
         statements, files, stored = list[Statement](), list[BigFile](), None
-        if row is not None and row.growth is not None:  # first: the items' outcomes, in any row, come after that
-            statements += row.growth.statements(number)
-            files += row.growth.files
+        if row is not None and row.items is not None:  # first: the items' outcomes, in any row, come after that
+            statements += row.items.statements(number)
+            files += row.items.files
         if row is not None and row.body is not None:
             chunk = self.journal.next_chunk()
             statements.append(chunk_statement(chunk, number, row))
@@ -438,10 +434,9 @@ class Recorder:
     def _note_items(self, recording: Recording, job: JobBook, indices: Sequence[int]) -> _Note:
         if not indices:
             return _Note()
-        ended = RowDraft(job.table, indices, recording.tries_kept, recording.unkept)
-        draft: Draft = ended
-        if isinstance(growth := job.table.growth, RecordedGrowth) and growth.has_lots:
-            draft = draft_of(growth, job.table, ended)
+        growth = job.table.growth
+        coming = growth.take(job.table) if isinstance(growth, RecordedGrowth) else None
+        draft = RowDraft(job.table, indices, recording.tries_kept, recording.unkept, coming)
         counts = (job.completed, job.failed, job.retries, recording.number)
         return _Note(draft, [(COUNTS, counts)], waits=True, urgent=_longest(job.table, indices) > GROUP)
 
@@ -472,7 +467,7 @@ class Recorder:
                 self.keepers.hurry(job.number)
 
     def _put_aside(
-        self, job: JobBook, recording: Recording, draft: Draft | None, then: Callable[[Any], object]
+        self, job: JobBook, recording: Recording, draft: RowDraft | None, then: Callable[[Any], object]
     ) -> None:
         """Let the job's own thread make the row."""
         self.keepers.put(job.number, _Keeping(job, recording, draft), then)
@@ -526,7 +521,7 @@ class Recorder:
 class _Keeping(Aside[Row]):
     """A row that is made on the job's own thread. Without a draft it is an empty one, which waits for earlier ones."""
 
-    def __init__(self, job: JobBook, recording: Recording, draft: Draft | None) -> None:
+    def __init__(self, job: JobBook, recording: Recording, draft: RowDraft | None) -> None:
         self._job = job
         self._recording = recording
         self._draft = draft

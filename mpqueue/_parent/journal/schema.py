@@ -36,7 +36,6 @@ from typing import Any, NamedTuple
 
 from mpqueue._os.files import NO_LINKS, open_file, sync_folder
 from mpqueue._parent.journal.chunk_rows import NUMBERS, chunk_statement, numbers_of, row_of, written_numbers
-from mpqueue._parent.journal.growth import PUT_PASSED
 from mpqueue._parent.journal.identity import SIZE, UNKNOWN, NoIdentityError, digest, state_of
 from mpqueue._parent.journal.kept_values import (
     CHECK,
@@ -60,6 +59,8 @@ from mpqueue.status import COMPLETED, FAILED
 APPLICATION = 0x6D70716A
 #: SQLite's ``user_version``: the form of the tables and rows.
 VERSION = 5
+#: Those that can be read. No release of mpqueue wrote versions 3 and 4.
+READABLE = (1, 2, VERSION)
 
 SCHEMA = (
     """CREATE TABLE jobs (
@@ -101,10 +102,10 @@ def check_version(path: str, application: int, version: int) -> None:
             f"{path}: expected a journal of version {VERSION} at most, got version {version}, which a newer mpqueue "
             "wrote; it is left as it is: use that one, or another file"
         )
-    if version < 1:
+    if version not in READABLE:
         raise JournalError(
-            f"{path}: expected a journal of version 1 to {VERSION}, got version {version}, which no mpqueue wrote: it "
-            "is damaged; it is left as it is"
+            f"{path}: expected a journal of version {' or '.join(map(str, READABLE))}, got version {version}, which no "
+            "release of mpqueue wrote; it is left as it is"
         )
 
 
@@ -163,17 +164,13 @@ def damaged_line(path: str, number: object) -> JournalError:
 #
 # Facts that an older version did not record stay unknown. Version 1 (0.1) had lists only. It did not record the
 # identities of items: they are computed from the kept items; the others count as new, or, if they have ids, as changed.
-# Versions 1 and 2 (1.0.0rc1) did not record which code made a result. Up to version 3 a stream had a row for each ended
-# item, in its own table; up to version 4, a list's items were in blocks, and beside them.
+# Version 2 (1.0.0rc1) had a row for each ended item of a stream, in its own table, and a list's items in blocks, and
+# beside them. Neither recorded which code made a result, and their lines had no checksums.
 
 #: Items of a block of slots; and items of streams that are converted at a time.
 BLOCK, LOT = 4096, 1024
 #: Tables that are made anew.
 _ANEW = ("jobs", "slots", "payloads", "added_items", "stream_items")
-#: What the checksum of a line covered in versions 3 and 4.
-_SAID = ", ".join(
-    (*COLUMNS[:4], "payload_hash", "code_hash", *COLUMNS[4:-1], *(f"{name} IS NULL" for name in ("ids", *BODIES)))
-)
 #: The code of results whose code is not known.
 _UNKNOWN_CODE = ("unknown", dict[str, str](), dict[str, str]())
 
@@ -226,17 +223,14 @@ def convert(connection: Any) -> None:
     tables = {name for (name,) in run("SELECT name FROM sqlite_master WHERE type = 'table'")}
     is_first = "slots" not in tables
     old = _make_tables(run, tables, is_first=is_first)
-    damaged = _damaged_lines(run)
     cursor = run("SELECT * FROM old_jobs NOT INDEXED ORDER BY number")
     names = [each[0] for each in cursor.description]
     for values in cursor.fetchall():
         job = _OldJob(run, dict(zip(names, values, strict=True)), unbound=is_first)
-        if values[0] not in damaged:  # otherwise it is not read any more
-            job.convert(has_streams="stream_items" in tables)
+        job.convert()
         job.write()
     for said in run(f"SELECT {SAID} FROM jobs NOT INDEXED").fetchall():  # noqa: S608
-        if said[0] not in damaged:
-            run("UPDATE jobs SET seal = ? WHERE number = ?", (seal_of(said), said[0]))
+        run("UPDATE jobs SET seal = ? WHERE number = ?", (seal_of(said), said[0]))
     run("DELETE FROM sqlite_sequence WHERE name = 'jobs'")  # numbers are never used again
     run("UPDATE sqlite_sequence SET name = 'jobs' WHERE name = 'old_jobs'")
     for table in old:
@@ -259,14 +253,6 @@ def _make_tables(run: Run, tables: set[str], *, is_first: bool) -> set[str]:
     return old
 
 
-def _damaged_lines(run: Run) -> set[int]:
-    """Return the numbers of the jobs whose lines are damaged; up to version 2, lines had no checksum."""
-    if "seal" not in {column[1] for column in run("PRAGMA table_info(old_jobs)")}:
-        return set()
-    lines = run(f"SELECT {_SAID}, seal FROM old_jobs NOT INDEXED").fetchall()  # noqa: S608
-    return {said[0] for *said, check in lines if not is_whole(said, check)}
-
-
 class _OldJob:
     """A job in the tables of an older version. Checksums of version 1 are ``unbound``: they did not cover the place."""
 
@@ -276,30 +262,24 @@ class _OldJob:
         self._unbound = unbound
         self._number: int = line["number"]
 
-    def convert(self, *, has_streams: bool) -> None:
-        """Convert the job. Damaged parts stay damaged, or are dropped. ``has_streams``: streams have a table."""
+    def convert(self) -> None:
+        """Convert the job. Damaged parts stay damaged, or are dropped."""
         run, line, number = self._run, self._line, self._number
         is_first = line.get("slots") is None
         count = line["slots"] = line["total"] if is_first else line["slots"]
         for row, body in run("SELECT number, body FROM chunks WHERE job = ? AND slots IS NULL", (number,)).fetchall():
             self._convert_row(row, body)
-        if line.get("generation") is not None and has_streams:
+        if line.get("generation") is not None:
             self._convert_stream()
-        elif line.get("generation") is not None or line.get("is_open"):
+        elif line.get("is_open"):
             self._convert_lots()
         elif line["total"] >= 0:  # otherwise it is dropped: its maker ended before it was complete
             for lot in self._lots_of_list(count, is_first=is_first):
                 run(*lot.put(number))
-            for row, _, body in self._added():
-                found = self._read(body, Place("added_items", number, row))
-                run(PUT_PASSED, (number, row, b"" if found is None else seal(found, Place("passed", number, row))))
         if self._unbound and line["handler"] is not None:
             line["handler"] = self._bound(line["handler"], Place("jobs.handler", number))
-        codes, code_hash = line.get("codes"), line.get("code_hash")
-        if code_hash is not None or codes is None:
-            known = self._read(codes, Place("jobs.codes", number)) or ()
-            line["codes"] = seal([_UNKNOWN_CODE, *known], Place("jobs.codes", number))
-        line["python"] = line.get("python") or (code_hash or "").partition(":")[0] or None
+        line["codes"] = seal([_UNKNOWN_CODE], Place("jobs.codes", number))
+        line["python"] = line.get("python") or (line["code_hash"] or "").partition(":")[0] or None
 
     def write(self) -> None:
         """Write its line, without a checksum."""
@@ -408,21 +388,17 @@ class _OldJob:
 
     # -- what grew -------------------------------------------------------------------------------------------
 
-    def _added(self) -> list[tuple[int, int, Any]]:
-        query = "SELECT first, count, body FROM old_added_items WHERE job = ? ORDER BY first"
-        found: list[tuple[int, int, Any]] = [] if self._unbound else self._run(query, (self._number,)).fetchall()
-        return found
-
     def _convert_lots(self) -> None:
-        """Convert the lots of an open job, or of a stream of version 4."""
-        for first, count, body in self._added():
+        """Convert the lots of an open job."""
+        query = "SELECT first, count, body FROM old_added_items WHERE job = ? ORDER BY first"
+        for first, count, body in self._run(query, (self._number,)).fetchall():
             found = self._read(body, Place("added_items", self._number, first))
             if found is None:
                 damaged = (self._number, first, count, b"", b"")
                 self._run("INSERT INTO lots (job, first, count, body, items) VALUES (?, ?, ?, ?, ?)", damaged)
                 continue
-            kept, ids, identities, makers, gone, states, replaces = (*found, (), None, ())[:7]
-            lot = Lot(first, count, identities, states, makers, gone, (), replaces, ids, [(None, kept)])
+            kept, ids, identities, makers, gone = (*found, ())[:5]
+            lot = Lot(first, count, identities, None, makers, gone, ids=ids, parts=[(None, kept)])
             self._run(*lot.put(self._number))
 
     def _convert_stream(self) -> None:
@@ -447,8 +423,8 @@ class _OldJob:
         said, of_item = self._read(body, b"stream_items " + place), self._read(item, b"stream_items.item " + place)
         if said is None or of_item is None or said[2] < generation:
             return None
-        status, state, _, outcome, code = (*said, 0)[:5]
-        return _EndedItem(identity, state, of_item[0], of_item[1], status, outcome, code)
+        status, state, _, outcome = said
+        return _EndedItem(identity, state, of_item[0], of_item[1], status, outcome)
 
     def _write_ended(self, first: int, ended: Sequence[_EndedItem]) -> None:
         identities, states = b"".join([one.identity for one in ended]), b"".join([one.state for one in ended])
@@ -466,15 +442,12 @@ class _OldJob:
                 **zeros,
                 "status": bytes((COMPLETED,)) * len(plain),
                 "attempts": written_numbers(array("I", (1,))),
-                "code": written_numbers(array("I", (one.code for _, one in plain))),
                 "results": tuple(Kept(pickle.dumps([one.outcome[0] for _, one in plain], pickle.HIGHEST_PROTOCOL))),
             }
             self._write_row([slot for slot, _ in plain], content)
         for slot, one in enumerate(ended, first):
             if isinstance(one.outcome, bytes):
-                content = pickle.loads(one.outcome)
-                code = {} if "row" in content else {"code": written_numbers(array("I", (one.code,)))}
-                self._write_row([slot], content | code)
+                self._write_row([slot], pickle.loads(one.outcome))
 
     def _write_row(self, slots: list[int], content: dict[str, Any]) -> None:
         number = self._run("SELECT coalesce(max(number), 0) + 1 FROM chunks").fetchone()[0]
@@ -482,7 +455,7 @@ class _OldJob:
 
 
 class _EndedItem(NamedTuple):
-    """An item of a stream of versions up to 3. ``outcome``: its result in a tuple, or its row's data, pickled."""
+    """An item of a stream. ``outcome``: its result in a tuple, or its row's data, pickled."""
 
     identity: bytes
     state: bytes
@@ -490,7 +463,6 @@ class _EndedItem(NamedTuple):
     kept: Any
     status: int
     outcome: tuple[Any] | bytes
-    code: int
 
 
 def _identity(item_id: Any) -> bytes:

@@ -58,8 +58,8 @@ class Stream:
         self._telling = False  #: a message is posted to pass it the rest
         self.run = run  #: resolves when the stream has ended
 
-    def add(self, items: Sequence[Any]) -> range:
-        """Add items; returns their indices. Does not wait.
+    def add(self, items: Any) -> range:
+        """Add items, as `look_at` returns them; returns their indices. Does not wait.
 
         If interrupted (Ctrl-C), it has added all or none; they reach the coordinator with the next items or at the end.
         """
@@ -67,6 +67,13 @@ class Stream:
             return self._table.add(items)
         finally:
             self._tell_soon()
+
+    def look_at(self, items: list[Any]) -> tuple[Any, int, Exception | None]:
+        """Return what `add` needs of these items, up to the first at fault; how many these are; and its error.
+
+        It may run users' code.
+        """
+        return items, len(items), None
 
     def _tell_soon(self) -> None:
         """Ask the coordinator to take the items that were added."""

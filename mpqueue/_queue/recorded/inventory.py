@@ -25,7 +25,7 @@ from mpqueue._parent.journal.identity import (
     why_unstable,
 )
 from mpqueue._parent.journal.kept_values import Statement, prepare
-from mpqueue._parent.journal.lots import CUT, OF_LIST, Lot, keep_ids, keep_items
+from mpqueue._parent.journal.lots import CUT, OF_LIST, Lot, keep_ids
 from mpqueue._parent.journal.matching import Match, What, match
 from mpqueue.errors import shown
 
@@ -77,15 +77,13 @@ class Inventory:
         """Make a lot of these items, in the slots from the first on."""
         payloads, ids = self._values(indices)
         identities, states = self._what(indices, payloads, ids)
-        kept = keep_items(payloads)
-        left_out = tuple(at for at, one in enumerate(kept) if one is None) if isinstance(kept, list) else ()
-        self._left_out.update(indices[at] for at in left_out)
         try:
             named = None if ids is None else keep_ids(ids)
         except Exception as error:
             raise TypeError(f"items: expected ids that can be pickled for the journal, got {error}") from error
-        return Lot(first, len(indices), identities, None if states == identities else states, left_out=left_out,
-                   ids=named, parts=[(None, kept)])  # fmt: skip
+        lot = Lot.of(first, payloads, identities, states, named)
+        self._left_out.update(indices[at] for at in lot.left_out)
+        return lot
 
     def _lots(self, first: int, indices: Sequence[int]) -> list[Lot]:
         """Make lots of these items, in the slots from the first on."""

@@ -60,18 +60,12 @@ class Compared(NamedTuple):
 
 def case_of(reader: Reader, recorded: RecordedJob, kind: Kind, brought: Brought) -> Case:
     """Return a recorded job of the expected kind. Raises `JournalMismatchError` if it is of another kind."""
-    from mpqueue._queue.recorded.resume import (  # only journals need it
-        Case,
-        MadeBy,
-        refuse_form,
-        refuse_kind,
-    )
+    from mpqueue._queue.recorded.resume import Case, MadeBy, refuse_kind  # only journals need it
 
-    where = f"job {recorded.id!r} in {reader.path}"
-    made = MadeBy(reader.codes(recorded), brought.code)
-    if refused := refuse_kind(where, kind, recorded) or refuse_form(where, made):
+    case = Case(recorded, reader.path, MadeBy(reader.codes(recorded), brought.code), brought)
+    if refused := refuse_kind(case, kind):
         raise JournalMismatchError(refused)
-    return Case(recorded, reader.path, made, brought)
+    return case
 
 
 def compare(
@@ -91,7 +85,8 @@ def compare(
     table = inventory.table
 
     def find() -> Compared:
-        case = case_of(reader, reader.now(recorded), Kind.LIST, brought)
+        kind = Kind.STAGES if brought.code.code.is_of_stages else Kind.LIST
+        case = case_of(reader, reader.now(recorded), kind, brought)
         match, made = inventory.match(reader, case.recorded), case.made
         table.start_afresh(range(len(table)) if any(table.status) else ())  # a look before this one was incomplete
         rows = reader.fill(table, case.recorded, results, codes=made.may_differ)

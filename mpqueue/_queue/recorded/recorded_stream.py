@@ -1,39 +1,42 @@
 """`RecordedStream`: a stream with a journal, so that items that ended in an earlier run do not run again.
 
-Its items come as `StreamItem`s. Recorded items end as they are added; the others run, and each ends once its outcome is
-on disk. Identities and results are held only within the window between both ends.
+An item's identity is a digest of its id, if the first item has one, else of its value, as in a job with a list.
+Recorded items end as they are added; the others run, and each ends once its outcome is on disk. Identities and results
+are held only within the window between both ends.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from mpqueue._core.messages import ItemsAdded
 from mpqueue._core.state.item_table import Failure, ItemTable
 from mpqueue._core.state.pending import Care
 from mpqueue._options import JobOptions
 from mpqueue._output.progress import Showing
-from mpqueue._parent.journal.chunk_rows import Row, chunk_statement, fresh_row
-from mpqueue._parent.journal.growth import ComingLot, StreamItem, StreamRecord, lot_of
+from mpqueue._parent.journal.chunk_rows import Row, fresh_row
+from mpqueue._parent.journal.growth import StreamItems, StreamRecord
 from mpqueue._parent.journal.identity import (
+    SIZE,
     UNKNOWN,
     Key,
     NoIdentityError,
-    digest,
     digest_of_key,
+    digests,
     name_unstable,
-    state_of,
+    states_of,
     unknowable,
     why_unstable,
 )
 from mpqueue._parent.journal.journal_writer import Entry
 from mpqueue._parent.journal.kept_results import KeptResults
-from mpqueue._parent.journal.kept_values import prepare
 from mpqueue._parent.journal.matching import Known, KnownStream
 from mpqueue._parent.journal.recorder import Recorder, Recording
 from mpqueue._parent.journal.suspects import MOST, care_of, ended_program, is_guilty
@@ -50,11 +53,12 @@ from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
     from mpqueue._core.state.job_book import JobBook
-    from mpqueue._parent.journal.growth import StreamItem
     from mpqueue._queue.job_queue import JobQueue
     from mpqueue._queue.run import JobRun
 
 log = logging.getLogger("mpqueue")
+
+T = TypeVar("T")
 
 #: The most recorded items that are read ahead while no other items come.
 MOST_RECALLED = 1024
@@ -105,7 +109,7 @@ def open_recorded_stream(
     book, run = queue._host.start_table(
         table, stream.options, handler, on_ended, sealed=False, showing=showing, recorded=recorded
     )
-    return RecordedStream(queue, book, table, run, recorder, record, stream, on_ended)
+    return RecordedStream(queue, book, table, run, recorder, record, stream, on_ended, options_of_record.key)
 
 
 def _find_place(
@@ -145,18 +149,8 @@ def _find_place(
     return StreamPlace(number, options, known, recorded.count, suspects, code.code.number, counts)
 
 
-class _Found(NamedTuple):
-    """An item that was read, its slot, its record, and its outcome: empty if it has to run."""
-
-    entry: StreamItem
-    slot: int
-    known: Known | None = None  #: None: new or changed
-    replaced: Known | None = None  #: its record, if it has changed
-    outcome: tuple[object, ...] = ()
-
-
-#: An item with its index in the stream.
-_Coming = tuple[int, _Found]
+#: Stands for the outcome of an item that runs.
+_RUNS: Any = object()
 
 
 class _Ringer:
@@ -183,12 +177,15 @@ class RecordedStream(Stream):
         record: StreamRecord,
         place: StreamPlace,
         on_ended: OnEnded,
+        key: Key | None,
     ) -> None:
         super().__init__(owner, book, table, run)
         self._journal = recorder.journal
         self._record = record
         self._place = place
         self._on_ended = on_ended
+        self._key = key
+        self._rule: IdRule | None = None  #: that of the first item
         self._known = place.known
         self._results = KeptResults(recorder.journal.reader, place.number, book.id, strict=True)
         self._read_bytes = 0  #: of results, at the last look
@@ -203,85 +200,122 @@ class RecordedStream(Stream):
             self._complained = True
             log.warning("job %r: %s, so it runs again, and so do others like it", self._book.id, reason)
 
-    def add(self, items: Sequence[StreamItem]) -> range:
+    # -- what the items are ----------------------------------------------------------------------------------
+
+    def look_at(self, items: list[Any]) -> tuple[StreamItems, int, Exception | None]:
+        """Return these items with their identities and states. Their errors are those of the input, and of ``key``."""
+        if self._key is None:  # all at once, unless one of them is at fault
+            with contextlib.suppress(Exception):
+                return self._identified(items, self.next_index), len(items), None
+        looked_at = StreamItems([], b"", b"")
+        for nth, item in enumerate(items, self.next_index):
+            try:
+                looked_at = looked_at.joined(self._identified([item], nth))
+            except Exception as error:  # noqa: BLE001 - whatever users' code raises
+                return looked_at, len(looked_at.items), error
+        return looked_at, len(items), None
+
+    def _identified(self, items: list[Any], first: int) -> StreamItems:
+        if self._rule is None and items:
+            self._rule = rule_of(items[0])
+        ids: list[Hashable] | None = None
+        if self._rule not in (None, IdRule.POSITION):
+            ids = [self._id_of(item, nth) for nth, item in enumerate(items, first)]
+        named = items if ids is None else ids
+        try:
+            identities = digests(named)
+        except NoIdentityError:
+            what = name_unstable(named, range(first, first + len(items)))
+            raise unknowable(what, has_ids=ids is not None) from None
+        states = identities if ids is None else states_of(items)
+        if self._key is not None:
+            names = range(first, first + len(items)) if ids is None else ids
+            # No `map`, which a StopIteration of the key would end.
+            states = b"".join([digest_of_key(self._key, *each) for each in zip(items, names, strict=True)])
+        return StreamItems(items, identities, states, ids)
+
+    def _id_of(self, item: Any, nth: int) -> Hashable:
+        assert self._rule is not None
+        try:
+            return find_id(self._rule, item, nth)
+        except (KeyError, TypeError, IndexError, AttributeError):
+            where = 'an "id" key' if self._rule is IdRule.KEY else "an .id attribute"
+            raise TypeError(f"items[{nth}]: expected {where}, as the first item has, got {shown(item)}") from None
+
+    # -- what becomes of them --------------------------------------------------------------------------------
+
+    def add(self, items: StreamItems) -> range:
         """Add items; recorded outcomes are read. Raises `JournalError`: after that, no items can be added."""
         self._record.consumer_waits = False
-        found = self._find(items)
-        lot = self._lot_of(found)  # which may run any code: so nothing has changed yet
-        indices = self._table.add([entry.item for entry in items])
-        self._give_slots(indices, found, lot)
-        recorded: list[range] = []
-        for care, some in self._by_care(list(zip(indices, found, strict=True))):
-            stretch = range(some[0][0], some[-1][0] + 1)
-            if care is None:
-                self._add_recorded(stretch, self._end(stretch, some))
-                recorded.append(stretch)
-            else:
-                self._pass_on()
-                self._coming.append(ItemsAdded(self._book, stretch, care))
-        self._note_ahead(sum(map(len, recorded)), len(items))
-        self._tell_soon()
-        for stretch in recorded:
-            self._on_ended(stretch)
-        return indices
-
-    def _find(self, items: Sequence[StreamItem]) -> list[_Found]:
-        """Return the records of these items, the next to come."""
         if self._known is not None and not self._known.any_left:
             self._known = None
-        slot = self._table.added if self._table.slots is None else self._record.next_slot
-        found, read_before = list[_Found](), self._results.read_bytes
-        if self._known is None and not self._place.suspects:
-            return [_Found(entry, at) for at, entry in enumerate(items, slot)]
-        for entry in items:
-            known = None if self._known is None else self._known.take(entry.identity, entry.state)
-            if known is None or known.changed:
-                each = _Found(entry, slot, None, known)
-                slot += 1
+        known = [None] * len(items.items) if self._known is None else self._known.take(items.identities, items.states)
+        new = [at for at, one in enumerate(known) if one is None or one.changed]
+        free = itertools.count(self.next_index if self._table.slots is None else self._record.next_slot)
+        slots = [next(free) if one is None or one.changed else one.slot for one in known]
+        outcomes = self._outcomes_of(items, known, slots)
+        replaced = [(at, one) for at, place in enumerate(new) if (one := known[place]) is not None]
+        lot = None
+        if new:  # which may run any code: so nothing has changed yet
+            lot = items.only(new).lot(slots[new[0]], [(at, one.first) for at, one in replaced])
+        indices = self._table.add(items.items)
+        if lot is not None:
+            self._record.put(lot, [indices[at] for at in new], [one.status for _, one in replaced])
+        if self._table.slots is not None:
+            self._table.slots.update(zip(indices, slots, strict=True))
+        for index, one, outcome in zip(indices, known, outcomes, strict=True) if len(new) < len(known) else ():
+            if one is not None and not one.changed and outcome is _RUNS:
+                self._record.runs_again(index, one.status)
+        recorded: list[range] = []
+        for how, part in self._parts(outcomes, slots):
+            if how is None:
+                self._table.take_over(indices[part], outcomes[part])
+                self._add_recorded(indices[part])
+                recorded.append(indices[part])
             else:
-                each = _Found(entry, known.slot, known, None, self._recorded_outcome(entry, known))
-            found.append(self._judged(each))
+                self._pass_on()
+                self._coming.append(ItemsAdded(self._book, indices[part], how))
+        self._note_ahead(sum(map(len, recorded)), len(indices))
+        self._tell_soon()
+        for some in recorded:
+            self._on_ended(some)
+        return indices
+
+    def _outcomes_of(self, items: StreamItems, known: Sequence[Known | None], slots: Sequence[int]) -> list[Any]:
+        """Return the recorded results, and `_RUNS` for the others."""
+        outcomes, read_before = [_RUNS] * len(known), self._results.read_bytes
+        for made_by, some in _parts(map(_made_by, known)) if self._known is not None else ():
+            if made_by is not None and made_by[0] and self._place.counts(made_by[1]):
+                outcomes[some] = self._read(made_by[0], items, slots, some)
         self._read_bytes = self._results.read_bytes - read_before
+        return outcomes
+
+    def _read(self, row: int, items: StreamItems, slots: Sequence[int], some: slice) -> list[Any]:
+        """Return the results of some items from that row; `_RUNS` for one that may have changed, or can't be read."""
+        if UNKNOWN not in items.states:
+            with contextlib.suppress(JournalError):  # one of them can't be read
+                return self._results.read_all(row, slots[some])
+        found = []
+        for at in range(len(slots))[some]:
+            outcome = _RUNS
+            if items.states[at * SIZE : (at + 1) * SIZE] == UNKNOWN:
+                self._complain(why_unstable(items.items[at]))
+            else:
+                try:
+                    outcome = self._results.read(row, slots[at])
+                except JournalError as error:
+                    self._complain(f"the result of an item can't be read ({error})")
+            found.append(outcome)
         return found
 
-    def _recorded_outcome(self, entry: StreamItem, known: Known) -> tuple[object, ...]:
-        if not known.row or not self._place.counts(known.code):
-            return ()
-        if entry.state == UNKNOWN:
-            self._complain(why_unstable(entry.item))
-            return ()
-        try:
-            return (self._results.read(known.row, known.slot),)
-        except JournalError as error:
-            self._complain(f"the result of an item can't be read ({error})")
-            return ()
-
-    def _lot_of(self, found: Sequence[_Found]) -> ComingLot | None:
-        """Return a lot of the new ones among these items; None if there are none."""
-        new = [(index, each) for index, each in enumerate(found, self._table.added) if each.known is None]
-        if not new:
-            return None
-        replaced = [(at, each.replaced) for at, (_, each) in enumerate(new) if each.replaced is not None]
-        return lot_of(new[0][1].slot, [index for index, _ in new], [each.entry for _, each in new], replaced)
-
-    def _give_slots(self, indices: range, found: Sequence[_Found], lot: ComingLot | None) -> None:
-        """Record the new ones under their slots, and look up those that run again."""
-        if lot is not None:
-            self._record.put(lot)
-        if self._table.slots is not None:
-            self._table.slots.update(zip(indices, [each.slot for each in found], strict=True))
-            for index, each in zip(indices, found, strict=True):
-                if each.known is not None and (not each.outcome or isinstance(each.outcome[0], Failure)):
-                    self._record.runs_again(index, each.known.status)
-
-    def _by_care(self, coming: list[_Coming]) -> Iterator[tuple[Care | None, list[_Coming]]]:
-        """Yield stretches of items that are handled alike, each with how; None: they have ended."""
-        if not self._place.suspects and not any(found.outcome for _, found in coming):
-            if coming:
-                yield Care.NONE, coming
-            return
-        for care, part in groupby(coming, lambda each: self._care(each[1])):
-            yield care, [*part]
+    def _parts(self, outcomes: Sequence[Any], slots: Sequence[int]) -> Iterator[tuple[Care | Failure | None, slice]]:
+        """Yield parts that are handled alike, each with how; None: they have ended. A `Failure`: they end programs."""
+        how: list[Care | Failure | None] = [Care.NONE if outcome is _RUNS else None for outcome in outcomes]
+        for at, slot in enumerate(slots) if self._place.suspects else ():
+            if how[at] is not None and (count := self._place.suspects.get(slot)):
+                most = self._place.options.retry.max_retries
+                how[at] = ended_program(count) if is_guilty(count, most) else care_of(count)
+        return _parts(how)
 
     def expect(self) -> None:
         """Prepare to wait: outcomes are written at once if nothing else is under way."""
@@ -306,58 +340,15 @@ class RecordedStream(Stream):
         if self._coming:
             super()._tell_soon()
 
-    def _add_recorded(self, indices: range, failures: int) -> None:
-        """Add items that have ended, and count those that the coordinator has not received."""
-        before = self._recorded
-        if before is not None:
-            indices, failures = range(before.indices.start, indices.stop), (before.failed or 0) + failures
-        self._recorded = ItemsAdded(self._book, indices, failed=failures)
+    def _add_recorded(self, indices: range) -> None:
+        """Add items that have ended, together with those that the coordinator has not received."""
+        first = indices.start if self._recorded is None else self._recorded.indices.start
+        self._recorded = ItemsAdded(self._book, range(first, indices.stop), None)
 
     def _pass_on(self) -> None:
         if self._recorded is not None:
             self._coming.append(self._recorded)
             self._recorded = None
-
-    def _judged(self, found: _Found) -> _Found:
-        """Return the item, as failed if it ends its program."""
-        count = self._place.suspects.get(found.slot, 0)
-        if found.outcome or not is_guilty(count, self._place.options.retry.max_retries):
-            return found
-        return found._replace(outcome=(ended_program(count),))
-
-    def _care(self, found: _Found) -> Care | None:
-        """Return how the item is handled; None if it has ended."""
-        if found.outcome:
-            return None
-        count = self._place.suspects.get(found.slot)
-        return Care.NONE if count is None else care_of(count)
-
-    def _end(self, indices: range, some: Sequence[_Coming]) -> int:
-        """End items, nearly always as in an earlier run; return how many failed because they end programs."""
-        outcomes = [found.outcome[0] for _, found in some]
-        failed = []
-        for index, outcome in zip(indices, outcomes, strict=True) if self._place.suspects else ():
-            if isinstance(outcome, Failure):
-                self._table.fail_try(index, outcome, None)
-                failed.append(index)
-        self._table.take_over(indices, outcomes)
-        if failed:
-            self._write(failed)
-        return len(failed)
-
-    def _write(self, failed: Sequence[int]) -> None:
-        """Write these to disk as failed. They run again the next time, and are then not suspected."""
-        number, journal, suspects = self._place.number, self._journal, self._place.suspects
-        # On the coordinator's thread, which takes new items as well.
-        row = self._host.ask(lambda: self._record.draft(self._table, failed)).row()
-        assert row is not None
-        assert row.growth is not None
-        files = [(file, number) for file in row.files]
-        for slot in self._table.slots_of(failed) or failed:
-            suspects.pop(slot, None)
-        statements = [*row.growth.statements(number), chunk_statement(journal.next_chunk(), number, row)]
-        journal.ask(lambda store: store.write(statements, files))
-        journal.ask(lambda store: store.put_job(number, {"suspects": prepare(suspects)}))
 
     # -- how far ahead ---------------------------------------------------------------------------------------
 
@@ -383,62 +374,13 @@ class RecordedStream(Stream):
         super().seal()
 
 
-# -- `StreamItems`: the items of a stream as they are read, each with its identity. ------------------------------------
-#
-# An item's identity is a digest of its id, if the first item has one, else of its value, as in a job with a list.
+def _made_by(known: Known | None) -> tuple[int, int] | None:
+    """Return the row of a recorded result, and its code; None for an item that is new, or has changed."""
+    return None if known is None or known.changed else (known.row, known.code)
 
 
-class StreamItems(Iterator[StreamItem]):
-    """The items of a stream, each with its identity and state, as they are read.
-
-    Raises TypeError for an item without an identity, and errors of the input and of ``key``.
-
-    Runs on the thread that reads the input, since it runs code of the items' classes. An interruption costs no item.
-    """
-
-    def __init__(self, items: Iterator[Any], key: Key | None = None) -> None:
-        self._items = items
-        self._key = key
-        self._rule: IdRule | None = None
-        self._count = 0
-        self._read: list[Any] = []  #: an item whose identity is not known yet
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> StreamItem:
-        if not self._read:
-            self._read.append(next(self._items))
-        try:
-            entry = self._entry(self._read[0])
-        except StopIteration as error:  # from ``key``, or from an item's class: it would look like the end of the input
-            raise RuntimeError("finding out what an item is raised StopIteration") from error
-        self._count += 1
-        self._read.clear()
-        return entry
-
-    def _entry(self, item: Any) -> StreamItem:
-        if self._rule is None:
-            self._rule = rule_of(item)
-        if self._rule is IdRule.POSITION:
-            identity = self._digest(item)
-            state = identity if self._key is None else digest_of_key(self._key, item, self._count)
-            return StreamItem(item, identity, state)
-        try:
-            item_id = find_id(self._rule, item, self._count)
-        except (KeyError, TypeError, IndexError, AttributeError):
-            where = 'an "id" key' if self._rule is IdRule.KEY else "an .id attribute"
-            raise TypeError(
-                f"items[{self._count}]: expected {where}, as the first item has, got {shown(item)}"
-            ) from None
-        identity = self._digest(item_id)
-        return StreamItem(
-            item, identity, state_of(item) if self._key is None else digest_of_key(self._key, item, item_id), item_id
-        )
-
-    def _digest(self, value: Any) -> bytes:
-        try:
-            return digest(value)
-        except NoIdentityError:
-            what = name_unstable([value], [self._count])
-            raise unknowable(what, has_ids=self._rule is not IdRule.POSITION) from None
+def _parts(values: Iterable[T]) -> Iterator[tuple[T, slice]]:
+    """Yield the stretches of equal values, each with one of them."""
+    at = 0
+    for value, those in groupby(values):
+        yield value, slice(at, at := at + len([*those]))

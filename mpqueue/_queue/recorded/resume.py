@@ -39,52 +39,33 @@ AFRESH = (CHANGED, AGAIN)
 
 
 class Kind(Enum):
-    """The kind of a recorded job, for people."""
+    """The kinds of recorded jobs, for people: what each is, and the call that resumes it."""
 
-    LIST = "a job with a list"
-    OPEN = "an open one"
-    STREAM = "a stream"
+    LIST = "a job with a list of items", "create_job"
+    OPEN = "an open job", "open_job"
+    STREAM = "a stream", "imap"
+    STAGES = "a job with stages", "run_stages"
 
     @staticmethod
-    def of(recorded: RecordedJob) -> Kind:
-        """Return the kind of a recorded job."""
+    def of(recorded: RecordedJob, made: MadeBy) -> Kind:
+        """Return the kind of a recorded job; if its code is not known, it has stages if today's code has."""
         if recorded.generation is not None:
             return Kind.STREAM
-        return Kind.OPEN if recorded.is_open else Kind.LIST
+        if recorded.is_open:
+            return Kind.OPEN
+        has_stages = made.is_of_stages if made.was_of_stages is None else made.was_of_stages
+        return Kind.STAGES if has_stages else Kind.LIST
 
 
-#: The expectation for each kind, and the advice about a job of another kind.
-_EXPECTED = {
-    Kind.LIST: ("a job with a list of items", "use another id, or call clear_job()"),
-    Kind.OPEN: ("an open one", "use another id, or call clear_job()"),
-    Kind.STREAM: ("a stream", "take another job_id"),
-}
-#: Texts for particular pairs of kinds, expected and found.
-_GOT = {
-    (Kind.LIST, Kind.STREAM): "a stream, which imap() resumes",
-    (Kind.STREAM, Kind.LIST): "a job with a list of items",
-    (Kind.STREAM, Kind.OPEN): "a job with a list of items",
-}
-
-
-def refuse_kind(where: str, expected: Kind, recorded: RecordedJob) -> str:
+def refuse_kind(case: Case, expected: Kind) -> str:
     """Explain why a recorded job can't go on as one of the ``expected`` kind, for people; empty if it can."""
-    kind = Kind.of(recorded)
-    if kind is expected:
+    if case.kind is expected:
         return ""
-    what, ways = _EXPECTED[expected]
-    if (expected, kind) == (Kind.LIST, Kind.OPEN):
-        ways = f"call open_job(), {ways}"
-    return f"{where}: expected {what}, got {_GOT.get((expected, kind), kind.value)}; nothing was changed; {ways}"
-
-
-def refuse_form(where: str, made: MadeBy) -> str:
-    """Explain why a job can't go on because one has stages and one a single handler; empty if both are alike."""
-    if made.was_of_stages in (None, made.is_of_stages):
-        return ""
-    kinds = "one with stages, which run_stages() resumes", "a job with one handler"
-    expected, got = ("a job with stages", kinds[1]) if made.is_of_stages else (kinds[1], kinds[0])
-    return f"{where}: expected {expected}, got {got}; nothing was changed; use another id, or call clear_job()"
+    what, call = case.kind.value
+    return (
+        f"{case.where}: expected {expected.value[0]}, got {what}, which {call}() resumes; nothing was changed; use "
+        "another id, or call clear_job()"
+    )
 
 
 class MadeBy:
@@ -98,6 +79,7 @@ class MadeBy:
         self._now = now
         self._codes = {code.number: code for code in (Code(*each) for each in codes)}
         self._last = next(reversed(self._codes), None)
+        self._number = now.code.number
         self.changed: array[int] = array("Q")
         self._numbers: Counter[int] = Counter()  #: the numbers of ended items, by code
 
@@ -114,17 +96,16 @@ class MadeBy:
     @property
     def is_new(self) -> bool:
         """True if the job's recorded handler has other code than today's."""
-        return self._last != self._now.code.number
+        return self._last != self._number
 
     @property
     def may_differ(self) -> bool:
         """False if all results are known to be made with today's code: then no row has to be read."""
-        return [*self._codes] != [self._now.code.number]
+        return [*self._codes] != [self._number]
 
     def all(self) -> list[Code]:
         """All codes, today's last."""
-        number = self._now.code.number
-        return [*(code for one, code in self._codes.items() if one != number), self._now.code]
+        return [*(code for one, code in self._codes.items() if one != self._number), self._now.code]
 
     def look(self, status: Sequence[int], numbers: Sequence[int]) -> None:
         """Count items with these statuses, by the numbers of their codes."""
@@ -137,11 +118,11 @@ class MadeBy:
     def is_other(self, number: int) -> bool:
         """True if that code is known, and differs from today's."""
         code = self._codes.get(number)
-        return code is not None and code.python == self._now.code.python and number != self._now.code.number
+        return code is not None and code.python == self._now.code.python and number != self._number
 
     def is_unknown(self, number: int) -> bool:
         """True if that code can't be compared with today's."""
-        return number != self._now.code.number and not self.is_other(number)
+        return number != self._number and not self.is_other(number)
 
     def describe_change(self) -> str:
         """Describe the changes since other code made some of the results, for people; empty if there are none."""
@@ -200,6 +181,11 @@ class Case(NamedTuple):
     brought: Brought
 
     @property
+    def kind(self) -> Kind:
+        """The kind of the recorded job."""
+        return Kind.of(self.recorded, self.made)
+
+    @property
     def options(self) -> RecordOptions:
         """The program's options."""
         return self.brought.options
@@ -224,7 +210,7 @@ class Terms(NamedTuple):
 def agree(case: Case) -> Terms:
     """The terms of this case. Raises ValueError if ``redo`` does not suit an open job."""
     recorded, made, options, seed = case.recorded, case.made, case.options, case.brought.seed
-    kind, redo = Kind.of(recorded), options.redo
+    kind, redo = case.kind, options.redo
     anew = redo == "all" or (options.version is not None and options.version != recorded.version)
     if kind is Kind.OPEN:
         if redo and not isinstance(redo, str) and recorded.rule == IdRule.POSITION:
@@ -241,7 +227,7 @@ def agree(case: Case) -> Terms:
             change = made.describe_change() if kind is not Kind.STREAM else made.describe_codes()
             if kind is Kind.STREAM and options.names_one:  # logged once an older result comes
                 change = ""
-    is_other_seed = seed not in (None, recorded.seed) and not (anew and kind is not Kind.LIST)
+    is_other_seed = seed not in (None, recorded.seed) and not (anew and kind in (Kind.OPEN, Kind.STREAM))
     refused, warnings = _object(case, change, is_other_seed=is_other_seed)
     if unknown:
         warnings.append(f"{case.where}: {unknown}")

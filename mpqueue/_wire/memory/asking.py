@@ -69,7 +69,6 @@ class Asking:
     def __init__(self, fd: int) -> None:
         self._socket = socket.socket(fileno=fd)
         self._socket.settimeout(PATIENCE)
-        self._inode = os.fstat(fd).st_ino
         self._process = os.getpid()
         self._lock = threading.Lock()
 
@@ -95,13 +94,7 @@ class Asking:
                     raise
                 return None
 
-    def _is_ours(self) -> bool:
-        """Tell whether the socket is still ours: a handler may have closed it, and opened a file with that number."""
-        return os.fstat(self._socket.fileno()).st_ino == self._inode
-
     def _answer(self, question: bytes) -> int | None:
-        if not self._is_ours():
-            return None
         self._socket.send(question)
         for _ in range(_SKIPPED):
             data, received = receive(self._socket)

@@ -22,13 +22,14 @@ from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame, Several, dump_f
 from mpqueue._wire.memory.ledger import CLAIM, FRACTION, IS_LATE, LATE, MOST, OUTBOX, SINCE, Phase, pack_claim
 from mpqueue._wire.pickling.payload import Packed
 from mpqueue._worker.chunk import timing
-from mpqueue._worker.chunk.results import BrokenWorkerError, ChunkResults, can_pack, run_up_to_held
+from mpqueue._worker.chunk.results import ChunkResults, can_pack, run_up_to_held
 from mpqueue._worker.chunk.timing import ChunkTimes, Costs
 from mpqueue._worker.exchange import Seat
 from mpqueue._worker.handlers import current_item as context
 from mpqueue._worker.handlers.current_item import Running
 from mpqueue._worker.handlers.loaded_jobs import LoadedJob
 from mpqueue._worker.memory_growth import note_memory
+from mpqueue._worker.station import BrokenWorkerError
 from mpqueue.errors import text_of
 
 log = logging.getLogger("mpqueue")
@@ -255,6 +256,8 @@ class ChunkRun:
         while True:
             try:
                 result = self._run_items(items, alone)
+            except BrokenWorkerError:
+                raise
             except BaseException as error:
                 if not _has_one_in_hand(items, len(out) - self.stretch_lo):
                     if isinstance(error, StopIteration):
@@ -301,6 +304,8 @@ class ChunkRun:
         self.stretch = stretch  # it still runs: the failures before it may be sent early
         try:
             result = self.job.resolve(pending)
+        except BrokenWorkerError:
+            raise
         except BaseException as error:
             self.results.fail(lo, error, clock.monotonic() - self.stretch_started)
         else:

@@ -24,14 +24,11 @@ from mpqueue._wire.pickling.payload import Packed, dump, dump_by_value, dump_eac
 from mpqueue._worker.chunk.failures import pack_failure, plain_text, stand_in
 from mpqueue._worker.handlers.current_item import Running
 from mpqueue._worker.handlers.loaded_jobs import LoadedJob
+from mpqueue._worker.station import BrokenWorkerError
 
 
 class NotReadyError(Exception):
     """Some results are not pickled yet, and the watchdog must not pickle them."""
-
-
-class BrokenWorkerError(Exception):
-    """Pickling does not work here any more."""
 
 
 class ChunkResults:

@@ -11,6 +11,7 @@ from types import AsyncGeneratorType, FunctionType, GeneratorType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._os import monotonic as clock
+from mpqueue._os.process.process_signals import came_of_signal
 from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.item_names import IdRule
 from mpqueue._wire.parcels import Yielded
@@ -21,7 +22,7 @@ from mpqueue._worker.chunk.sampler import JobSampling
 from mpqueue._worker.exchange import Seat
 from mpqueue._worker.handlers import current_item as context
 from mpqueue._worker.handlers.called import run_call
-from mpqueue._worker.signals import runs_coroutine, runs_event_loop
+from mpqueue._worker.station import BrokenWorkerError
 
 if TYPE_CHECKING:
     import asyncio
@@ -46,7 +47,6 @@ class LoadedJob:
         self._gathered = _gathering(self) if frame.is_stage else None
         self._runner: asyncio.Runner | None = None
         self._task: asyncio.Task[Any] | None = None
-        self._interrupted_by: BaseException | None = None  #: the error that a signal's handler has raised meanwhile
         self._finish: Callable[[], object] | None = None
         station, speech = seat.station, None if seat.is_at_home else frame.speech
         context.enter(station, context.Running(station, number, self.id, self.id_rule, self.seed))
@@ -61,11 +61,11 @@ class LoadedJob:
         self.beside_bar = speech is not None and speech.beside_bar
         began = clock.monotonic()
         #: The classes of the script here; None: the program's own, in its process.
-        self.scope = None if seat.is_at_home else main_names.new_scope()
+        self.scope = None if seat.is_at_home else classes.Scope()
         with main_names.together(), classes.in_scope(self.scope):
             handler = seat.exchange.load(frame.handler)
             setup = None if frame.setup is None else seat.exchange.load(frame.setup)
-        if handler is run_call and self.scope is not None and not self.scope.is_common:
+        if handler is run_call and self.scope is not None:
             self.scope = classes.CallsScope()
         if frame.sources is not None:
             from mpqueue._wire.pickling import sources  # on a cluster
@@ -115,33 +115,29 @@ class LoadedJob:
 
         self._call = call
 
-    @runs_event_loop
     def resolve(self, result: Any) -> Any:
-        """Await the result on this job's event loop, if it is an awaitable."""
+        """Await the result on this job's event loop, if it is an awaitable.
+
+        Raises `BrokenWorkerError` if a signal's handler has raised in the loop's own code: what the loop was doing is
+        lost, and some coroutine might wait for ever.
+        """
         if not inspect.isawaitable(result):
             return result
         import asyncio  # 20 ms, which most workers never need
 
         if self._runner is None:
             self._runner = asyncio.Runner()
+            self._runner.get_loop().set_exception_handler(_stop_if_struck)
         loop = self._runner.get_loop()
         self._task = task = loop.create_task(_as_coroutine(result))
         try:
             return loop.run_until_complete(task)
-        except asyncio.CancelledError:
-            if self._interrupted_by is not None:
-                raise self._interrupted_by from None
-            raise
+        except BaseException as error:
+            if task.done():
+                raise
+            raise BrokenWorkerError(f"{type(error).__name__} has interrupted its event loop") from error
         finally:
-            self._task = self._interrupted_by = None
-
-    def interrupt(self, error: BaseException) -> bool:
-        """Cancel the running task, whose outcome is then the error; False if none runs (implements `Interruptible`)."""
-        if self._task is None:
-            return False
-        self._interrupted_by = error
-        self._task.get_loop().call_soon_threadsafe(self._task.cancel)
-        return True
+            self._task = None
 
     def _set_up(self, setup: Callable[[], Any]) -> Any:
         """Call ``setup``; if it yields, `close` finishes it."""
@@ -194,6 +190,14 @@ def _gathering(job: LoadedJob) -> Any:
     return call
 
 
+def _stop_if_struck(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Stop the loop if a signal's handler has raised in a callback, which the loop would only log."""
+    error = context.get("exception")
+    if error is not None and came_of_signal(error):
+        loop.stop()
+    loop.default_exception_handler(context)
+
+
 async def _all_of(generator: AsyncIterator[Any]) -> list[Any]:
     return [value async for value in generator]
 
@@ -232,6 +236,5 @@ def _is_async(handler: Any) -> bool:
     return type(handler) is not FunctionType and inspect.iscoroutinefunction(type(handler).__call__)
 
 
-@runs_coroutine
 async def _as_coroutine(awaitable: Any) -> Any:
     return await awaitable

@@ -18,6 +18,7 @@ export class ItemView {
   #asking = false;
   #live = false;
   #due = 0; // when it is asked for again, while it runs
+  #used = null; // {pid, at, cpu} of its worker at the last answer
 
   // `step` moves on in the list; `onClose` is called when the user closes it.
   constructor(step, onClose, onError) {
@@ -185,15 +186,16 @@ export class ItemView {
 
   // -- while it runs ------------------------------------------------------------------------------------------
 
-  #showLive({ worker, pid, since, fraction, cpu, cpuShare, memory, stdout, stderr }) {
+  #showLive({ worker, pid, since, fraction, workerCpu, memory, stdout, stderr }) {
     const panel = byId("live-item");
     const details = this.#details;
+    const share = this.#shareOf(pid, workerCpu);
     const facts = [
       ["Try", `${details.attempts + 1} of at most ${details.mostAttempts}`],
       ["Worker", pid === null ? String(worker) : `${worker} (pid ${pid})`],
       ["Started", moment(since)],
       ["For", clock(Math.max(0, this.now - since))],
-      ["CPU", cpuShare === undefined ? "not known" : `${Math.round(100 * cpuShare)}%${cpu === undefined ? "" : `, ${duration(cpu)} in all`}`],
+      ["CPU", share === null ? "not known" : `${Math.round(100 * share)}%`],
       ["Memory", memory === undefined ? "not known" : bytes(memory)],
     ];
     const bar = panel.querySelector(".bar");
@@ -213,6 +215,13 @@ export class ItemView {
     const why = details.keepsOutput ? "It has written nothing yet." : "Its output is not kept: create_job(..., capture_output=True) keeps it.";
     show(panel.querySelector(".note"), written === "");
     setText(panel.querySelector(".note"), why);
+  }
+
+  // The part of a CPU that its worker used between the last two answers; null until there are two.
+  #shareOf(pid, cpu) {
+    const [before, at] = [this.#used, performance.now()];
+    this.#used = { pid, at, cpu };
+    return before?.pid === pid && cpu !== undefined ? Math.max(0, (1000 * (cpu - before.cpu)) / (at - before.at)) : null;
   }
 
   #tick(now) {

@@ -1,6 +1,6 @@
 // What each worker is at, and has been at: a strip of time for each, the last minutes. Also what it uses.
 
-import { labelOf, resize } from "../asking.js";
+import { askForHistory, labelOf, resize } from "../asking.js";
 import { colour, prepared } from "../charts.js";
 import { confirm } from "../confirm.js";
 import { byId, make, say, setAttribute, setText, show } from "../dom.js";
@@ -8,12 +8,13 @@ import { bytes, count, duration, moment, plural } from "../format.js";
 import { tipOver } from "../tip.js";
 
 const STATES = { starting: "is starting", dying: "is being ended", down: "is down; starts again", absent: "has no room on this machine" };
-const KINDS = { running: "This job", other: "Another job", loading: "Setup", starting: "Starting", mark: "Crashed or killed" };
+const KINDS = { running: "This job", other: "Another job", loading: "Setup", mark: "Crashed or killed" };
 const COMPACT = 9; // workers from which on a row is low
 const DENSE = 25; // and from which on it has no words beside it
 const MOST_DOTS = 64;
 const NEAR = 5; // pixels from a mark at which it is meant
-const GAP = 6000; // milliseconds between two samples that belong to different workers
+const EVERY = 1000; // milliseconds between two questions for what they did
+const GAP = 6000; // milliseconds between two looks at a worker, at most, between which its use is drawn
 
 export class WorkersView {
   #rows = new Map(); // by lane
@@ -22,6 +23,8 @@ export class WorkersView {
   #size = 0; // workers that there are to be
   #wanted = null; // the same, once a button was pressed, until the program says so
   #asking = 0;
+  #asks = false; // for what they did
+  #due = 0; // when that is asked for again
   #seen = null; // notices which rows can be seen: only their strips are drawn
 
   constructor(onError, keys, onChange) {
@@ -115,6 +118,7 @@ export class WorkersView {
     setText(this.open, isOpen ? "Hide workers" : "Show each worker");
     this.#dots(store, selected, live);
     if (!isOpen) return;
+    if (live && !this.#asks && performance.now() >= this.#due) this.#ask(store);
     setAttribute(this.list, "data-size", lanes.length >= DENSE ? "dense" : lanes.length >= COMPACT ? "compact" : "");
     show(byId("legend"), this.#shown === "work");
     const most = Math.max(1, ...[...store.samples.values()].flatMap((all) => all.map(([, , memory]) => memory)));
@@ -123,7 +127,6 @@ export class WorkersView {
       running: colour("--processing-bar"),
       other: colour("--strong-line"),
       loading: colour("--retry-bar"),
-      starting: colour("--line"),
       edge: colour("--card"),
       mark: colour("--failed-bar"),
       use: colour("--accent"),
@@ -131,6 +134,15 @@ export class WorkersView {
     this.drawn = { store, selected, now, live };
     for (const lane of lanes) this.#lane(store, lane, selected, now, live, colours, most);
     this.#axis();
+  }
+
+  async #ask(store) {
+    this.#asks = true;
+    const told = await askForHistory(this.#span);
+    this.#asks = false;
+    this.#due = performance.now() + EVERY;
+    if (told !== null) store.history(told);
+    this.onChange();
   }
 
   // One for each worker, by what it is at: the panel at a glance. Of many workers, a sample by what they are at.
@@ -167,13 +179,13 @@ export class WorkersView {
     row.what.title = row.what.textContent;
     const samples = store.samples.get(lane.number) ?? [];
     const last = live ? samples.at(-1) : undefined;
-    const used = last === undefined ? "" : `${Math.round(100 * last[1])}% · ${bytes(last[2] * 1e6)}`;
+    const used = last === undefined ? "" : `${percentOf(last[1])} · ${bytes(last[2] * 1e6)}`;
     setText(row.use, used);
     row.use.title = used && `CPU ${used.replace("·", "· memory")}`;
     const strip = prepared(row.canvas);
     const start = now - this.#span * 1000;
     const x = (at) => ((at - start) / (this.#span * 1000)) * strip.width;
-    const stretches = stretchesOf(store, lane.number, now);
+    const stretches = stretchesOf(store, lane, now);
     const share = busyShare(stretches, start, now);
     const ends = store.marks.filter(([number, at]) => number === lane.number && at >= start);
     if (this.#shown === "work") drawWork(strip, stretches, start, x, (job) => isOwn(store, job, selected), colours);
@@ -196,13 +208,13 @@ export class WorkersView {
     }
     if (this.#shown !== "work") {
       const sample = (store.samples.get(number) ?? []).findLast(([when]) => when <= at);
-      return sample === undefined ? "" : `${moment(sample[0])}: ${Math.round(100 * sample[1])}% of a CPU, ${bytes(sample[2] * 1e6)}`;
+      return sample === undefined ? "" : `${moment(sample[0])}: ${percentOf(sample[1])} of a CPU, ${bytes(sample[2] * 1e6)}`;
     }
-    const stretch = stretchesOf(store, number, now).findLast(([from, to]) => from <= at && at <= to);
+    const lane = store.lanes.find((one) => one.number === number);
+    const stretch = lane && stretchesOf(store, lane, now).findLast(([from, to]) => from <= at && at <= to);
     if (stretch === undefined) return `${moment(at)}: idle`;
     const [from, to, kind, job, item] = stretch;
     const long = `${moment(from)}, ${duration((to - from) / 1000)}`;
-    if (kind === "starting") return `Starting: ${long}`;
     const id = job === selected ? "" : `${store.jobs.get(job)?.id ?? "a job that was cleared"}: `;
     if (kind === "loading") return `${id}setup: ${long}`;
     return `${id}${item === null ? "short items" : this.#nameOf(job, item)}: ${long}`;
@@ -227,10 +239,17 @@ function kindOf(store, lane, selected) {
   return isOwn(store, lane.job, selected) ? "running" : "other";
 }
 
-// What a lane has been at: what goes on has no end yet.
+// What a lane has been at, and is at. Of short items it is not known since when: they go on where the last ones ended.
 function stretchesOf(store, lane, now) {
-  return (store.stretches.get(lane) ?? []).map((stretch) => (stretch[1] === null ? stretch.with(1, now) : stretch));
+  const known = store.stretches.get(lane.number) ?? [];
+  if (lane.doing !== "busy") return known;
+  if (lane.item !== undefined) return [...known, [lane.since, now, "running", lane.job, lane.item]];
+  const [, end, , job] = known.at(-1) ?? [];
+  const kind = lane.phase === "loading" ? "loading" : "running";
+  return job === lane.job && now - end < GAP ? [...known, [end, now, kind, job, null]] : known;
 }
+
+const percentOf = (share) => (share === null ? "?" : `${Math.round(100 * share)}%`);
 
 // The job that is looked at, or a stage of it.
 function isOwn(store, job, selected) {
@@ -240,7 +259,7 @@ function isOwn(store, job, selected) {
 // Which share of the time a worker was busy.
 function busyShare(stretches, start, now) {
   let busy = 0;
-  for (const [from, to, kind] of stretches) if (to >= start && kind !== "starting") busy += to - Math.max(from, start);
+  for (const [from, to] of stretches) if (to >= start) busy += to - Math.max(from, start);
   return Math.min(1, busy / (now - start));
 }
 
