@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import itertools
 import os
 import subprocess
 import sys
@@ -117,32 +116,6 @@ def test_c_code_and_child_processes_are_heard() -> None:
         assert item.stdout is not None
         assert sorted(item.stdout.split()) == ["C", "descriptor", "python"]
         assert item.stderr == "child\n"
-
-
-_WRITE_NUMBERS = r"""
-import os
-for number in range(50_000):
-    os.write(1, b"%d \xe2\x82" % number)
-    os.write(1, b"\xac\n")
-"""
-
-
-def test_all_that_a_child_process_writes_beside_the_items_is_kept() -> None:
-    def handle(item: int) -> int:
-        if not hasattr(sys, "runs"):  # chunks may run in any order
-            sys.runs = itertools.count()  # type: ignore[attr-defined]
-            sys.child = subprocess.Popen([sys.executable, "-c", _WRITE_NUMBERS])  # type: ignore[attr-defined]
-        run: int = next(sys.runs)  # type: ignore[attr-defined]
-        if run == 3000:
-            sys.child.wait()  # type: ignore[attr-defined]
-        return run
-
-    with JobQueue(1, max_retries=0) as queue:
-        job = queue.run(range(3001), handle, capture_output=True)
-    runs: dict[Any, Any] = {item.result: item.stdout for item in job.items}
-    kept = "".join(runs[run] for run in range(3001))
-    # Where a character is cut between two reports, it comes after what stands for its beginning.
-    assert kept.replace("\ufffd", "") == "".join(f"{number} \u20ac\n" for number in range(50_000))
 
 
 def test_all_that_a_thread_writes_beside_the_items_is_kept_or_shown(tmp_path: Path) -> None:
