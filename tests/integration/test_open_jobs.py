@@ -175,23 +175,6 @@ def links(page: dict[str, str]) -> Any:
     return current_item().id
 
 
-@pytest.mark.parametrize(
-    ("first", "item", "said"),
-    [
-        ({"id": 1}, {"x": 1}, 'items[0]: expected an "id" key'),
-        ({"id": 1}, {"id": frozenset()}, "expected an id that is"),
-    ],
-)
-def test_items_without_a_good_id_are_refused(queue: JobQueue, first: Any, item: Any, said: str) -> None:
-    job = queue.open_job("j", [first], partial(add_to, [item]), max_retries=0)
-    with pytest.raises(TypeError) as refused:
-        queue.add_items("j", [{"id": 2}, item] if "expected an id" in said else [item])
-    assert said.replace("[0]", "") in str(refused.value).replace("[0]", "")
-    assert job.total == 1
-    queue.seal("j")
-    assert isinstance(queue.start("j").result().items[0].exception, TypeError)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("one", ["abc", b"abc", {"id": 5, "url": "/"}])
 def test_what_is_one_item_is_not_taken_apart(queue: JobQueue, one: Any) -> None:

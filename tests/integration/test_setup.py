@@ -26,7 +26,6 @@ from mpqueue.errors import type_name_of
 from mpqueue.events import JOB_PROGRESS
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
-from tests.support.results import results_of
 from tests.support.strength import workers_of
 from tests.support.systems import KILLED_ITSELF_WORD
 from tests.support.waiting import Gate
@@ -55,35 +54,6 @@ def return_state(item: Any, state: Any) -> Any:
 
 
 # --- that works -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_setup_runs_once_in_each_worker_before_the_first_item_there(tmp_path: Path) -> None:
-    gate_folder = tmp_path / "gate"
-    gate_folder.mkdir()
-    log = tmp_path / "log"
-    log.mkdir()
-    gate = Gate(gate_folder)
-
-    def setup() -> int:
-        note(log, "setup in", os.getpid())
-        return os.getpid()
-
-    def handle(item: int, state: int) -> tuple[int, int]:
-        if item < 2:
-            gate.pass_through(item)
-        return os.getpid(), state
-
-    with JobQueue(2) as queue:
-        queue.create_job("job", range(50), handle, setup=setup)
-        run = queue.start("job")
-        gate.wait_for(0, 1)
-        gate.open()
-        job = run.result()
-    workers = {worker for worker, _ in results_of(job)}
-    assert len(workers) == 2
-    assert all(worker == state for worker, state in results_of(job))
-    assert notes(log) == sorted(f"setup in {worker}" for worker in workers)
 
 
 def test_each_job_has_a_setup_of_its_own() -> None:
