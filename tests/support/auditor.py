@@ -6,6 +6,7 @@ due, since when something runs.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,13 +18,16 @@ from mpqueue._core.rules.needs import PASSED_SECONDS, startable
 from mpqueue._core.rules.overdue import SHORTEST
 from mpqueue._core.state.job_book import POISON, JobBook
 from mpqueue._core.state.lane_book import Chunk, LaneBook
+from mpqueue._core.state.lane_sets import LaneSeconds
 from mpqueue._core.state.pending import Care
+from mpqueue._core.state.timings import Timings
 from mpqueue._wire.memory.ledger import Phase
 from mpqueue._wire.pace import STRETCH_SECONDS
 from mpqueue.errors import Retry
 from mpqueue.status import JobStatus
 from tests.support.fake_lanes import FakeLanes
 from tests.support.invariants import EPSILON, check_ended, check_invariants, may_serve
+from tests.support.runs import WAITING, WORKING
 
 
 @dataclass
@@ -49,6 +53,14 @@ def audited(lanes: int, **options: Any) -> FakeLanes:
     return fleet
 
 
+def check_timings(timings: Timings) -> None:
+    """Each second of each worker, from the start of a run to its end, is counted once."""
+    spent = [getattr(timings.sums, name) for name in (*WAITING, *WORKING)]
+    assert timings.finished is not None
+    assert min(spent) >= -EPSILON
+    assert math.isclose(sum(spent), timings.lanes * (timings.finished - timings.started), abs_tol=EPSILON)
+
+
 class Auditor:
     """Watches from its making on. ``steps`` is how many steps of the scheduler it has seen."""
 
@@ -64,6 +76,7 @@ class Auditor:
         self.restored: dict[int, tuple[int, int]] = {}
         self._in_line: set[tuple[int, int, float]] = set()  #: kinds, since when: first in line by now, perhaps
         self._reported: dict[tuple[int, int, int], int] = {}  #: by chunk: how many of its items were reported
+        self._worked: tuple[LaneSeconds | None, float, float, int] = (None, 0.0, 0.0, 0)
         fleet.watchers.append(self._step)
         fleet.item_watchers.append(self._items_begin)
 
@@ -89,8 +102,16 @@ class Auditor:
                 case _:
                     pass
         self._in_line = self._passed()
+        self._check_lane_seconds()
         check_invariants(self._books)
         self.check_deadlines()
+
+    def _check_lane_seconds(self) -> None:
+        """While several jobs are active, the books know how long lanes have been at work."""
+        kept, now, (counted, since, seconds, lanes) = self._books.lane_seconds, self._books.now, self._worked
+        seconds = seconds + lanes * (now - since) if kept is counted else 0.0
+        self._worked = kept, now, seconds, self._books.at_work.bit_count()
+        assert kept is None or math.isclose(kept.until(now), seconds, abs_tol=EPSILON)
 
     # -- what is announced -------------------------------------------------------------------------------------
 
@@ -133,6 +154,7 @@ class Auditor:
         assert hearing is not None or (told.status is JobStatus.CANCELLED and not self.started[job.number])
         if hearing is not None:
             assert (told.completed, told.failed) == (hearing.completed, hearing.failed)
+            check_timings(job.timings)
         assert told.duration >= 0
         self.finished[job.number] += 1
         self._ended[job.number] = told.completed, told.failed

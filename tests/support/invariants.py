@@ -51,6 +51,8 @@ def _check_demand(books: Books) -> None:
         if job.runnable:
             items = len(job.pending) + sum(len(chunk.indices) for chunk in job.packed)
             waiting += min(items, (job.options.max_lanes or math.inf) - job.lanes_held)
+    if books.most_lanes is not None:  # a size that was set is not outgrown
+        waiting = min(waiting, max(0, books.most_lanes - books.at_work.bit_count()))
     told = books.told_demand.lanes
     assert (told > 0) == (waiting > 0)
     assert told <= 2 * waiting

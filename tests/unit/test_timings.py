@@ -9,13 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpqueue._core.state.timings import MOST_EVENTS, MOST_ROWS, Event, Span, Sums, join
-from tests.support.runs import START, Run
-
-WAITING = (
-    *("starting", "replacing", "lost", "for_pickling", "for_unpickling", "for_parent", "for_transfer", "idle"),
-    "others",
-)
-WORKING = ("under_way", "loading", "setup", "unpacking", "handling", "packing", "overhead")
+from tests.support.runs import START, WAITING, WORKING, Run
 
 
 def parts(sums: Sums) -> dict[str, float]:
