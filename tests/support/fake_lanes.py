@@ -198,6 +198,7 @@ class FakeLanes:
         self.start_seconds = start_seconds
         self.start_seconds_of: dict[int, float] = {}  #: of lanes whose starts take another time
         self.kill_seconds = kill_seconds
+        self.item_bytes = 100  #: on their way to a worker
         self.pack_seconds = pack_seconds
         self._packed: set[Chunk] = set()  #: those that wait, pickled, for a lane
         self._forgotten: dict[tuple[int, int], list[int]] = {}  #: by lane: jobs that its next chunk lets go
@@ -552,7 +553,7 @@ class FakeLanes:
             self.call_at(done_at, lambda: self._chunk_packed(chunk, refused))
             return
         self._packed.discard(chunk)
-        size = 100 * len(chunk.indices)
+        size = self.item_bytes * len(chunk.indices)
         self._more.append(ChunkSent(command.lane, command.generation, chunk.number, size, 0.0, self.now))
         self._send(command)
 
