@@ -16,6 +16,7 @@ from mpqueue._core.messages import ChunkReported, FailedItemsReset, Message
 from mpqueue._core.rules.dispatch import APART_ALONE, APART_PATIENCE
 from mpqueue._core.rules.needs import PASSED_SECONDS, startable
 from mpqueue._core.rules.overdue import SHORTEST
+from mpqueue._core.state.books import EndedCounts
 from mpqueue._core.state.job_book import POISON, JobBook
 from mpqueue._core.state.lane_book import Chunk, LaneBook
 from mpqueue._core.state.lane_sets import LaneSeconds
@@ -76,6 +77,7 @@ class Auditor:
         self.restored: dict[int, tuple[int, int]] = {}
         self._in_line: set[tuple[int, int, float]] = set()  #: kinds, since when: first in line by now, perhaps
         self._reported: dict[tuple[int, int, int], int] = {}  #: by chunk: how many of its items were reported
+        self._counts = EndedCounts()
         self._worked: tuple[LaneSeconds | None, float, float, int] = (None, 0.0, 0.0, 0)
         fleet.watchers.append(self._step)
         fleet.item_watchers.append(self._items_begin)
@@ -103,6 +105,7 @@ class Auditor:
                     pass
         self._in_line = self._passed()
         self._check_lane_seconds()
+        assert self._books.ended == self._counts, "what has ended is what was announced"
         check_invariants(self._books)
         self.check_deadlines()
 
@@ -147,6 +150,11 @@ class Auditor:
         hearing.ended |= indices - retrying
         hearing.failed += len(told.failed)
         hearing.completed += len(indices) - len(told.failed) - len(retrying)
+        if job.listed:
+            self._counts.retries += len(retrying)
+            if job.stage is None:
+                self._counts.failed += len(told.failed)
+                self._counts.completed += len(indices) - len(told.failed) - len(retrying)
 
     def _job_finished(self, told: AnnounceFinished) -> None:
         job = told.job
