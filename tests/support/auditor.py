@@ -57,7 +57,8 @@ def audited(lanes: int, **options: Any) -> FakeLanes:
 def check_timings(timings: Timings) -> None:
     """Each second of each worker, from the start of a run to its end, is counted once."""
     spent = [getattr(timings.sums, name) for name in (*WAITING, *WORKING)]
-    assert timings.finished is not None
+    if timings.finished is None:
+        return  # all of its items had ended in an earlier life of the program
     assert min(spent) >= -EPSILON
     assert math.isclose(sum(spent), timings.lanes * (timings.finished - timings.started), abs_tol=EPSILON)
 
