@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mpqueue._output.file_sinks import FileSink, JsonLinesSink, TableSink
+from mpqueue._output.file_sinks import FileSink, JsonLinesSink, TableSink, TabsSink
 from mpqueue._output.row_outlet import Sink
 
 if TYPE_CHECKING:
@@ -46,10 +46,8 @@ def csv(
     By default, each key of results that are mappings is a column. Columns of later keys are added at the end, and the
     file is then copied once when the job ends. ``escape_formulas`` is as in `Job.export`. Costs 10 us per row.
     """
-    delimiter = "\t" if os.fsdecode(path).lower().endswith(".tsv") else ","
-    return TableSink(
-        path, columns, in_order=in_order, failures=failures, delimiter=delimiter, escape_formulas=escape_formulas
-    )
+    make = TabsSink if os.fsdecode(path).lower().endswith(".tsv") else TableSink
+    return make(path, columns, in_order=in_order, failures=failures, escape_formulas=escape_formulas)
 
 
 def parquet(

@@ -6,15 +6,15 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mpqueue._cli.flags import Add
 from mpqueue._cli.usage import on_stdout, tell, usage_errors
 from mpqueue._os import standard_streams
 from mpqueue._output.bars import aside
-from mpqueue._output.export import COLUMNS, as_json_line, check_format
-from mpqueue._output.file_sinks import FileSink, JsonLinesSink, JsonSink, Row, TableSink, check_apart
+from mpqueue._output.export import COLUMNS, as_json_line
+from mpqueue._output.file_sinks import FileSink, Row, check_apart
+from mpqueue._output.formats import sink_for
 from mpqueue._queue.job import Job
 
 if TYPE_CHECKING:
@@ -111,31 +111,19 @@ def open_output(
             yield StdoutRows(file, columns, in_order=in_order, failures=failures)
         return
     with usage_errors("--output: ", (ValueError, ImportError, OSError)):
-        check_format(path)
-        suffix = path.rpartition(".")[2].lower()
-        make = _parquet if suffix == "parquet" else _SINKS[suffix]
-        if suffix in ("csv", "tsv"):
-            make = partial(make, escape_formulas=not raw_csv)
-        sink = make(path, columns, in_order=in_order, failures=failures, default=ROW, or_default=True)
+        sink = sink_for(
+            path,
+            columns,
+            in_order=in_order,
+            failures=failures,
+            escape_formulas=not raw_csv,
+            default=ROW,
+            or_default=True,
+        )
         sink.check()
         if journal is not None:
             check_apart(sink, os.path.realpath(journal))
     yield sink
-
-
-def _parquet(*arguments: Any, **options: Any) -> FileSink:
-    from mpqueue._output.parquet_sink import ParquetSink  # pyarrow is loaded here
-
-    return ParquetSink(*arguments, **options)
-
-
-_SINKS: dict[str, Callable[..., FileSink]] = {
-    "jsonl": JsonLinesSink,
-    "ndjson": JsonLinesSink,
-    "json": JsonSink,
-    "csv": TableSink,
-    "tsv": partial(TableSink, delimiter="\t"),
-}
 
 
 @contextmanager

@@ -123,9 +123,10 @@ class Retrying(NamedTuple):
 
 
 class AnnounceStarted(NamedTuple):
-    """Report to listeners that the job started."""
+    """Report to listeners that the job started. ``ended``: the items that had ended before, if results go to a sink."""
 
     job: JobBook
+    ended: Sequence[range] = ()
 
 
 class AnnounceItems(NamedTuple):

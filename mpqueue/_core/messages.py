@@ -271,15 +271,15 @@ class FailedItemsReset(NamedTuple):
 
 
 class ItemsAdded(NamedTuple):
-    """A stream or an open job has more items in its table, each to be handled with that much care.
+    """A stream or an open job has more items in its table.
 
-    Or they have ended in an earlier run, by a journal, and that many ``failed``.
+    They run, with that much care; or they fail, since they have ended their program too often; or (None) they have
+    ended in an earlier run, by a journal.
     """
 
     job: JobBook
     indices: range
-    care: Care = Care.NONE
-    failed: int | None = None  #: None: they have to run
+    how: Care | Failure | None = Care.NONE
 
 
 class JobSealed(NamedTuple):

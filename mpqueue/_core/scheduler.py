@@ -155,7 +155,7 @@ class Scheduler:
                 )
             job.restored = False
             ended = AnnounceFinished(job, job.status, job.completed, job.failed, job.duration or 0.0)
-            self.books.commands += [AnnounceStarted(job), ended]
+            self.books.commands += [_started(job), ended]
             return
         self._activate(message)
 
@@ -181,7 +181,9 @@ class Scheduler:
         if job.needs is not None:
             books.any_needs = True
             books.resources.limit_memory(job.needs.memory)
-        books.commands.append(AnnounceStarted(job))
+        if job.delivery is not None:
+            job.held_back += 1  # until its sink is open
+        books.commands.append(_started(job))
         if job.dropped:
             dropping.begin(books, job)
         fleet.start_again(books)
@@ -316,9 +318,7 @@ class Scheduler:
 
     # -- lanes -----------------------------------------------------------------------------------------------
 
-    def _lane_message(
-        self, message: LaneReady | LaneStartFailed | LaneAbsent | LaneDied | LaneBroken | LaneObserved | ChunkReported
-    ) -> None:
+    def _lane_message(self, message: Any) -> None:
         lane = self.books.live_lane(message.lane, message.generation)
         if lane is None:
             return
@@ -332,31 +332,8 @@ class Scheduler:
         if lane is not None and (chunk := lane.find(message.chunk)) is not None:
             reports.sent(chunk, message)
 
-    def _chunk_packed(self, message: ChunkPacked) -> None:
-        reports.packed(message)
-
-    def _queue_opened(self, message: QueueOpened) -> None:
-        fleet.open_lanes(self.books)
-
-    def _books_message(
-        self,
-        message: ChunkRefused
-        | ItemsAdded
-        | JobSealed
-        | ItemsDropped
-        | LanesWanted
-        | LanesResized
-        | MemoryRead
-        | ModulesReloaded
-        | FaultFound,
-    ) -> None:
+    def _books_message(self, message: Message) -> None:
         _BOOKS_HANDLERS[type(message)](self.books, message)
-
-    def _slept(self, message: Slept) -> None:
-        self.books.sleeps.add(message.since, message.until)
-
-    def _ignore(self, message: Message) -> None:
-        """Do nothing: only the common part of a step is needed."""
 
     # -- time ------------------------------------------------------------------------------------------------
 
@@ -399,6 +376,10 @@ def _lane_timer_due(books: Books, lane: LaneBook, timer: Timer) -> None:
             fleet.start_due(books, lane)
 
 
+def _started(job: JobBook) -> AnnounceStarted:
+    return AnnounceStarted(job) if job.delivery is None else AnnounceStarted(job, [*job.table.ended_stretches()])
+
+
 def _observed(books: Books, lane: LaneBook, message: LaneObserved) -> None:
     stealing.judge(books, lane, message.claim, books.now if message.asked_at is None else message.asked_at)
     overdue.judge(books, lane, message)
@@ -409,42 +390,18 @@ def _forgotten(books: Books, lane: LaneBook, message: JobForgotten) -> None:
     lane.waiting_since = books.now
 
 
-_HANDLERS: dict[type, Callable[[Scheduler, Any], None]] = {
-    JobStartAsked: Scheduler._job_started,
-    JobPaused: Scheduler._job_paused,
-    JobResumed: Scheduler._job_resumed,
-    JobHeldBack: Scheduler._job_held_back,
-    JobCancelled: Scheduler._job_cancelled,
-    FailedItemsReset: Scheduler._failed_items_reset,
-    QueueOpened: Scheduler._queue_opened,
-    QueueClosing: Scheduler._queue_closing,
-    TimePassed: Scheduler._ignore,
-    Slept: Scheduler._slept,
-    ItemsAdded: Scheduler._books_message,
-    JobSealed: Scheduler._books_message,
-    ItemsDropped: Scheduler._books_message,
-    LanesWanted: Scheduler._books_message,
-    LanesResized: Scheduler._books_message,
-    MemoryRead: Scheduler._books_message,
-    ModulesReloaded: Scheduler._books_message,
-    FaultFound: Scheduler._books_message,
-    LaneInitialized: Scheduler._lane_message,
-    LaneReady: Scheduler._lane_message,
-    LaneStartFailed: Scheduler._lane_message,
-    LaneAbsent: Scheduler._lane_message,
-    LaneDied: Scheduler._lane_message,
-    LaneBroken: Scheduler._lane_message,
-    LaneObserved: Scheduler._lane_message,
-    ChunkReported: Scheduler._lane_message,
-    ChunkRefused: Scheduler._books_message,
-    ChunkSent: Scheduler._chunk_sent,
-    RecordsLeft: Scheduler._lane_message,
-    ChunkPacking: Scheduler._lane_message,
-    ChunkPacked: Scheduler._chunk_packed,
-    JobForgotten: Scheduler._lane_message,
-}
+def _slept(books: Books, message: Slept) -> None:
+    books.sleeps.add(message.since, message.until)
+
+
+def _ignore(books: Books, message: Message) -> None:
+    """Do nothing: only the common part of a step is needed."""
+
 
 _BOOKS_HANDLERS: dict[type, Callable[[Books, Any], None]] = {
+    QueueOpened: fleet.open_lanes,
+    TimePassed: _ignore,
+    Slept: _slept,
     ItemsAdded: arrivals.items_added,
     JobSealed: arrivals.sealed,
     ItemsDropped: dropping.items_dropped,
@@ -454,6 +411,7 @@ _BOOKS_HANDLERS: dict[type, Callable[[Books, Any], None]] = {
     ModulesReloaded: fleet.modules_reloaded,
     FaultFound: distrust.fault_found,
     ChunkRefused: reports.refused,
+    ChunkPacked: reports.packed,
 }
 
 _LANE_HANDLERS: dict[type, Callable[[Books, LaneBook, Any], None]] = {
@@ -468,6 +426,19 @@ _LANE_HANDLERS: dict[type, Callable[[Books, LaneBook, Any], None]] = {
     RecordsLeft: reports.records_left,
     ChunkPacking: reports.packing,
     JobForgotten: _forgotten,
+}
+
+_HANDLERS: dict[type, Callable[[Scheduler, Any], None]] = {
+    JobStartAsked: Scheduler._job_started,
+    JobPaused: Scheduler._job_paused,
+    JobResumed: Scheduler._job_resumed,
+    JobHeldBack: Scheduler._job_held_back,
+    JobCancelled: Scheduler._job_cancelled,
+    FailedItemsReset: Scheduler._failed_items_reset,
+    QueueClosing: Scheduler._queue_closing,
+    ChunkSent: Scheduler._chunk_sent,
+    **dict.fromkeys(_BOOKS_HANDLERS, Scheduler._books_message),
+    **dict.fromkeys(_LANE_HANDLERS, Scheduler._lane_message),
 }
 
 

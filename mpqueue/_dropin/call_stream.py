@@ -77,7 +77,7 @@ class CallStream:
         self._showing = showing
         self._after_logs = after_logs
         engine = queue._host.engine
-        self.functions = FunctionPacker(share_globals=engine.has_initializer, script=engine.script)
+        self.functions = FunctionPacker(script=engine.script)
         self._receivers: dict[int, Receiver] = {}
         self._blocks: list[CallBlock[Any]] = []
         self._lock = threading.RLock()  #: held by the thread that adds calls; a garbage collection may seal it there

@@ -150,7 +150,7 @@ class InlineLane(Lane):
         self._is_dead = False
         self._ledger = Ledger()
         here = station.Station(
-            number, generation, self.pid, self._ledger, self._flags_of, _Outbox(self.answers), is_own_process=False
+            number, generation, self._ledger, self._flags_of, _Outbox(self.answers), is_own_process=False
         )
         self._worker = Worker(take_seat(here, shares_memory=False, is_at_home=True))
         self._is_given_up = False

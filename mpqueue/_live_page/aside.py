@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from concurrent.futures import Future
 from typing import ParamSpec, TypeVar
 
 from mpqueue._text import repr_of
@@ -30,32 +30,24 @@ async def on_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     """
     if not _free.acquire(blocking=False):
         raise BusyError
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[T] = loop.create_future()
-
-    def settle(value: T | None, error: BaseException | None) -> None:
-        if answer.done():  # the viewer has gone
-            return
-        if error is None:
-            answer.set_result(value)  # type: ignore[arg-type]
-        else:
-            answer.set_exception(error)
+    answer: Future[T] = Future()
+    answer.set_running_or_notify_cancel()  # the viewer may go; the call goes on
 
     def work() -> None:
-        value: T | None = None
-        failure: BaseException | None = None
         try:
             value = call(*args, **kwargs)
-        except BaseException as error:  # noqa: BLE001 - raised where it is awaited
-            failure = error if isinstance(error, Exception) else RuntimeError(repr_of(error))
+        except Exception as error:  # noqa: BLE001 - raised where it is awaited
+            answer.set_exception(error)
+        except BaseException as error:  # noqa: BLE001 - likewise
+            answer.set_exception(RuntimeError(repr_of(error)))
+        else:
+            answer.set_result(value)
         finally:
             _free.release()
-        with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(settle, value, failure)
 
     try:
         threading.Thread(target=work, name="mpqueue-page-call", daemon=True).start()
     except BaseException:
         _free.release()
         raise
-    return await answer
+    return await asyncio.wrap_future(answer)

@@ -23,7 +23,7 @@ file_lock                locks on files and on bytes of them, which end with the
 process.own_forks        the unique name of this process, and its forks
 process.own_process      threads and other facts of this process
 process.process_table    the other processes: numbers, start times, environments
-process.process_handle   a handle on one process: signals, its end, its exit code, whether it is stopped
+process.process_handle   a handle on one process: signals, its end, its exit code
 process.process_signals  signals: killing, asking for stacks, their state in a worker, SIGTERM; waits that signals end
 process.process_facts    a process's use of CPU and memory, and its output in a file
 process.parent_death     a process ends with its parent; the leash

@@ -31,21 +31,14 @@ _HIGH, _HIGH_NUMBERS = 1024, 64
 # -- the open ones -----------------------------------------------------------------------------------------------------
 
 
-def _listed_in_proc() -> Iterable[int]:
-    with contextlib.suppress(OSError):
-        return [int(name) for name in os.listdir("/proc/self/fd")]
-    return _listed_in_dev()
+def open_descriptors() -> Iterable[int]:
+    """Return the open descriptors; if the system can't list them, all possible ones.
 
-
-def _listed_in_dev() -> Iterable[int]:
+    Some may be closed by the time that they are looked at: at least the one that listed them.
+    """
     with contextlib.suppress(OSError):
         return [int(name) for name in os.listdir("/dev/fd")]
     return range(int(min(descriptor_limits().now, _MOST_DESCRIPTORS)))
-
-
-#: The open descriptors; if the system can't list them, all possible ones. Some may be closed by the time that they are
-#: looked at: at least the one that listed them.
-open_descriptors = choose(linux=_listed_in_proc, posix=_listed_in_dev)
 
 
 class DescriptorLimits(NamedTuple):

@@ -41,14 +41,6 @@ def inferred_array(arrow: Any, values: Sequence[Any]) -> Any:
     return array
 
 
-def writable_array(arrow: Any, values: Sequence[Any]) -> Any:
-    """Return an inferred array of a type that Parquet files can have. Raises ValueError also if it can't."""
-    array = inferred_array(arrow, values)
-    if not is_writable(arrow, array.type):
-        raise ValueError(f"expected a type that Parquet has, got {array.type}")
-    return array
-
-
 def is_writable(arrow: Any, kind: Any) -> bool:
     """Tell whether a Parquet file can have that type: structs without fields, made of empty dicts, can't be written."""
     if arrow.types.is_list(kind):

@@ -1,4 +1,4 @@
-"""Export: a job's items as records, as files (JSON Lines, JSON, CSV, TSV, Parquet) and as data frames.
+"""A job's items as records, as columns of values, as texts for files, and as data frames.
 
 A column's name is one of:
 
@@ -26,16 +26,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from itertools import chain, islice
 from numbers import Integral
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._call_checks import nearest
 from mpqueue._core.state.columns import take
 from mpqueue._fields import field_of
-from mpqueue._output.arrow_values import exact_series, writable_array
+from mpqueue._output.arrow_values import exact_series
 from mpqueue._queue.job_items import JobItem
 from mpqueue._text import as_utf8, digits, encode_text, json_text, repr_of
-from mpqueue._whole_file import whole_file
 from mpqueue.errors import shown
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
 
@@ -92,7 +90,7 @@ _EXACT = 1 << 53
 
 def records(table: ItemTable, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """One dict per item, with the values themselves. Raises ValueError for a column that no item has."""
-    names = _chosen(table, columns)
+    names = chosen_columns(table, columns)
     return [row for indices in batched(range(len(table)), TOGETHER) for row in rows_of(table, indices, names)]
 
 
@@ -134,7 +132,7 @@ def check_columns(table: ItemTable, columns: Iterable[str], *, ended: bool) -> N
         raise ValueError(f"columns: {no_such_column(min(absent), _results(table) if known else (), table.payloads)}")
 
 
-def _chosen(table: ItemTable, columns: Sequence[str] | None, default: Sequence[str] = COLUMNS) -> Sequence[str]:
+def chosen_columns(table: ItemTable, columns: Sequence[str] | None, default: Sequence[str] = COLUMNS) -> Sequence[str]:
     indices = range(len(table))
     if columns is None:
         if not all(map(table.has_result, indices)):
@@ -271,7 +269,7 @@ def columns_of(
 ) -> dict[str, list[Any]]:
     """The columns by name. By default, mappings are spread over a column for each of their keys."""
     indices = range(len(table))
-    made = {name: column(table, indices, name) for name in _chosen(table, columns, default)}
+    made = {name: column(table, indices, name) for name in chosen_columns(table, columns, default)}
     return made if columns is not None else spread(made)
 
 
@@ -505,14 +503,6 @@ def as_cell(value: Any) -> Any:
     return str(ready) if isinstance(ready, int | float) else json_text(ready)
 
 
-class _Choice(NamedTuple):
-    """The chosen columns of the items, and whether formulas are escaped."""
-
-    columns: Sequence[str] | None
-    default: Sequence[str]
-    escape_formulas: bool
-
-
 #: The first characters of texts that spreadsheets take for a formula; numbers begin with them too.
 _FORMULA = re.compile("[=+\\-@\t\r]")
 _FORMULA_STARTS = frozenset("=+-@\t\r")
@@ -547,66 +537,13 @@ def _for_sheet(value: Any) -> Any:
     return cell if _NUMBER.fullmatch(cell) else f"'{cell}"
 
 
-# -- files -------------------------------------------------------------------------------------------------------------
+# -- texts -------------------------------------------------------------------------------------------------------------
 
 
-def export(
-    table: ItemTable,
-    path: str | os.PathLike[str],
-    columns: Sequence[str] | None = None,
-    format: str | None = None,
-    default: Sequence[str] = COLUMNS,
-    *,
-    escape_formulas: bool = True,
-) -> Path:
-    """Write the items into a file, in the format of its suffix, or ``format``. Returns its path.
-
-    The file appears once it is complete: an earlier one stays until then. ``default`` are the default columns.
-    ``escape_formulas``: in tables of text, formulas get an apostrophe before them.
-    """
-    target = Path(path)
-    if not isinstance(escape_formulas, bool):
-        raise TypeError(f"escape_formulas: expected True or False, got {shown(escape_formulas)}")
-    if format is not None and not isinstance(format, str):
-        raise TypeError(f"format: expected a str, got {shown(format)} of type {type(format).__name__}")
-    name = (format or target.suffix).lstrip(".").lower()
-    writer = _WRITERS.get(name)
-    if writer is None:
-        raise ValueError(f"format: expected one of {', '.join(_WRITERS)}, got {shown(name)} (from {str(path)!r})")
-    with whole_file(target) as file:
-        writer(file, table, _Choice(columns, default, escape_formulas))
-    return target
-
-
-def check_format(path: str | os.PathLike[str]) -> None:
-    """Raise ValueError if `export` does not know the file's suffix, ImportError if the library for it is missing."""
-    suffix = Path(path).suffix.lstrip(".").lower()
-    if suffix not in _WRITERS:
-        raise ValueError(f"expected a file named .{', .'.join(_WRITERS)}, got {str(path)!r}")
-    if suffix == "parquet":
-        need("pyarrow", "a Parquet file")
-
-
-def _write_json_lines(file: IO[bytes], table: ItemTable, choice: _Choice) -> None:
-    for lines in _json_lines(table, choice):
-        file.write("".join([f"{one}\n" for one in lines]).encode())
-
-
-def _write_json(file: IO[bytes], table: ItemTable, choice: _Choice) -> None:
-    before = "[\n"
-    for lines in _json_lines(table, choice):
-        file.write((before + ",\n".join(lines)).encode())
-        before = ",\n"
-    file.write(b"\n]\n" if before == ",\n" else b"[]\n")
-
-
-def _json_lines(table: ItemTable, choice: _Choice) -> Iterator[list[str]]:
-    """The items as JSON, one line each, many at a time."""
-    names = _chosen(table, choice.columns, choice.default)
-    line = ", ".join(f"{json_text(name).replace('%', '%%')}: %s" for name in names).join("{}")
-    for indices in batched(range(len(table)), TOGETHER):
-        cells = [_json_cells(column(table, indices, name)) for name in names]
-        yield [line % row for row in zip(*cells, strict=True)]
+def json_lines(columns: Mapping[str, list[Any]]) -> list[str]:
+    """The rows of these columns as JSON, one line each, without line ends."""
+    line = ", ".join(f"{json_text(name).replace('%', '%%')}: %s" for name in columns).join("{}")
+    return [line % row for row in zip(*map(_json_cells, columns.values()), strict=True)]
 
 
 def _json_cells(values: list[Any]) -> Iterable[str]:
@@ -617,12 +554,6 @@ def _json_cells(values: list[Any]) -> Iterable[str]:
     if kinds <= {type(None)}:
         return ["null"] * len(values)
     return [json_text(value if type(value) in _PLAIN else json_ready(value)) for value in values]
-
-
-def _write_csv(file: IO[bytes], table: ItemTable, choice: _Choice, *, delimiter: str = ",") -> None:
-    columns = columns_of(table, choice.columns, choice.default)
-    for values in ([[name] for name in columns], columns.values()):
-        file.writelines(csv_text(values, delimiter, escape_formulas=choice.escape_formulas))
 
 
 def csv_text(columns: Iterable[list[Any]], delimiter: str, *, escape_formulas: bool) -> Iterator[bytes]:
@@ -645,21 +576,3 @@ class _Lines(NamedTuple):
     """The file of a CSV writer, which writes a row at a time."""
 
     write: Callable[[str], object]
-
-
-def _write_parquet(file: IO[bytes], table: ItemTable, choice: _Choice) -> None:
-    arrow = need("pyarrow", "a Parquet file")
-    parquet = need("pyarrow.parquet", "a Parquet file")
-    columns = columns_of(table, choice.columns, choice.default)
-    arrays = {as_utf8(name): or_as_text(partial(writable_array, arrow), values) for name, values in columns.items()}
-    parquet.write_table(arrow.table(arrays), file)
-
-
-_WRITERS: Mapping[str, Callable[[IO[bytes], ItemTable, _Choice], None]] = {
-    "jsonl": _write_json_lines,
-    "ndjson": _write_json_lines,
-    "json": _write_json,
-    "csv": _write_csv,
-    "tsv": partial(_write_csv, delimiter="\t"),
-    "parquet": _write_parquet,
-}

@@ -1,4 +1,7 @@
-"""Sinks that are files of text: JSON Lines, JSON, CSV and TSV. Users make them by `mpqueue.sinks`."""
+"""Files of rows, written while a job runs or afterwards: JSON Lines, JSON, CSV and TSV; `parquet_sink` has the last.
+
+`mpqueue.sinks` makes them for users, `mpqueue._output.formats` by the name of a file.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from mpqueue._output.export import COLUMNS, SPREAD, as_json_line, csv_text, spread
+from mpqueue._output.export import (
+    COLUMNS,
+    SPREAD,
+    csv_text,
+    json_lines,
+    spread,
+)
 from mpqueue._output.part_file import PartFile, part_of
 from mpqueue._output.words import counted
 from mpqueue.errors import JobStateError, shown
@@ -32,18 +41,21 @@ class FileSink:
         *,
         in_order: bool = False,
         failures: bool = True,
+        escape_formulas: bool = True,
         default: Sequence[str] = COLUMNS,
         or_default: bool = False,
     ) -> None:
         if not isinstance(path, str | os.PathLike):
             raise TypeError(f"path: expected the path of a file, got {shown(path)} of type {type(path).__name__}")
-        for name, value in (("in_order", in_order), ("failures", failures)):
+        switches = (("in_order", in_order), ("failures", failures), ("escape_formulas", escape_formulas))
+        for name, value in switches:
             if not isinstance(value, bool):
                 raise TypeError(f"{name}: expected True or False, got {shown(value)} of type {type(value).__name__}")
         self.path = Path(os.fsdecode(path))
         self.columns = columns
         self.in_order = in_order
         self.failures = failures
+        self.escape_formulas = escape_formulas  #: in tables of text
         self.rows = 0
         self.default = default  #: the columns by default
         self.or_default = or_default  #: these replace ``columns`` that no row has
@@ -71,6 +83,11 @@ class FileSink:
 
     def write(self, rows: Sequence[Row]) -> None:
         """Write these rows; if that fails, none of them is in the file."""
+        if rows:
+            self.put(as_columns(rows), len(rows))
+
+    def put(self, columns: Mapping[str, list[Any]], count: int) -> None:
+        """Write that many rows, given as columns, like `write`."""
         raise NotImplementedError
 
     def _write_rest(self) -> None:
@@ -84,12 +101,16 @@ class FileSink:
             self._end()
             self._has_ended = True
 
+    def complete(self) -> None:
+        """Complete the file, which gets its name."""
+        self._write_rest()
+        self._end_once()
+        self._part.finish()
+
     def close(self) -> None:
         """Complete the file; if that fails, the written rows stay a part."""
         try:
-            self._write_rest()
-            self._end_once()
-            self._part.finish()
+            self.complete()
         except BaseException:
             with suppress(Exception):  # the first error has more information
                 self.leave()
@@ -103,6 +124,10 @@ class FileSink:
         finally:
             self.left = self._as_given(self._part.leave())
         return self.left
+
+    def drop(self) -> None:
+        """Remove what was written."""
+        self._part.drop()
 
     def _as_given(self, part: Path | None) -> Path | None:
         """The part's path, relative to the current folder if `path` was given so and still leads to the same place."""
@@ -128,20 +153,19 @@ class JsonLinesSink(FileSink):
 
     at_once = True
 
-    def write(self, rows: Sequence[Row]) -> None:
+    def put(self, columns: Mapping[str, list[Any]], count: int) -> None:
         """Write a line of JSON for each row."""
-        self._part.append("".join(map(as_json_line, rows)).encode())
-        self.rows += len(rows)
+        self._part.append("".join([f"{line}\n" for line in json_lines(columns)]).encode())
+        self.rows += count
 
 
 class JsonSink(FileSink):
     """A file with one JSON list."""
 
-    def write(self, rows: Sequence[Row]) -> None:
+    def put(self, columns: Mapping[str, list[Any]], count: int) -> None:
         """Write each row as an element of the list."""
-        values = [as_json_line(row).rstrip("\n") for row in rows]
-        self._part.append((("[\n" if not self.rows else ",\n") + ",\n".join(values)).encode())
-        self.rows += len(rows)
+        self._part.append((("[\n" if not self.rows else ",\n") + ",\n".join(json_lines(columns))).encode())
+        self.rows += count
 
     def _end(self) -> None:
         self._part.append(b"\n]\n" if self.rows else b"[]\n")
@@ -153,20 +177,10 @@ class TableSink(FileSink):
     Late columns are added at the end. Rows from before it are made as long as the others when the file ends.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        columns: Sequence[str] | None = None,
-        *,
-        delimiter: str = ",",
-        escape_formulas: bool = True,
-        **options: Any,
-    ) -> None:
+    delimiter = ","
+
+    def __init__(self, path: str | os.PathLike[str], columns: Sequence[str] | None = None, **options: Any) -> None:
         super().__init__(path, columns, **options)
-        if not isinstance(escape_formulas, bool):
-            raise TypeError(f"escape_formulas: expected True or False, got {shown(escape_formulas)}")
-        self._delimiter = delimiter
-        self._escape_formulas = escape_formulas
         self._names: list[str] = []  #: the columns so far
         self._in_header = 0  #: how many of them were known when the header was written
         self._widths: list[tuple[int, int]] = []  #: pairs: that many rows with that many columns
@@ -179,23 +193,24 @@ class TableSink(FileSink):
             if self.columns is None and len(self._held) < MOST_HELD and all(row.get("result") is None for row in rows):
                 return
             rows, self._held = self._held, []
-        self._append(rows)
+        if rows:
+            self.put(spread_columns(rows, self.columns, self._names), len(rows))
 
-    def _append(self, rows: Sequence[Row]) -> None:
-        columns = columns_of(rows, self.columns, self._names)
+    def put(self, columns: Mapping[str, list[Any]], count: int) -> None:
+        """Write the rows, below the header."""
         begins = not self._names
         names = [*self._names, *(name for name in columns if name not in self._names)]
-        cells = [columns.get(name) or [None] * len(rows) for name in names]
+        cells = [columns.get(name) or [None] * count for name in names]
         self._part.append((self._header(names) if begins else b"") + self._text(cells))
         self._names = names
         self._in_header = self._in_header or len(names)
-        self._widths.append((len(rows), len(names)))
+        self._widths.append((count, len(names)))
         if len(self._widths) > 1 and self._widths[-2][1] == len(names):
-            self._widths[-2:] = [(self._widths[-2][0] + len(rows), len(names))]
-        self.rows += len(rows)
+            self._widths[-2:] = [(self._widths[-2][0] + count, len(names))]
+        self.rows += count
 
     def _text(self, columns: Iterable[list[Any]]) -> bytes:
-        return b"".join(csv_text(columns, self._delimiter, escape_formulas=self._escape_formulas))
+        return b"".join(csv_text(columns, self.delimiter, escape_formulas=self.escape_formulas))
 
     def _header(self, names: Iterable[str]) -> bytes:
         return self._text([name] for name in names)
@@ -203,7 +218,7 @@ class TableSink(FileSink):
     def _write_rest(self) -> None:
         held, self._held = self._held, []
         if held:
-            self._append(held)
+            self.put(spread_columns(held, self.columns, self._names), len(held))
 
     def _end(self) -> None:
         if not self._names:
@@ -226,14 +241,25 @@ class TableSink(FileSink):
         next(records)
         yield self._header(self._names)
         for count, width in self._widths:
-            more = self._delimiter.encode() * (len(self._names) - width) + b"\n"
+            more = self.delimiter.encode() * (len(self._names) - width) + b"\n"
             for _ in range(count):
                 yield next(records)[:-1] + more
 
 
-def columns_of(rows: Sequence[Row], chosen: Sequence[str] | None, known: Sequence[str]) -> Mapping[str, list[Any]]:
+class TabsSink(TableSink):
+    """A table of text whose columns are separated by tabs."""
+
+    delimiter = "\t"
+
+
+def as_columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """The columns of these rows, by name."""
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def spread_columns(rows: Sequence[Row], chosen: Sequence[str] | None, known: Sequence[str]) -> Mapping[str, list[Any]]:
     """The columns of these rows by name, as in an export; without those that only stand in for unknown keys."""
-    columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+    columns = as_columns(rows)
     if chosen is not None:
         return columns
     made = spread(columns)

@@ -7,14 +7,14 @@ rewritten with columns that can hold all of them: types that do not go together 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mpqueue._output.arrow_values import exact_array, inferred_array, is_writable
 from mpqueue._output.export import SPREAD, as_cell, need, or_as_text
-from mpqueue._output.file_sinks import FileSink, Row, columns_of
+from mpqueue._output.file_sinks import FileSink, Row, spread_columns
 from mpqueue._text import as_utf8
 from mpqueue.errors import shown
 
@@ -50,18 +50,22 @@ class ParquetSink(FileSink):
 
     def write(self, rows: Sequence[Row]) -> None:
         """Hold the rows, and write them once there is a group."""
-        table = self._table(rows) if self._given is None else self._fitted(rows)
+        if rows:
+            known = () if self._schema is None else self._schema.names
+            self.put(spread_columns(rows, self.columns, known), len(rows))
+
+    def put(self, columns: Mapping[str, list[Any]], count: int) -> None:
+        """Hold the rows, like `write`."""
+        table = self._table(columns) if self._given is None else self._fitted(columns)
         self._waiting.append(table)
         self._size += table.nbytes
-        self._count += len(rows)
+        self._count += count
         if len(self._waiting) - self._merged >= MERGED:
             self._merge()
         if self._size >= GROUP or self._count >= GROUP_ROWS:
             self._flush()
 
-    def _table(self, rows: Sequence[Row]) -> Any:
-        known = () if self._schema is None else self._schema.names
-        columns = columns_of(rows, self.columns, known)
+    def _table(self, columns: Mapping[str, list[Any]]) -> Any:
         return self._arrow.table(
             {
                 as_utf8(name): or_as_text(partial(inferred_array, self._arrow), values)
@@ -69,19 +73,19 @@ class ParquetSink(FileSink):
             }
         )
 
-    def _fitted(self, rows: Sequence[Row]) -> Any:
+    def _fitted(self, columns: Mapping[str, list[Any]]) -> Any:
         """The rows in the given schema. Raises ValueError for a value that does not fit."""
-        columns = [self._column(field, rows) for field in self._given]
-        return self._arrow.Table.from_arrays(columns, schema=self._given)
+        arrays = [self._column(field, columns) for field in self._given]
+        return self._arrow.Table.from_arrays(arrays, schema=self._given)
 
-    def _column(self, field: Any, rows: Sequence[Row]) -> Any:
-        values = [row[field.name] for row in rows]
+    def _column(self, field: Any, columns: Mapping[str, list[Any]]) -> Any:
+        values = columns[field.name]
         try:
             return self._exact(field, values)
         except Exception as error:  # noqa: BLE001 - of pyarrow's, and of what it asks
             at, reason = self._first_bad(field, values) or (None, error)
         bad = values if at is None else values[at]
-        where = "" if at is None or "id" not in rows[at] else f"item {rows[at]['id']!r}, "
+        where = "" if at is None or "id" not in columns else f"item {columns['id'][at]!r}, "
         raise ValueError(
             f"{where}column {field.name!r}: expected values of type {field.type}, got {shown(bad)} of type "
             f"{type(bad).__name__} ({reason})"

@@ -212,6 +212,13 @@ class PartFile:
         self._file = None
         file.close()
 
+    def drop(self) -> None:
+        """Remove the file."""
+        if self._file is not None:
+            if not self._is_special:
+                self._file.truncate(0)
+            self.leave()
+
     def leave(self) -> Path | None:
         """Leave the file a part; returns its path, None if there is nothing."""
         file, self._file = self._file, None

@@ -35,7 +35,7 @@ from mpqueue._output.export import (
 )
 from mpqueue._output.file_sinks import FileSink, check_apart
 from mpqueue._output.words import counted
-from mpqueue._wire.pickling.payload import dump_by_reference, dump_by_value, load_kept
+from mpqueue._wire.pickling.payload import dump_by_reference, dump_by_value, load_parts
 from mpqueue.errors import JobStateError, shown
 from mpqueue.status import FAILED
 
@@ -61,9 +61,9 @@ class Sink(Protocol):
     of the items, with ``failures = False`` without failed items. A method ``open()`` is called when the job is started,
     before any work; ``leave()`` instead of ``close()`` if rows are missing: the job was cancelled, or a call failed.
 
-    All but ``open`` is called on one thread of the job's own; if the job can't be started after ``open``, ``leave`` is
-    called on the thread of ``open``. An error of any of them stops the job, and is the ``__cause__`` of the `SinkError`
-    that its run raises. If a job goes on from a journal, ``write`` also gets the rows of items that had ended before.
+    All of them are called on one thread of the job's own. An error of any of them stops the job, and is the
+    ``__cause__`` of the `SinkError` that its run raises; that of ``open`` is also raised by the call that starts the
+    job. If a job goes on from a journal, ``write`` also gets the rows of items that had ended before.
     """
 
     def write(self, rows: list[Row], /) -> object:
@@ -157,15 +157,6 @@ class RowOutlet:
             except BaseException:
                 self._let_go()
                 raise
-
-    def take_back(self) -> None:
-        """Make the sink leave what `open` made, and free it."""
-        try:
-            _called(getattr(self._sink, "leave", self._sink.close))
-        finally:
-            if isinstance(self._sink, FileSink):
-                self._sink.was_opened = False
-            self._let_go()
 
     def _let_go(self) -> None:
         """Free the sink for another job."""
@@ -434,4 +425,4 @@ def _dump(rows: Sequence[Row]) -> bytes | None:
 
 def _load(data: bytes) -> Any:
     pickled, buffers = pickle.loads(data)
-    return load_kept(pickled, buffers)
+    return load_parts(pickled, buffers)

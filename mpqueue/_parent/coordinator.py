@@ -614,7 +614,7 @@ class Coordinator:
         command.job.table.live.running = partial(running_items, self.scheduler.books, self._lane, command.job)
         command.job.table.live.heir = self._leavings.inherit
         if command.job.delivery is not None:
-            self.deliveries.start(command.job)
+            self.deliveries.start(command.job, command.ended)
         self._announce(command)
 
     def _tell_items(self, command: AnnounceItems) -> None:

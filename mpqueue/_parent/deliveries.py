@@ -11,16 +11,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
 from mpqueue._core.commands import AnnounceFinished, AnnounceItems
 from mpqueue._core.messages import JobCancelled, JobHeldBack, Message
-from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
+from mpqueue._parent.surroundings.replies import Reply
+from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._parent.users_threads import Errands
-from mpqueue.errors import InternalError, JobStateError, SinkError
+from mpqueue.errors import InternalError, SinkError
 from mpqueue.status import OVER
 
 log = logging.getLogger("mpqueue")
@@ -35,10 +36,7 @@ class Outlet(Protocol):
     """A sink with the maker of its rows. Used by one thread at a time; may raise anything."""
 
     def open(self) -> None:
-        """Prepare for rows. On the thread that starts the job."""
-
-    def take_back(self) -> None:
-        """Leave the sink as it was before `open`: the job could not be started. On the thread that tried it."""
+        """Prepare for rows."""
 
     def put(self, indices: Sequence[int], size: int) -> None:
         """Write the rows of these ended items; ``size``: bytes of their results, as far as known."""
@@ -51,75 +49,22 @@ class Outlet(Protocol):
 
 
 class Delivery:
-    """The way of one job's results. Made with the job.
+    """The way of one job's results. Made with the job."""
 
-    Code that starts the job calls `begin`, then `claim` on the coordinator's thread, and, if either that or the start
-    raises, `take_back`.
-    """
-
-    def __init__(self, table: ItemTable, outlet: Outlet) -> None:
+    def __init__(self, outlet: Outlet) -> None:
         self.outlet = outlet
         self.error: SinkError | None = None
-        self.begun = False
         self.over = False  #: its sink has been closed, or is not waited for any more
-        self.ended_before: list[range] = []  #: the items that had ended before it began
         self.kept: str | None = None  #: a text about the kept rows of a job if some are missing
-        self._table = table
-        self._opening = threading.RLock()  #: held while the sink is opened and taken back, which runs users' code
-        self._is_in_sink = False  #: users' code of the sink is running
-        self._lock = threading.Lock()  #: for `begun` and the next ones
-        self._starts = 0  #: how many starts of the job need it open
-        self._is_claimed = False
+        #: Given once the sink is open, or could not be opened.
+        self.opened: Reply[None] = Reply()
         # used on the coordinator's thread:
         self.errands: Errands | None = None
         self.waiting = 0  #: bytes that wait to be written
         self.holds_back = False
         # used on its own thread:
+        self.is_open = False
         self.broken_by: BaseException | None = None
-
-    def begin(self) -> None:
-        """Open the sink, once. Raises the sink's errors, and `JobStateError` if the sink itself starts the job."""
-        with self._opening:
-            if self._is_in_sink:
-                raise JobStateError("results: expected a sink that does not start its own job, got one that does")
-            if not self.begun:
-                with self._in_sink():
-                    self.outlet.open()
-                self.ended_before = list(self._table.ended_stretches())
-            with self._lock:
-                self.begun = True
-                self._starts += 1
-
-    def claim(self, job_id: str) -> None:
-        """Claim the sink for a start, on the coordinator's thread. Raises JobStateError if it was taken back."""
-        with self._lock:
-            if not self.begun:
-                raise JobStateError(f"job {job_id!r}: its start was interrupted, and its sink is not open")
-            self._is_claimed = True
-
-    def disclaim(self) -> None:
-        """Give up the claim after a failed start, on the coordinator's thread. Does nothing if rows are under way."""
-        with self._lock:
-            self._is_claimed = self.errands is not None
-
-    def take_back(self) -> None:
-        """Leave the sink as it was, after a failed start, unless the job has started or another start wants it open."""
-        with self._opening:
-            with self._lock:
-                self._starts -= 1
-                if not self.begun or self._starts or self._is_claimed:
-                    return
-                self.begun = False
-            with contextlib.suppress(Exception), self._in_sink():  # the error of the start has more information
-                self.outlet.take_back()
-
-    @contextlib.contextmanager
-    def _in_sink(self) -> Iterator[None]:
-        self._is_in_sink = True
-        try:
-            yield
-        finally:
-            self._is_in_sink = False
 
 
 class Deliveries:
@@ -157,14 +102,20 @@ class Deliveries:
         """True from the job's start until its sink has been closed."""
         return job.number in self._under_way
 
-    def start(self, job: JobBook) -> None:
-        """Start the delivery of a job that starts: first come the rows of its items that had ended before."""
+    def start(self, job: JobBook, ended: Sequence[range]) -> None:
+        """Start the delivery of a job that starts: its sink is opened, and gets the rows of ``ended`` items.
+
+        Until the sink is open, the scheduler holds the job back.
+        """
         delivery = job.delivery
-        if not isinstance(delivery, Delivery) or not delivery.begun or delivery.over:
+        if not isinstance(delivery, Delivery) or delivery.over:
             return
         self._under_way[job.number] = job, delivery
         delivery.errands = Errands(f"mpqueue-{self._name}-{job.number}", _tell_fault)
-        for stretch in delivery.ended_before:
+        delivery.errands.put(partial(self._open, job, delivery))
+        if delivery.errands.thread is None:
+            self._refuse(job, delivery, RuntimeError("there is no room for the thread that writes results"))
+        for stretch in ended:
             delivery.errands.put(partial(self._write, job, delivery, stretch, 0))
 
     def put(self, announced: AnnounceItems) -> None:
@@ -209,6 +160,22 @@ class Deliveries:
             )
 
     # -- on the job's own thread -----------------------------------------------------------------------------
+
+    def _open(self, job: JobBook, delivery: Delivery) -> None:
+        self._own.job = job
+        try:
+            delivery.outlet.open()
+        except BaseException as error:
+            delivery.broken_by = error
+            self._refuse(job, delivery, error)
+        else:
+            delivery.is_open = True
+            self._later(partial(self._handle, JobHeldBack(job, held=False)), job)
+            delivery.opened.set_result(None)
+
+    def _refuse(self, job: JobBook, delivery: Delivery, error: BaseException) -> None:
+        self._later(partial(self._stop, job, error), job)
+        delivery.opened.set_exception(error)
 
     def _write(self, job: JobBook, delivery: Delivery, indices: Sequence[int], size: int) -> None:
         self._own.job = job
@@ -255,7 +222,7 @@ class Deliveries:
         self._later(partial(self._handle, JobHeldBack(job, held)), job)
 
     def _stop(self, job: JobBook, reason: BaseException) -> None:
-        why = f"its results can't be written: {_text_of(reason)}"
+        why = f"its results can't be written: {text_of(reason)}"
         self._handle(JobCancelled(job, self._wall(), kill=True, why=why))
 
     def _ended(self, job: JobBook, delivery: Delivery, error: SinkError | None) -> None:
@@ -275,6 +242,8 @@ class Deliveries:
 
 def _leave(delivery: Delivery) -> str:
     """Leave the outlet, and return a text about the kept rows."""
+    if not delivery.is_open:
+        return "nothing"
     try:
         delivery.kept = delivery.outlet.leave()
     except BaseException as error:
@@ -284,17 +253,9 @@ def _leave(delivery: Delivery) -> str:
 
 
 def _sink_error(job: JobBook, reason: BaseException, kept: str) -> SinkError:
-    error = SinkError(f"job {job.id!r}: its results can't be written: {_text_of(reason)}; kept: {kept}")
+    error = SinkError(f"job {job.id!r}: its results can't be written: {text_of(reason)}; kept: {kept}")
     error.__cause__ = reason
     return error
-
-
-def _text_of(error: BaseException) -> str:
-    """The error with its type."""
-    text = "<it can't be shown>"
-    with contextlib.suppress(Exception):
-        text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _tell_fault(error: BaseException) -> None:

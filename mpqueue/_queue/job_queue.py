@@ -554,11 +554,7 @@ class JobQueue(SafeEmitter):
         held = self._jobs.find(job_id)
         run = JobRun(held, self)
         self._starter.start_unawaited(held.book, run, Showing(progress, job_id))
-        try:
-            job = self._await(run)
-        except BaseException:
-            self._starter.take_back_sink(held.book)
-            raise
+        job = self._await(run)
         if on_error != "collect":
             run._raise_failures(on_error, options.get("max_failures"))
         return job

@@ -293,7 +293,7 @@ def send_results_to(sink: Any, book: JobBook) -> None:
         from mpqueue._output.row_outlet import RowOutlet  # few programs need it
 
         outlet = RowOutlet(sink, book.table, book.id, captured=book.options.capture_output)
-        book.delivery = Delivery(book.table, outlet)
+        book.delivery = Delivery(outlet)
 
 
 def check_cost(asked: GivenOptions, *, has_journal: bool) -> None:

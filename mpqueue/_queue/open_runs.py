@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,6 @@ from mpqueue._parent.deliveries import Delivery
 from mpqueue._parent.machinery import Engine
 from mpqueue._queue.run import Ended, JobRun
 from mpqueue.errors import InternalError, JournalError
-from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
     from mpqueue._queue.closer import Closer
@@ -117,25 +115,19 @@ class JobStarter:
         self, book: JobBook, run: JobRun, showing: Showing, on_ended: Callable[[Ended], None] | None = None
     ) -> None:
         """Start a pending job. ``on_ended`` is as in `QueueHost.start_table`. Raises the errors of `JobQueue.start`."""
-        with _sink_open(book):
-            begin = self._beginning(run, JobStartAsked(book, self._engine.clock.wall()), showing, on_ended)
-            self._engine.coordinator().ask(begin)
+        begin = self._beginning(run, JobStartAsked(book, self._engine.clock.wall()), showing, on_ended)
+        self._engine.coordinator().ask(begin)
+        _await_sink(book, run)
 
     def start_unawaited(self, book: JobBook, run: JobRun, showing: Showing) -> None:
-        """Start a job for a thread that then waits for the run, which raises a failure to start.
-
-        If that raises, the thread has to call `take_back_sink`.
-        """
+        """Start a job for a thread that then waits for the run, which raises a failure to start."""
+        if book.delivery is not None:
+            self.start(book, run, showing)
+            return
         coordinator = self._engine.coordinator()
         coordinator.check_thread()
-        with _sink_open(book):
-            begin = self._beginning(run, JobStartAsked(book, self._engine.clock.wall()), showing)
-            coordinator.ask_later(begin, run._begun)
-
-    def take_back_sink(self, book: JobBook) -> None:
-        """Put the job's sink back as it was, if the job could not be started."""
-        if isinstance(book.delivery, Delivery):
-            book.delivery.take_back()
+        begin = self._beginning(run, JobStartAsked(book, self._engine.clock.wall()), showing)
+        coordinator.ask_later(begin, run._begun)
 
     def start_pipeline(
         self,
@@ -152,8 +144,8 @@ class JobStarter:
         if head.restored:  # it had ended before: this only reports it again
             stages = []
         begin = self._beginning(run, first, Showing(progress), on_ended, stages)
-        with _sink_open(head):
-            self._engine.coordinator().ask(begin)
+        self._engine.coordinator().ask(begin)
+        _await_sink(head, run)
 
     def start_again(self, book: JobBook, run: JobRun, showing: Showing, indices: Sequence[int] | None = None) -> None:
         """Run a finished job's failed items again, all or these. Raises the errors of `JobQueue.retry_failed`."""
@@ -189,9 +181,8 @@ class JobStarter:
                 engine.begin(first)
                 self._runs.add(book, run)  # first: a job without items ends while it starts
                 try:
-                    with _sink_claimed(book):
-                        for message in messages:
-                            engine.handle(message)
+                    for message in messages:
+                        engine.handle(message)
                 except BaseException:
                     self._runs.take_back(book)
                     raise
@@ -201,30 +192,11 @@ class JobStarter:
         return begin
 
 
-def _delivery_to_begin(book: JobBook) -> Delivery | None:
-    """Return the job's delivery; None also for a job that can't be started, whose sink is left unchanged."""
-    may_start = book.status is JobStatus.PENDING or book.restored
-    return book.delivery if may_start and isinstance(book.delivery, Delivery) else None
-
-
-def _sink_open(book: JobBook) -> AbstractContextManager[None]:
-    """Open the job's sink for the block, which starts the job; if the block raises, the sink is as before."""
-    delivery = _delivery_to_begin(book)
-    return nullcontext() if delivery is None else _or_undone(delivery.begin, delivery.take_back)
-
-
-def _sink_claimed(book: JobBook) -> AbstractContextManager[None]:
-    """Start the job in the block, and keep other threads from taking its sink back. On the coordinator's thread."""
-    delivery = _delivery_to_begin(book)
-    return nullcontext() if delivery is None else _or_undone(partial(delivery.claim, book.id), delivery.disclaim)
-
-
-@contextmanager
-def _or_undone(begin: Callable[[], None], undo: Callable[[], None]) -> Iterator[None]:
-    """Begin something; if the block raises, undo it."""
-    begin()
-    try:
-        yield
-    except BaseException:
-        undo()
-        raise
+def _await_sink(book: JobBook, run: JobRun) -> None:
+    """Wait until the sink of the started job is open. If that fails or is interrupted, the job is cancelled."""
+    if isinstance(book.delivery, Delivery):
+        try:
+            book.delivery.opened.result()
+        except BaseException:
+            run._cancel(kill=True)
+            raise

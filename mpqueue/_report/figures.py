@@ -27,13 +27,7 @@ from mpqueue._report.paces import (
     retry_waits,
 )
 from mpqueue._text import visible_line
-from mpqueue.errors import (
-    ItemTimeoutError,
-    MemoryLimitError,
-    RemoteTraceback,
-    SetupError,
-    WorkerCrashedError,
-)
+from mpqueue.errors import RemoteTraceback
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
 
 if TYPE_CHECKING:
@@ -103,8 +97,6 @@ class Tries(NamedTuple):
     failed: int
     seconds: float
     errors: Sequence[tuple[str, int]]
-    deadly: str | None = None  #: the commonest of the errors that end a worker
-    deadly_last: bool = False  #: an item failed for good with such an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,33 +383,17 @@ def _memory(book: JobView, supply: int | None) -> MemoryFigures | None:
 
 def _tries(book: JobView) -> Tries:
     before = book.tries_before
-    history = [(at, entries[before.get(at, 0) :]) for at, entries in list(book.table.history.items())]
-    failed = [entry for _, entries in history for entry in entries]
+    history = list(book.table.history.items())
+    failed = [entry for at, entries in history for entry in entries[before.get(at, 0) :]]
     groups = alike((tried, Reason(tried.exception, tried.error, _trace_of(tried.exception))) for tried in failed)
-    texts = [_of_many(reason.message, place) for _, place, reason, _ in groups]
-    deadly = [sum(_is_deadly(tried.exception) for tried in members) for *_, members in groups]
-    worst = texts[deadly.index(max(deadly))] if any(deadly) else None
-    errors = [(text, len(members)) for text, (*_, members) in zip(texts[:5], groups, strict=False)]
-    last = any(
-        book.table.status[at] == FAILED and _is_deadly(entry.exception)
-        for at, entries in history
-        for entry in entries[-1:]
-    )
+    errors = [(_of_many(reason.message, place), len(members)) for _, place, reason, members in groups[:5]]
     count, seconds = book.table.tries_gone
-    return Tries(len(failed) + count, math.fsum(entry.duration for entry in failed) + seconds, errors, worst, last)
+    return Tries(len(failed) + count, math.fsum(entry.duration for entry in failed) + seconds, errors)
 
 
 def _trace_of(error: BaseException) -> str:
     cause = error.__cause__
     return cause.text if isinstance(cause, RemoteTraceback) else ""
-
-
-def _is_deadly(error: BaseException) -> bool:
-    """True if a worker died or was killed here; errors that handlers raise have a traceback as their cause."""
-    kinds: tuple[type[BaseException], ...] = (WorkerCrashedError, ItemTimeoutError, MemoryLimitError)
-    if isinstance(error, SetupError) and error.__cause__ is not None:
-        error, kinds = error.__cause__, (*kinds, TimeoutError)
-    return isinstance(error, kinds) and not isinstance(error.__cause__, RemoteTraceback)
 
 
 def _of_many(error: str, place: str | None) -> str:

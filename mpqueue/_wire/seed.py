@@ -69,7 +69,6 @@ class LaneSeed(NamedTuple):
 
     lane: int
     generation: int
-    parent: int  #: the parent's process id
     ledger: Handle  #: the shared page
     line: ChannelEnd  #: the socket for frames and answers
     asking: ChannelEnd | None  #: the socket for questions about segments that can't be opened by name, if there is one

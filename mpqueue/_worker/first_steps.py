@@ -46,7 +46,7 @@ def initialize(seed: LaneSeed) -> None:
     """Make this process a worker. Never raises: `check` raises its error, where the parent sees it."""
     global _failure
     try:
-        follow_parent(seed.parent, seed.leash.fd)
+        follow_parent(seed.leash.fd)
         reset_signals()
         standard_streams.follow_numbers()
         # loky sets its own start method as default, with which no handler can start a process; None is Python's own.
@@ -85,7 +85,6 @@ def _take_station(seed: LaneSeed) -> Ledger:
         station.Station(
             lane=seed.lane,
             generation=seed.generation,
-            parent=seed.parent,
             ledger=ledger,
             flags_of=functools.partial(_read_flags, seed.flags, ledger),
             outbox=station.SharedOutbox(outbox, bell, ledger),

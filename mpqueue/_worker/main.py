@@ -186,8 +186,6 @@ class Worker:
     def _load(self, frame: ChunkFrame, handler: HandlerFrame) -> LoadedJob | FailureFrame:
         self._begin_loading(frame.chunk)
         started = clock.monotonic()
-        if not self._loaded and self.seat.station.is_own_process:
-            classes.forget_attributes()  # changes of classes by earlier jobs don't affect this one
         try:
             job = self._loaded[frame.job] = LoadedJob(frame.job, handler, self.seat)
             return job

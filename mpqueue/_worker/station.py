@@ -76,7 +76,6 @@ class Station:
 
     lane: int  #: the lane's number, stable over restarts
     generation: int
-    parent: int  #: the parent's process id
     ledger: Ledger
     flags_of: Callable[[int], tuple[bool, bool]]  #: (paused, cancelled) of the job of that number
     outbox: Outbox | None  #: None: nothing can be sent in the middle of a chunk

@@ -36,6 +36,7 @@ from tests.support.waiting import Gate, wait_until
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("forked_workers"),
     pytest.mark.long(
         but=[
             "loky",
@@ -243,7 +244,8 @@ def test_a_result_that_takes_long_to_unpickle_holds_up_no_other_job(
     assert [item.attempts for item in job.items] == [1, 1, 1]
 
 
-@pytest.mark.long(but=["inline"])
+@pytest.mark.long(but=["loky"])
+@pytest.mark.holds("wait: a result is unpickled in your program")
 def test_a_result_that_is_unpickled_without_end_costs_its_item(engine: Engine, tmp_path: Path) -> None:
     """It has half a minute: those two wait for that at the same time. One worker dies meanwhile."""
 

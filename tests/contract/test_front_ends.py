@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import joblib  # noqa: F401 - so that workers, which are forked, have it
 import pytest
 
 from mpqueue import (

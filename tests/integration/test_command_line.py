@@ -949,7 +949,6 @@ def test_help_fits_80_columns_with_examples_of_the_command_and_exit_codes(
     assert len(lines) >= 2
     assert all(f"mpqueue {command} " in line for line in lines)
     assert [line.split()[0] for line in codes.splitlines()] == ["0", "1", "2", "75", "130", "141"]
-    assert "--functions" not in text, "that is for the scripts of completion"
 
 
 def test_options_of_run_are_in_five_groups(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1015,17 +1014,9 @@ def test_completion_scripts_know_commands_options_and_choices(folder: Path, shel
         ("mpqueue run own:f a.t", {"a.txt"}),
         ("mpqueue run own:f -o a.t", {"a.txt"}),
         ("mpqueue completion f", {"fish"}),
-        ("mpqueue run own:co", {"count"}),
-        ("mpqueue run own.py:onc", {"once_more"}),
-        ("mpqueue run own:read pkg.deep:", {"dig"}),
-        ("mpqueue run own:read --setup pkg.deep:_", {"_hidden"}),
     ],
 )
 def test_bash_completes(folder: Path, words: str, completed: set[str]) -> None:
-    package = folder / "pkg"
-    package.mkdir()
-    (package / "__init__.py").write_text("raise SystemExit('this module was imported')")
-    (package / "deep.py").write_text("import pkg\n\n\ndef dig(x): ...\n\n\ndef _hidden(x): ...\n")
     script = run(folder, "completion", "bash").stdout
     # As bash itself sets them: a colon parts words.
     parts = re.sub(r"(?<=\w)(:+)(?=\w|$)", r" \1 ", words)
@@ -1042,32 +1033,10 @@ def test_bash_completes(folder: Path, words: str, completed: set[str]) -> None:
     assert set(done.stdout.split()) == completed
 
 
-@pytest.mark.long(but=["COMP_WORDBREAKS=${COMP_WORDBREAKS//:/}"])
-@pytest.mark.parametrize("breaks", ["", "COMP_WORDBREAKS=${COMP_WORDBREAKS//:/}"])
-@not_on_windows("no program can play a console there")
-def test_a_person_s_bash_completes_a_function_whether_a_colon_parts_words_or_not(
-    folder: Path, breaks: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", WITH_COMMAND["PATH"])
-    (folder / "script").write_text(f"{run(folder, 'completion', 'bash').stdout}\n{breaks}\n")
-    bash = "import os; os.execvp('bash', ['bash', '--norc', '--noprofile', '-i'])"
-    with terminal_with(folder, "-c", bash) as shown:
-        os.write(shown.master, b"source ./script\nmpqueue run own:cou\t a.txt -o out.jsonl; touch done\n")
-        wait_until((folder / "done").exists)
-        os.write(shown.master, b"exit\n")
-        shown.end()
-    assert (folder / "out.jsonl").exists(), shown.text
-    assert json.loads((folder / "out.jsonl").read_text())["status"] == "completed"
-
-
 #: What is typed, with Tab at its end, and what is there then.
 TYPED = [
     ("mpqueue run --on", "mpqueue run --on-error"),
     ("mpqueue run --on-error sk", "mpqueue run --on-error skip"),
-    ("mpqueue run own:cou", "mpqueue run own:count"),
-    ("mpqueue run own:read own:spl", "mpqueue run own:read own:split"),
-    ("mpqueue run own.py:onc", "mpqueue run own.py:once_more"),
-    ("mpqueue run own:quote --setup own:loa", "mpqueue run own:quote --setup own:load"),
     ("mpqueue run own:count a.txt b.t", "mpqueue run own:count a.txt b.txt"),
     ("mpqueue run own:count -o a.t", "mpqueue run own:count -o a.txt"),
     ("mpqueue completion fi", "mpqueue completion fish"),
@@ -1108,28 +1077,6 @@ def test_a_person_s_zsh_completes(folder: Path, monkeypatch: pytest.MonkeyPatch)
         os.write(shown.master, b"exit\n")
         shown.end()
     assert [line.rstrip() for line in (folder / "typed").read_text().splitlines()] == [whole for _, whole in TYPED]
-
-
-@pytest.mark.parametrize(
-    ("word", "found"),
-    [
-        ("own:", ["own:count", "own:upper"]),
-        ("own:up", ["own:upper"]),
-        ("own:_", ["own:_own"]),
-        ("./own.py:up", ["./own.py:upper"]),
-        ("own:Shouting.", ["own:Shouting.loud"]),
-        ("cloudpickle.cloudpickle:register_", ["cloudpickle.cloudpickle:register_pickle_by_value"]),
-        *((word, []) for word in ("own:nothing_such", "nowhere:", "own", "broken:", "sys:", ":", "..:", "own.py.py:")),
-    ],
-)
-def test_functions_are_found_without_an_import(
-    here: Path, capfd: pytest.CaptureFixture[str], word: str, found: list[str]
-) -> None:
-    text = "raise SystemExit('imported')\ndef count(x): ...\nif 1:\n    async def upper(x): ...\ndef _own(x): ...\n"
-    (here / "own.py").write_text(f"{text}class Shouting:\n    def loud(x): ...\n    def _set(x): ...\n")
-    (here / "broken.py").write_text("def (")
-    assert main(["completion", "--functions", word]) == 0
-    assert capfd.readouterr().out.split() == found
 
 
 def test_completion_without_shtab_says_what_to_install(folder: Path) -> None:

@@ -193,8 +193,10 @@ def test_every_kind_of_result_can_be_written(odd: Job[Any, Any], tmp_path: Path)
 def test_an_unknown_format_is_refused_and_nothing_is_written(
     pictures: Job[Any, Any], name: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=r"format: expected one of jsonl, .* parquet, got"):
+    with pytest.raises(ValueError, match=r"expected a file named .jsonl, .* .parquet, got"):
         pictures.export(tmp_path / name)
+    with pytest.raises(ValueError, match=r"format: expected one of jsonl, .* parquet, got 'xls'"):
+        pictures.export(tmp_path / name, format="xls")
     assert list(tmp_path.iterdir()) == []
     assert pictures.export(tmp_path / name, format="jsonl").read_text().count("\n") == 3
 

@@ -300,6 +300,11 @@ def work(item):
 
 if __name__ == "__main__":
     os.environ["PROGRAM"] = str(os.getpid())
+    if sys.argv[3] == "stream":
+        call = mpqueue.imap(work, range(40), journal=sys.argv[1], concurrency=2, max_retries=1, on_error="collect")
+        results = [*call]
+        print(39, [(at, f"{type(one).__name__}: {one}") for at, one in enumerate(results) if one != at])
+        sys.exit()
     with mpqueue.JobQueue(2, journal=sys.argv[1], max_retries=1) as queue:
         plan = queue.plan_job("job", range(40), work)
         job = queue.create_job("job", range(40), work)
@@ -311,9 +316,10 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_an_item_that_kills_its_program_fails_in_the_end(path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["list", "stream"])
+def test_an_item_that_kills_its_program_fails_in_the_end(path: Path, tmp_path: Path, kind: str) -> None:
     calls = tmp_path / "calls"
-    ends, done = run_until_not_killed(lambda: run_program(tmp_path, KILLER, path, calls, check=False))
+    ends, done = run_until_not_killed(lambda: run_program(tmp_path, KILLER, path, calls, kind, check=False))
     assert 3 <= ends <= 5  # at most twice beside others, and three times alone
     assert done.stdout.startswith("39 [(13, 'WorkerCrashedError: the program ended 3 times while this item ran alone")
     assert calls.read_text().split().count("13") == ends

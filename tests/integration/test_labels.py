@@ -13,7 +13,7 @@ import pytest
 from mpqueue import JobQueue, sinks
 from tests.support import handlers as do
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 PATHS = [Path("pictures/a.jpg"), Path("pictures/b.jpg")]
 

@@ -16,7 +16,7 @@ import mpqueue
 from mpqueue import Executor, JobQueue, Pool
 from tests.support.waiting import Gate, spend
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends", "forked_workers")]
 
 
 class InterruptError(Exception):

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mpqueue import ItemStatus, ItemTimeoutError, Job, JobQueue, ResultPicklingError, WorkerCrashedError
+from mpqueue import ItemTimeoutError, JobQueue, WorkerCrashedError
 from tests.support import handlers as do
 from tests.support.length import long
 from tests.support.recorder import Recorder
 from tests.support.strength import workers_of
-from tests.support.waiting import Gate
 
 pytestmark = pytest.mark.slow
 
@@ -111,32 +107,3 @@ def test_an_item_that_hangs_with_a_ledger_that_says_nothing_is_ended(seed: int) 
     assert job.results == [0, 1, None, 3]
     assert {item.attempts for item in job.items} == {1}
     assert isinstance(job.items[2].exception, (ItemTimeoutError, WorkerCrashedError))
-
-
-@pytest.mark.holds("wait: a result is unpickled in your program")
-@pytest.mark.parametrize("chunksize", [long(1), 5], ids=lambda size: f"chunks of {size}")
-def test_a_result_that_is_unpickled_without_end_costs_its_item(chunksize: int, tmp_path: Path) -> None:
-    """It has half a minute: those three wait for that at the same time."""
-    gate = Gate(tmp_path)
-    endless = do.return_made(do.WhenUnpickled, do.block_until_told(gate))
-
-    def run(last: do.Handler) -> Job:
-        with JobQueue(1, max_retries=0, timeout=3) as queue:
-            recorder = Recorder(queue)
-            job = queue.run(range(5), do.only(1, endless, do.only(3, last)), chunksize=chunksize)
-            recorder.check(job)
-            assert len(workers_of(queue)) == 1
-            return job
-
-    try:
-        with ThreadPoolExecutor(3) as threads:
-            ends, *others = threads.map(run, (do.succeed, do.segfault, do.hang_sleep))
-    finally:
-        gate.open()
-    for job in (ends, *others):
-        assert [item.status for item in job.items if item.id not in (1, 3)] == [ItemStatus.COMPLETED] * 3
-        assert {item.attempts for item in job.items} == {1}
-        assert isinstance(job.items[1].exception, ResultPicklingError)
-        assert re.search(r"TimeoutError: it was still being unpickled after 3\d s", job.items[1].error or "")
-    assert ends.items[3].status is ItemStatus.COMPLETED
-    assert {job.items[3].status for job in others} == {ItemStatus.FAILED}

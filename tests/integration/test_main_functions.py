@@ -486,7 +486,7 @@ for initializer, arguments in ((begin, ("a.csv",)), (Config.begin, ("a.csv",)), 
     with mpqueue.Pool(1, initializer, arguments) as pool:
         assert pool.map(configured, [0])[0][:2] == ("a.csv", ())
         Config.others = ("b.csv",)
-        assert pool.apply(configured, (0,))[:2] == ("a.csv", ("b.csv",))
+        assert pool.apply(configured, (0,))[:2] == ("a.csv", ()), "a class that an initializer names is the worker's"
         Config.others = ()
         for path in ("a", "b", "a"):
             settings["path"] = path

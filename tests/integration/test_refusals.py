@@ -23,6 +23,15 @@ from tests.support.systems import LINUX_ONLY
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(scope="module")
+def queue() -> Iterator[JobQueue]:
+    """One for all of whose jobs none is left."""
+    with JobQueue(1) as one:
+        one.run(["its worker is there"], do.succeed, id="first")
+        one.clear_job("first")
+        yield one
+
+
 def breaks_down() -> Iterator[int]:
     yield 1
     raise LookupError("the list ends here")
@@ -108,30 +117,17 @@ class Thing:
         self.id = id
 
 
-@pytest.mark.long(
-    but=[
-        "generator that raises",
-        "duplicate keys",
-        "unhashable id",
-        "missing key",
-        "text",
-        "a mapping",
-        "pandas",
-        "an unhashable id without a repr",
-    ]
-)
 @pytest.mark.parametrize("what", BAD_ITEMS)
-def test_items_are_refused(what: str) -> None:
+def test_items_are_refused(what: str, queue: JobQueue) -> None:
     make, error, message = BAD_ITEMS[what]
-    with JobQueue(1) as queue:
-        with pytest.raises(error, match=message):
-            queue.create_job("job", make(), do.succeed)
-        with pytest.raises(error, match=message):
-            queue.run(make(), do.succeed)
-        check_nothing_created(queue)
+    with pytest.raises(error, match=message):
+        queue.create_job("job", make(), do.succeed)
+    with pytest.raises(error, match=message):
+        queue.run(make(), do.succeed)
+    check_nothing_created(queue)
 
 
-def test_where_the_function_and_the_items_are_swapped_the_error_asks_so() -> None:
+def test_where_the_function_and_the_items_are_swapped_the_error_asks_so(queue: JobQueue) -> None:
     swapped: Any = do.succeed
     asks = pytest.raises(TypeError, match=r"expected (an iterable|a callable), got .*function and the items swapped")
     calls: list[Callable[[], object]] = [
@@ -143,12 +139,11 @@ def test_where_the_function_and_the_items_are_swapped_the_error_asks_so() -> Non
     for call in calls:
         with asks:
             call()
-    with JobQueue(1) as queue:
-        with asks:
-            queue.run(swapped, [1, 2])  # type: ignore[call-overload]
-        with asks:
-            queue.create_job("job", swapped, [1, 2])  # type: ignore[call-overload]
-        check_nothing_created(queue)
+    with asks:
+        queue.run(swapped, [1, 2])  # type: ignore[call-overload]
+    with asks:
+        queue.create_job("job", swapped, [1, 2])  # type: ignore[call-overload]
+    check_nothing_created(queue)
     with pytest.raises(TypeError, match=r"expected an iterable, got 5 of type int$"):
         mpqueue.map(do.succeed, 5)  # type: ignore[call-overload]
 
@@ -216,12 +211,11 @@ POLICIES: list[tuple[dict[str, Any], type[Exception]]] = [
 
 
 @pytest.mark.parametrize(("options", "error"), JOB_OPTIONS, ids=str)
-def test_options_of_a_job_are_refused(options: dict[str, Any], error: type[Exception]) -> None:
+def test_options_of_a_job_are_refused(options: dict[str, Any], error: type[Exception], queue: JobQueue) -> None:
     ((name, value),) = options.items()
-    with JobQueue(1) as queue:
-        with pytest.raises(error, match=f"^{name}: expected .*got {re.escape(repr(value)[:90])}"):
-            queue.create_job("job", ["a", "b"], do.succeed, **options)
-        assert queue.jobs() == []
+    with pytest.raises(error, match=f"^{name}: expected .*got {re.escape(repr(value)[:90])}"):
+        queue.create_job("job", ["a", "b"], do.succeed, **options)
+    assert queue.jobs() == []
 
 
 @pytest.mark.parametrize(("options", "error"), QUEUE_OPTIONS, ids=lambda value: str(value)[:40])
@@ -296,13 +290,12 @@ CALLS: list[tuple[Callable[..., Any], bool, str]] = [
 
 @pytest.mark.parametrize(("handler", "has_setup", "said"), CALLS)
 def test_a_handler_that_can_t_be_called_with_an_item_is_refused(
-    handler: Callable[..., Any], has_setup: bool, said: str
+    handler: Callable[..., Any], has_setup: bool, said: str, queue: JobQueue
 ) -> None:
     setup: Any = object if has_setup else None
-    with JobQueue(1) as queue:
-        with pytest.raises(TypeError, match=f"^handler: expected a function that can be {said}"):
-            queue.create_job("job", [1], handler, setup=setup)
-        check_nothing_created(queue)
+    with pytest.raises(TypeError, match=f"^handler: expected a function that can be {said}"):
+        queue.create_job("job", [1], handler, setup=setup)
+    check_nothing_created(queue)
 
 
 def injected(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -415,12 +408,11 @@ def test_a_memory_limit_of_two_bytes_is_refused_with_the_question_what_was_meant
 
 @pytest.mark.parametrize(("call", "said"), MISNAMED)
 def test_an_option_that_is_misspelled_is_named_with_the_one_that_is_meant(
-    call: Callable[[JobQueue], object], said: str
+    call: Callable[[JobQueue], object], said: str, queue: JobQueue
 ) -> None:
-    with JobQueue(1) as queue:
-        with pytest.raises(TypeError, match=said):
-            call(queue)
-        check_nothing_created(queue)
+    with pytest.raises(TypeError, match=said):
+        call(queue)
+    check_nothing_created(queue)
 
 
 def test_an_id_that_no_job_has_is_named_with_the_one_that_is_meant(tmp_path: Path) -> None:
@@ -437,11 +429,10 @@ def test_an_id_that_no_job_has_is_named_with_the_one_that_is_meant(tmp_path: Pat
 
 
 @pytest.mark.parametrize("job_id", [5, None, b"job", ("job",)], ids=repr)
-def test_id_that_is_no_string_is_refused(job_id: Any) -> None:
-    with JobQueue(1) as queue:
-        with pytest.raises(TypeError, match=r"^id: expected a str, got"):
-            queue.create_job(job_id, ["a", "b"], do.succeed)
-        assert queue.jobs() == []
+def test_id_that_is_no_string_is_refused(job_id: Any, queue: JobQueue) -> None:
+    with pytest.raises(TypeError, match=r"^id: expected a str, got"):
+        queue.create_job(job_id, ["a", "b"], do.succeed)
+    assert queue.jobs() == []
 
 
 def test_long_values_are_cut_and_values_without_a_repr_are_named_by_their_type() -> None:
@@ -465,42 +456,41 @@ def test_object_that_cannot_be_shared_is_refused() -> None:
         share(do.Unpicklable())
 
 
-def test_looking_for_an_id_that_is_no_string_finds_nothing() -> None:
-    calls: list[Callable[[Any], object]] = []
-    with JobQueue(1) as queue:
-        calls = [queue.start, queue.pause, queue.resume, queue.cancel, queue.clear_job, queue.retry_failed]
-        for job_id in (5, None, b"job"):
-            for call in calls:
-                with pytest.raises(MPQueueError, match=re.escape(repr(job_id))):
-                    call(job_id)
-            assert queue.get_job(job_id) is None  # type: ignore[call-overload]
-        assert queue.get_job([]) is None  # type: ignore[call-overload]
+def test_looking_for_an_id_that_is_no_string_finds_nothing(queue: JobQueue) -> None:
+    calls: list[Callable[[Any], object]]
+    calls = [queue.start, queue.pause, queue.resume, queue.cancel, queue.clear_job, queue.retry_failed]
+    for job_id in (5, None, b"job"):
+        for call in calls:
+            with pytest.raises(MPQueueError, match=re.escape(repr(job_id))):
+                call(job_id)
+        assert queue.get_job(job_id) is None  # type: ignore[call-overload]
+    assert queue.get_job([]) is None  # type: ignore[call-overload]
 
 
 def test_items_are_looked_at_once_and_before_anything_is_created() -> None:
     seen: list[int] = []
 
     def items() -> Iterator[int]:
-        assert queue.get_job("job") is None
+        assert own.get_job("job") is None
         for number in range(3):
             seen.append(number)
             yield number
 
-    with JobQueue(1) as queue:
-        queue.create_job("job", items(), do.succeed)
+    with JobQueue(1) as own:
+        own.create_job("job", items(), do.succeed)
         assert seen == [0, 1, 2]
-        assert queue.start("job").result(300).results == [0, 1, 2]
+        assert own.start("job").result(300).results == [0, 1, 2]
 
 
 def test_iterable_may_create_the_very_job_and_then_is_refused() -> None:
     def items() -> Iterator[int]:
-        queue.create_job("job", [7], do.succeed)
+        own.create_job("job", [7], do.succeed)
         yield 1
 
-    with JobQueue(1) as queue:
+    with JobQueue(1) as own:
         with pytest.raises(ValueError, match="job 'job': expected a new id"):
-            queue.create_job("job", items(), do.succeed)
-        assert queue.start("job").result(300).results == [7]
+            own.create_job("job", items(), do.succeed)
+        assert own.start("job").result(300).results == [7]
 
 
 def test_policy_takes_single_types_and_numbers_of_any_kind() -> None:

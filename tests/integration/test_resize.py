@@ -19,7 +19,7 @@ from tests.support.recorder import Recorder
 from tests.support.strength import workers_of
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 
 def workers(folder: Path) -> set[int]:

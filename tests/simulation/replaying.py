@@ -224,7 +224,7 @@ def _add_rows(message: messages.ItemsAdded) -> None:
         table.take_in(_added(count), IdRule.POSITION)
         return
     table.add([None] * count)
-    if message.failed is not None:
+    if message.how is None:  # they have ended in an earlier run
         table.take_over(message.indices, [None] * count)
 
 

@@ -7,12 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._report.advice import advise, conclude
 from mpqueue._report.figures import measure
 from mpqueue._report.report_text import facts
-from mpqueue.errors import RemoteTraceback, SetupError, WorkerCrashedError
 from tests.support.runs import START, Run
 
 TRACE = 'Traceback (most recent call last):\n  File "/srv/h.py", line 3, in h\n'
@@ -86,26 +84,12 @@ def run_with_a_death() -> Run:
     return run
 
 
-def dying_workers_among_failures() -> JobBook:
-    run = run_with_a_death()
-    table = run.book.table
-    harmless, raised = ValueError("harmless"), WorkerCrashedError("of a queue in the handler")
-    harmless.__cause__, raised.__cause__ = RemoteTraceback(TRACE), RemoteTraceback(TRACE)
-    for error in (harmless, raised):
-        for index in (0, 1):
-            table.fail_try(index, Failure(error), 1)
-            table.fail(index, Failure(error))
-    table.fail_try(2, Failure(WorkerCrashedError("it ended with exit code 7")), 1)
-    run.book.failed = 2
-    return run.end(10)
+def dying_workers() -> JobBook:
+    return run_with_a_death().end(10)
 
 
-def dying_setups() -> JobBook:
+def dying_workers_and_failures() -> JobBook:
     run = run_with_a_death()
-    error = SetupError("setup failed in every worker")
-    error.__cause__ = WorkerCrashedError("it ended with exit code 7")
-    run.book.table.fail_try(0, Failure(error), 1)
-    run.book.table.fail(0, Failure(error))
     run.book.failed = 1
     return run.end(10)
 
@@ -130,15 +114,11 @@ def busy_machine() -> JobBook:
         (few_items, "2 items for 4 workers", "cut the items smaller"),
         (busy_machine, "For 40% of their time at work the workers had no free CPU", "other programs"),
         (
-            dying_workers_among_failures,
+            dying_workers,
             "1 worker died and had to be replaced, 30%",
-            "most often for WorkerCrashedError: it ended with exit code 7; item.history of the items that were tried",
+            "that; item.history of items tried again has why.",
         ),
-        (
-            dying_setups,
-            "1 worker died and had to be replaced, 30%",
-            "most often for SetupError: setup failed in every worker; job.failures has the items",
-        ),
+        (dying_workers_and_failures, "1 worker died", "into that; job.failures and item.history have why."),
         (slow_objects, "40% of the time went into pickling and unpickling items", "slow to pickle: send plain data"),
         (lambda: copied_items(Prickly()), "40%", "they are 2.00 MB each: send paths"),
         (

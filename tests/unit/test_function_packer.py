@@ -105,7 +105,6 @@ def test_in_a_worker_it_goes_on_with_what_calls_have_left_until_it_has_changed(m
     assert send()() == [0, 2]
     names["count"].pop()
     assert send()() == [0], "what a worker has left of it is old"
-    assert FunctionPacker(share_globals=True).pack(names["read"]) is names["read"]
 
 
 def test_of_a_partial_what_is_bound_comes_with_each_call(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -426,7 +426,7 @@ def test_code_of_another_python_is_never_loaded(monkeypatch: pytest.MonkeyPatch)
         other.setattr(kept_values, "VERSION", "3.9")
         code, big, data = (keep(value, files) for value in (lambda: 1, (lambda: 1, b"x" * BIG), [1, "CodeType"]))
     content = {file.name: b"".join(map(bytes, file.parts)) for file in files}
-    monkeypatch.setattr(kept_values, "load_kept", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(kept_values, "load_parts", lambda *_: pytest.fail("loaded"))
     for kept in (code, big):
         assert "code that Python 3.9 compiled, and this is" in repr(restore(kept, content.__getitem__))
     assert ["3.9" in repr(one) for one in Lot(0, 2, None, ids=tuple(code)).all_ids() or ()] == [True, True]

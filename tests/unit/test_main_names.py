@@ -57,16 +57,17 @@ class Program:
 
 
 @pytest.fixture
-def program(monkeypatch: pytest.MonkeyPatch) -> Iterator[Program]:
+def program(monkeypatch: pytest.MonkeyPatch) -> Program:
     """This process is a worker meanwhile, which has had no initializer."""
     monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
-    nothing: dict[str, Any] = {"_shared": None, "_common": None, "_kept": frozenset(), "_kept_attributes": {}}
+    nothing: dict[str, Any] = {"_space": None, "_kept": set(), "_attributes": {}}
     for name, value in nothing.items():
         monkeypatch.setattr(main_names, name, value)
+    monkeypatch.setattr(main_names, "of_initializers", scope := classes.Scope())
+    monkeypatch.setattr(classes, "of_initializers", scope)
     monkeypatch.setattr(classes, "_latest", None)
     _of_worker.clear()
-    yield Program()
-    classes.forget_attributes()
+    return Program()
 
 
 #: The classes that the worker has met, and their ids.
@@ -88,7 +89,7 @@ def in_worker() -> Iterator[None]:
 
 def loaded(packed: Packed) -> Any:
     """A function of a job that begins in this worker."""
-    with in_worker(), classes.in_scope(main_names.new_scope()):
+    with in_worker(), classes.in_scope(classes.Scope()):
         return load(packed)
 
 
@@ -97,7 +98,7 @@ def begin(packed: Packed) -> None:
         main_names.run_initializer(lambda: load(packed))
 
 
-def test_what_it_sets_is_there_for_functions_that_come_later_and_what_it_does_not_is_the_programs(
+def test_what_it_names_is_the_workers_own_for_functions_that_come_later_and_the_rest_is_the_programs(
     program: Program,
 ) -> None:
     first, initializer = program.send("read"), program.send("begin")
@@ -107,15 +108,12 @@ def test_what_it_sets_is_there_for_functions_that_come_later_and_what_it_does_no
     program.main.other, program.main.count = "second", 1
     program.main.Config.level, program.main.Config.names = 2, ["a", "b"]
     again = loaded(program.send("read"))
-    assert again() == (5, "second", 7, ["a", "b"], True, 5)
-    assert read() == again(), "they have one namespace"
+    assert again() == (5, "second", 7, ["a"], True, 5)
+    assert read() == (5, "first", 7, ["a"], True, 5), "each has what the program had when it was sent"
 
 
 def test_without_one_each_function_has_names_of_its_own_unless_they_are_loaded_together(program: Program) -> None:
     read, initializer = program.send("read"), program.send("begin")
-    scope = main_names.new_scope()
-    assert isinstance(scope, classes.Scope)
-    assert main_names.new_scope() is not scope
     loaded(initializer)()
     assert loaded(read)()[0] == 0
     with main_names.together():
@@ -123,7 +121,7 @@ def test_without_one_each_function_has_names_of_its_own_unless_they_are_loaded_t
     set_up()
     assert handler()[0] == 5
     assert handler.__globals__["__name__"] == "__main__"
-    assert main_names.own_values() is None
+    assert not main_names.has_own()
 
 
 class Outer:

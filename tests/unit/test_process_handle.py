@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 from pathlib import Path
 
 import pytest
 
 from mpqueue._os.process import process_handle
 from mpqueue._os.process.own_forks import fork_here, process_name
-from mpqueue._os.process.process_handle import LinuxProcess, PosixProcess
+from mpqueue._os.process.process_handle import PosixProcess
 from tests.support.systems import LINUX_ONLY
-
-
-@LINUX_ONLY
-def test_what_a_signal_would_do_is_known_where_the_system_tells() -> None:
-    own, number = LinuxProcess(os.getpid()), signal.SIGUSR1
-    before = signal.signal(number, lambda *_: None)
-    try:
-        assert own.catches(number)
-        assert not PosixProcess(os.getpid()).catches(number)
-        signal.signal(number, signal.SIG_DFL)
-        assert not own.catches(number)
-    finally:
-        signal.signal(number, before)
-        own.close()
 
 
 @LINUX_ONLY

@@ -25,22 +25,23 @@ def test_a_stream_runs_what_comes_and_ends_when_it_is_sealed(fleet: FakeLanes) -
     assert (stream.completed, stream.status) == (3, JobStatus.COMPLETED)
 
 
-def test_items_that_ended_before_it_began_count_and_do_not_run() -> None:
+def test_items_that_ended_before_it_began_or_fail_at_once_count_and_do_not_run() -> None:
     fleet = FakeLanes(1)
     stream = fleet.stream()
     table = stream.table
     fleet.add(stream, [succeed(0.5)])
     recalled = table.add(["a", "b", "c"])
-    table.take_over(recalled, ["A", Failure(ValueError()), None])
-    fleet.handle(ItemsAdded(stream, recalled, failed=1))
+    table.take_over(recalled, ["A", "B", None])
+    fleet.handle(ItemsAdded(stream, recalled, None))
+    fleet.handle(ItemsAdded(stream, table.add(["d"]), Failure(ValueError())))
     fleet.add(stream, [succeed(0.5)])
     for care in (Care.ALONE, Care.APART):
         fleet.handle(ItemsAdded(stream, table.add([succeed(0.5)]), care))
     fleet.seal(stream)
     fleet.run_until_over(stream)
-    assert (stream.completed, stream.failed, stream.status) == (6, 1, JobStatus.COMPLETED_WITH_ERRORS)
-    assert attempts(stream)[4:] == [1, 1, 1]
-    assert [table.take(index)[0] for index in recalled] == ["A", None, None]
+    assert (stream.completed, stream.failed, stream.status) == (7, 1, JobStatus.COMPLETED_WITH_ERRORS)
+    assert attempts(stream)[5:] == [1, 1, 1]
+    assert [table.take(index)[0] for index in recalled] == ["A", "B", None]
 
 
 def test_an_empty_stream_ends_when_it_is_sealed(fleet: FakeLanes) -> None:

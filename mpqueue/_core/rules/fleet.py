@@ -21,6 +21,7 @@ from mpqueue._core.messages import (
     LaneStartFailed,
     LanesWanted,
     ModulesReloaded,
+    QueueOpened,
 )
 from mpqueue._core.rules import stopping
 from mpqueue._core.rules.blame import crash_error, death_of, running_item, worker_died
@@ -44,7 +45,7 @@ HOPELESS, HOPELESS_TRIES = 0.8, 2
 DEADLY = 3
 
 
-def open_lanes(books: Books) -> None:
+def open_lanes(books: Books, _: QueueOpened) -> None:
     """Start all workers, side by side, as the first job starts."""
     if not books.opened:
         books.opened = True

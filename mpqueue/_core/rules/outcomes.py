@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -149,17 +149,21 @@ def retry_due(books: Books, job_number: int, index: int, epoch: int) -> None:
 def fail_rest(books: Books, job: JobBook, error: BaseException) -> None:
     """Fail every item of the job that has not ended with ``error``, without losing a try; then the job ends."""
     job.clear_waiting()
-    table, completed, failed = job.table, job.completed, job.failed
-    unfinished = table.unfinished()
     failure = Failure(error, charged=False)
-    for index in unfinished:
-        table.fail(index, failure)
-    job.failed += len(unfinished)
-    fates = _Fates(failed=set(unfinished))
-    _announce(books, job, unfinished, fates, completed, failed)
-    if job.stage is not None:
-        _pass_on(books, job, unfinished, [None] * len(unfinished), fates)
+    fail(books, job, dict.fromkeys(job.table.unfinished(), failure))
     finish_if_over(books, job)
+
+
+def fail(books: Books, job: JobBook, failures: Mapping[int, Failure]) -> None:
+    """Fail these items, which have not ended and are not under way, by their indices. It is no try of theirs."""
+    indices, completed, failed = [*failures], job.completed, job.failed
+    for index, failure in failures.items():
+        job.table.fail(index, failure)
+    job.failed += len(indices)
+    fates = _Fates(failed=set(indices))
+    _announce(books, job, indices, fates, completed, failed)
+    if indices and job.stage is not None:
+        _pass_on(books, job, indices, [None] * len(indices), fates)
 
 
 def fail_if_barred(books: Books, job: JobBook) -> bool:
@@ -252,14 +256,10 @@ def put_back(books: Books, job: JobBook, indices: Sequence[int], suspects: Itera
 def drop(books: Books, job: JobBook, indices: Sequence[int]) -> None:
     """Fail items that were cancelled individually, without losing a try. Items that have ended stay."""
     job.dropped.update(indices)
-    indices = [index for index in indices if not job.table.ended(index)]
-    completed, failed = job.completed, job.failed
+    failures = {}
     for index in indices:
-        error = ItemCancelledError(f"item {job.table.named_plainly(index)} was cancelled")
-        job.table.fail(index, Failure(error, charged=False))
-    job.failed += len(indices)
-    job.excused += len(indices)
-    fates = _Fates(failed=set(indices))
-    _announce(books, job, indices, fates, completed, failed)
-    if indices and job.stage is not None:
-        _pass_on(books, job, indices, [None] * len(indices), fates)
+        if not job.table.ended(index):
+            error = ItemCancelledError(f"item {job.table.named_plainly(index)} was cancelled")
+            failures[index] = Failure(error, charged=False)
+    job.excused += len(failures)
+    fail(books, job, failures)

@@ -176,7 +176,7 @@ def records_left(books: Books, lane: LaneBook, message: RecordsLeft) -> None:
         books.commands.append(AnnounceRecords(chunk.job, lane.number, message.records))
 
 
-def packed(message: ChunkPacked) -> None:
+def packed(_: Books, message: ChunkPacked) -> None:
     """Let the first chunk that was being pickled be sent to any free lane."""
     job = message.job
     if job.packing:

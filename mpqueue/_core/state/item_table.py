@@ -464,13 +464,9 @@ class ItemTable:
             self.added = indices.stop
         return indices
 
-    def take_over(self, indices: Sequence[int], outcomes: Sequence[Any]) -> None:
-        """Set the results or `Failure`s of rows that have ended already. On the consumer's thread, once added."""
-        for index, outcome in zip(indices, outcomes, strict=True):
-            if type(outcome) is Failure:
-                self.fail(index, outcome)
-            else:
-                self.results[index] = outcome
+    def take_over(self, indices: Sequence[int], results: Sequence[Any]) -> None:
+        """Set the results of rows that have ended already. On the consumer's thread, once added."""
+        self.results.update(zip(indices, results, strict=True))
 
     def admit(self, indices: range) -> None:
         """Count these rows, which the scheduler has received, if they did not count from the start."""
@@ -732,26 +728,32 @@ class ItemTable:
 
     def row(self, index: int) -> ItemTable:
         """Return a table of one row: the current state of the item, independent of later changes."""
-        copy = ItemTable([self.payloads[index]], [self.id_of(index)], self.rule)
+        copy = self.picked([index], [self.id_of(index)])
         labelled = self.item_labelled(index)
         copy.item_labelled = lambda index: labelled  # type: ignore[method-assign]  # noqa: ARG005
-        copy.status[0] = self.status[index]
-        copy.attempts[0] = self.attempts[index]
-        copy.elapsed[0] = self.elapsed[index]
-        copy.cpu[0] = self.cpu[index]
-        copy.peak[0] = self.peak[index]
-        copy.results[0] = self.results[index]
         if self.source is not None:
             copy.source, copy.slots = self.source, array("Q", self.slots_of([index]) or [index])
         again = self.replay
         copy.replay = lambda *_: again(self, index)
         copy.copied_from = self, index
-        if index in self.failures:
-            copy.failures[0] = self.failures[index]
-        if index in self.history:
-            copy.history[0] = list(self.history[index])
-        if index in self.output:
-            copy.output[0] = self.output[index]
+        return copy
+
+    def picked(self, indices: Sequence[int], ids: list[Hashable] | None, *, grows: bool = False) -> ItemTable:
+        """Return a table of these rows, which have these ids."""
+        copy = ItemTable(take(self.payloads, indices), ids, self.rule, grows=grows)
+        for at, index in enumerate(indices):
+            copy.status[at] = self.status[index]
+            copy.attempts[at] = self.attempts[index]
+            copy.elapsed[at] = self.elapsed[index]
+            copy.cpu[at] = self.cpu[index]
+            copy.peak[at] = self.peak[index]
+            copy.results[at] = self.results[index]
+            if index in self.failures:
+                copy.failures[at] = self.failures[index]
+            if index in self.history:
+                copy.history[at] = [*self.history[index]]
+            if index in self.output:
+                copy.output[at] = self.output[index]
         return copy
 
 

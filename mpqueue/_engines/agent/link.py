@@ -91,7 +91,7 @@ class Link:
                 seen = await self._greet(connection)
         except BaseException as error:
             connection.close()
-            if isinstance(error, PermissionError) or not isinstance(error, OSError | TimeoutError):
+            if isinstance(error, PermissionError) or not isinstance(error, OSError):
                 raise
             return False
         self.drop()

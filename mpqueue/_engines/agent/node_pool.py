@@ -294,7 +294,7 @@ class NodePool(abc.ABC):
                 await self.loop.sock_connect(connection, (opened.host, opened.port))
         except BaseException as error:
             connection.close()
-            if not isinstance(error, OSError | TimeoutError):
+            if not isinstance(error, OSError):
                 raise
             if isinstance(error, ConnectionRefusedError) and node.began.done():  # it has listened there before
                 self.lose(node, "its agent has ended")

@@ -63,7 +63,6 @@ class ForkServer:
             assert tracker is not None, "it runs"
             with theirs:
                 seed = ForkerSeed(
-                    parent=os.getpid(),
                     line=Handle(theirs.fileno()),
                     leash=Handle(self._leash.worker_end),
                     tracker=Handle(tracker),

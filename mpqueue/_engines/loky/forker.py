@@ -52,7 +52,6 @@ _OWN = ("mpqueue._worker.main", "mpqueue._worker.serving", "loky.process_executo
 class ForkerSeed(NamedTuple):
     """The start message of a forker."""
 
-    parent: int  #: the parent's process id
     line: Handle  #: the socket on which requests come
     leash: Handle  #: the same as a worker's
     tracker: Handle  #: the resource tracker of `multiprocessing`, for the imports
@@ -82,7 +81,7 @@ class ForkRequest(NamedTuple):
 
 def serve(seed: ForkerSeed) -> None:
     """Import, and then fork workers on request, until the parent closes the line. In a fork it never returns."""
-    parent_death.follow_parent(seed.parent, seed.leash.fd)
+    parent_death.follow_parent(seed.leash.fd)
     reset_signals()
     multiprocessing.set_start_method(seed.start_method, force=True)
     resource_tracker._resource_tracker._fd = seed.tracker.fd  # type: ignore[attr-defined]
@@ -217,7 +216,6 @@ class _Forker:
             os.close(folder)
             move(kept, request.numbers)
             _set_environment(request.environment)
-            parent_death.note_forked()
             _draw_new_seeds()
             exitcode = _live_as_worker(request.numbers[-2])
         except Exception:

@@ -8,7 +8,7 @@ for many trusted workers per executor; so this is needed here:
 - So loky must never start a second worker in the same executor, whose pipes could not be handed over any more:
   no idle timeout, no memory guard (`LOKY_MAX_MEMORY_LEAK_SIZE`).
 - The manager thread may still be stuck (a grandchild holds the pipe): it is a daemon, since the starter that starts it
-  is one, and its `join`, which loky calls at exit, kills first and gives up after 1 s.
+  is one, and loky does not know of it at exit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import enum
 import functools
 import multiprocessing
 import multiprocessing.util
-import operator
 import os
 import threading
 import weakref
@@ -40,7 +39,6 @@ from mpqueue._os.descriptors import CAN_PASS
 from mpqueue._os.files import read_at
 from mpqueue._os.memory import locks
 from mpqueue._os.memory.memory_files import SharedFile
-from mpqueue._os.process.own_forks import in_each_fork
 from mpqueue._os.process.parent_death import Leash
 from mpqueue._os.process.process_signals import kill_process
 from mpqueue._os.room import check_descriptors, check_threads
@@ -80,8 +78,8 @@ DESCRIPTORS_KEPT = 12
 #: The threads and processes of a lane, on both sides, rounded up. Some of them start later.
 THREADS = 12
 
-#: Seconds that an exit of the interpreter waits for the thread of a lane whose worker it has killed.
-EXIT_PATIENCE = 1.0
+#: Seconds that a worker whose lane could not be made may take to end, once it was killed.
+ABORT_PATIENCE = 1.0
 
 
 def count_cpus() -> int:
@@ -130,7 +128,7 @@ class _Context(locks.Locks, LaunchContext):
         self._page.close()
 
 
-class Event(enum.Enum):
+class LaneEvent(enum.Enum):
     """What happens to a lane; `mpqueue._engines.loky.warden` says what is done then."""
 
     ANSWERED = enum.auto()  #: for the first time
@@ -206,7 +204,6 @@ class LokyLane:
             seed = LaneSeed(
                 lane=number,
                 generation=generation,
-                parent=os.getpid(),
                 ledger=Handle(page.fd),
                 line=ChannelEnd(self._line.worker_end),
                 asking=None if self._answering is None else ChannelEnd(self._answering.worker_end),
@@ -256,19 +253,9 @@ class LokyLane:
         self._call_queue._reader.close()
         self._executor._result_queue._writer.close()
         self.thread: threading.Thread = self._executor._executor_manager_thread
-        _bound_join(self.thread, self.worker)
+        # loky would wait for it at exit: a hung worker would keep it for ever. It is a daemon, and the pool ends it.
+        process_executor._threads_wakeups.pop(self.thread, None)
         _take_over_killing(self._executor)
-
-    def forget_names(self) -> None:
-        """Remove the semaphores' names from the file system, if they have any, once the worker has opened them.
-
-        So none of them is left there, even if this process, its group and the resource trackers in it are killed; and
-        the trackers have nothing to warn about.
-        """
-        for owner, paths in ((self, _SEMAPHORES), (self._flags.pause, _EVENT), (self._flags.cancel, _EVENT)):
-            for path in paths:
-                with contextlib.suppress(AttributeError):
-                    _finalize(operator.attrgetter(path)(owner))
 
     def send(self, frame: bytes, tell: Tell) -> None:
         """Write the frame to the line. 10 us."""
@@ -315,7 +302,7 @@ class LokyLane:
     def _cut_off(self) -> None:
         """Report that a descriptor of the worker is closed: by its death, which is more precise, or by a handler."""
         if (happened := self.happened) is not None:
-            happened(Event.CUT_OFF)
+            happened(LaneEvent.CUT_OFF)
 
     def when_over(self, then: Callable[[], object]) -> None:
         """Call ``then``, perhaps twice, once all that the dead worker has said is handed over."""
@@ -409,7 +396,7 @@ class LokyLane:
         if dump_stack and self.is_up and (happened := self.happened) is not None:
             with contextlib.suppress(ValueError):  # retired meanwhile
                 self.ledger.words[LATE] = IS_LATE  # before it is asked
-            happened(Event.STACK_WANTED)
+            happened(LaneEvent.STACK_WANTED)
         else:
             self.worker.kill()
 
@@ -417,7 +404,7 @@ class LokyLane:
         if (happened := self.happened) is None:
             tell(None)
         else:
-            happened(Event.LOOK_WANTED, tell)
+            happened(LaneEvent.LOOK_WANTED, tell)
 
     def end(self) -> None:
         """Let the worker end by itself once it has answered all frames."""
@@ -497,26 +484,6 @@ def _resolve(first_answer: Future[bytes], answer: bytes | BaseException) -> None
         first_answer.set_result(answer)
 
 
-#: Where the semaphores of a lane are, and of an Event. One that a new version has moved keeps its name until the end.
-_SEMAPHORES = (
-    "_executor._processes_management_lock",
-    "_executor._call_queue._rlock",
-    "_executor._call_queue._wlock",
-    "_executor._call_queue._sem",
-    "_executor._result_queue._rlock",
-    "_executor._result_queue._wlock",
-    "_process._worker_exit_lock",
-)
-_EVENT = ("_flag", "_cond._lock", "_cond._sleeping_count", "_cond._woken_count", "_cond._wait_semaphore")
-
-
-def _finalize(semaphore: object) -> None:
-    """Do now the finalization of `multiprocessing` for a semaphore: unlink its name, and notify the tracker."""
-    for reference in weakref.getweakrefs(semaphore):
-        if isinstance(reference.__callback__, multiprocessing.util.Finalize):
-            reference.__callback__()
-
-
 def _pipe(always: contextlib.ExitStack, on_failure: contextlib.ExitStack) -> tuple[int, int]:
     """Make a pipe whose write end is closed when the worker has it, its read end only if the lane is never made."""
     read, write = channels.pipe()
@@ -530,22 +497,8 @@ def _abort(executor: Any, leash: Leash) -> None:
     leash.pull()
     for process in list(executor._processes.values()):
         kill_process(process.pid)
-        process.join(EXIT_PATIENCE)
+        process.join(ABORT_PATIENCE)
     executor.shutdown(wait=False, kill_workers=True)
-
-
-def _bound_join(thread: threading.Thread, worker: WorkerProcess) -> None:
-    """Limit each wait for that thread: loky joins it at exit, and a hung worker would keep it for ever."""
-    reference = weakref.ref(thread)
-    owner = os.getpid()
-
-    def join(timeout: float | None = None) -> None:
-        thread = reference()
-        if thread is not None and os.getpid() == owner:
-            worker.kill()
-            threading.Thread.join(thread, EXIT_PATIENCE if timeout is None else timeout)
-
-    thread.join = join  # type: ignore[method-assign]
 
 
 def _take_over_killing(executor: Any) -> None:
@@ -566,10 +519,3 @@ def _take_over_killing(executor: Any) -> None:
         flag_as_shutting_down(kill_workers)
 
     flags.flag_as_broken, flags.flag_as_shutting_down = broken, shutting_down
-
-
-def _forget_in_fork() -> None:
-    process_executor._threads_wakeups.clear()
-
-
-in_each_fork(_forget_in_fork)

@@ -21,7 +21,7 @@ from mpqueue._os.process.process_facts import busy_machine, use_of
 from mpqueue._os.process.process_handle import is_reaped, open_exactly, open_process
 from mpqueue._os.process.process_signals import KILL, kill_group
 from mpqueue._os.process.process_table import processes
-from mpqueue._parent.inbox import Inbox, Timer
+from mpqueue._parent.inbox import Inbox, TimedCall
 from mpqueue._wire.seed import COOKIE_VARIABLE
 
 
@@ -84,15 +84,6 @@ class WorkerProcess:
     def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
         """Wait, after `exited`, for a process whose end is reported slightly too early: at most 0.25 s."""
         self._process.await_last_moments(has_ended)
-
-    def is_stopped(self) -> bool:
-        """Tell whether a signal has stopped the process; False if the system does not report it."""
-        return self._process.is_stopped()
-
-    def catches(self, number: int) -> bool:
-        """Tell whether the process handles that signal, which would otherwise end it; False if unknown."""
-        with self._lock:
-            return not self._is_gone and os.getpid() == self._owner and self._process.catches(number)
 
     def is_reaped(self) -> bool:
         """Tell whether other code has read the exit code already, so that it can't be read again."""
@@ -163,29 +154,18 @@ class StackDump:
         self._text = bytearray()
         self._then: Callable[[], object] | None = None
         self._lookers: list[Callable[[str | None], object]] = []
-        self._timer: Timer | None = None
+        self._timer: TimedCall | None = None
 
     def request(self, then: Callable[[], object]) -> None:
-        """Ask for the stack, and call ``then`` when it has come or will not come.
-
-        A stopped process is not asked: it would take the signal only when it goes on, and might then end its item.
-        """
+        """Ask for the stack, and call ``then`` when it has come or will not come."""
         if self._then is None:
             self._then = then
-            stopped = self._worker.is_stopped()
-            if not stopped:
-                process_signals.ask(self._worker.send, self._fd)
-            self._wait(0.0 if stopped else PATIENCE)
+            process_signals.ask(self._worker.send, self._fd)
+            self._wait(PATIENCE)
 
     def look(self, tell: Callable[[str | None], object]) -> None:
-        """Call ``tell`` with the stack; with None if there is none. The worker goes on.
-
-        No signal is sent to a process that is stopped, or no longer catches it and would be ended by it.
-        """
+        """Call ``tell`` with the stack; with None if there is none. The worker goes on."""
         if self._then is None and not self._lookers:
-            if self._worker.is_stopped() or not process_signals.answers(self._worker.catches):
-                tell(None)
-                return
             process_signals.ask(self._worker.send, self._fd)
             self._wait(LOOK_PATIENCE)
         self._lookers.append(tell)

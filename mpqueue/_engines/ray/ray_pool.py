@@ -230,7 +230,7 @@ class RayPool(NodePool):
         while self.is_connected():
             try:
                 reader, writer = await asyncio.wait_for(asyncio.open_connection(host, int(port)), GCS_LIMIT)
-            except (OSError, TimeoutError):
+            except OSError:
                 if self.now() > seen_at + GCS_LIMIT:
                     self._cut_off(_gone(self._gcs))
                 await asyncio.sleep(LOOK_INTERVAL)

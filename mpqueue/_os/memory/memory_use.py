@@ -17,38 +17,10 @@ from mpqueue._os.system import IS_WINDOWS, choose
 if sys.platform != "win32":
     import resource
 
-_PAGE = mmap.PAGESIZE
 
-#: Open on /proc/self/statm, unless a handler has closed it.
-_statm = -1
-
-
-def _read_private_bytes() -> int | None:
-    global _statm
-    for _ in range(2):
-        try:
-            return _private_part(_statm)
-        except (OSError, ValueError):  # not opened yet, or closed by a handler
-            try:
-                _statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:
-                return None
-    return None
-
-
-def _do_not_know() -> int | None:
-    return None
-
-
-#: Bytes of this process's private memory: without mapped files and shared segments. 1 us. None if the system does not
-#: report it.
-private_bytes = choose(linux=_read_private_bytes, posix=_do_not_know)
-
-
-def _private_part(statm: int) -> int:
-    """Resident bytes, without those of files or shared memory."""
-    resident, shared = os.pread(statm, 128, 0).split()[1:3]
-    return (int(resident) - int(shared)) * _PAGE
+def private_bytes() -> int | None:
+    """Return the bytes of this process's private memory, see `memory_of`; None if the system does not report it."""
+    return memory_of(os.getpid())
 
 
 # -- of another process ------------------------------------------------------------------------------------------------
@@ -58,7 +30,10 @@ class MemoryGauge(Protocol):
     """Measures another process's private memory, even if its number is used again later."""
 
     def read(self) -> int:
-        """Return bytes, like `private_bytes`. Raises OSError or ValueError if the process has ended."""
+        """Return resident bytes, without mapped files and shared segments.
+
+        Raises OSError or ValueError if the process has ended.
+        """
 
     def close(self) -> None:
         """Close its open file."""
@@ -71,7 +46,8 @@ class LinuxGauge:
         self._statm = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
 
     def read(self) -> int:
-        return _private_part(self._statm)
+        resident, shared = os.pread(self._statm, 128, 0).split()[1:3]
+        return (int(resident) - int(shared)) * mmap.PAGESIZE
 
     def close(self) -> None:
         os.close(self._statm)
@@ -86,7 +62,7 @@ open_gauge = choose(linux=LinuxGauge, posix=_no_gauge)
 
 
 def memory_of(pid: int) -> int | None:
-    """Bytes, like `private_bytes`, of the process that has that number now; None if not reported. 15 us."""
+    """Bytes, see `MemoryGauge.read`, of the process that has that number now; None if not reported. 15 us."""
     try:
         gauge = open_gauge(pid)
     except OSError:

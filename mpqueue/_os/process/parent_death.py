@@ -79,16 +79,7 @@ else:
 # -- the worker's side -------------------------------------------------------------------------------------------------
 
 
-_is_forked = False
-
-
-def note_forked() -> None:
-    """Note that a child of the parent forked this process, which must outlive it. Call before `follow_parent`."""
-    global _is_forked
-    _is_forked = True
-
-
-def follow_parent(parent: int, leash: int) -> None:
+def follow_parent(leash: int) -> None:
     """Leave the parent's group, and die when the parent does, or when it pulls the leash; at once if it has done so.
 
     The session stays the parent's: a session's resources, such as a share of the CPUs, count for both. On Windows the
@@ -103,12 +94,9 @@ def follow_parent(parent: int, leash: int) -> None:
         text = f"expected to be allowed a process group of its own (setpgid), got {error.strerror!r}"
         raise OSError(error.errno, text) from None
     _leave_terminal()
-    if not _is_forked:
-        die_with_parent(parent)
-        _leave_unless_child_of(parent)  # it may have died before
     if not hold_leash(leash):
         threading.Thread(target=_watch, args=(leash,), name="mpqueue-leash", daemon=True).start()
-    if is_readable(leash, 0):  # pulled before
+    if is_readable(leash, 0):  # pulled before, or the parent has died
         os._exit(1)
 
 
@@ -130,20 +118,16 @@ def _leave_terminal() -> None:
 
 def _die_by_kernel(parent: int) -> None:
     c_library().prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
-    _leave_unless_child_of(parent)  # the parent is dead, and is not the parent any more
+    if os.getppid() != parent:  # it has died before
+        os._exit(1)
 
 
 def _live_on(parent: int) -> None:
-    """Do nothing: no portable system reports a parent's death; a worker has its leash."""
+    """Do nothing: no portable system reports a parent's death."""
 
 
 #: SIGKILL when the parent's *thread* that started this process ends, at once if it has ended. Only on Linux.
 die_with_parent = choose(linux=_die_by_kernel, posix=_live_on)
-
-
-def _leave_unless_child_of(parent: int) -> None:
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _hold_by_kernel(leash: int) -> bool:

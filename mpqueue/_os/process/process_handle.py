@@ -57,12 +57,6 @@ class ProcessHandle(Protocol):
         Returns at once for a pidfd, which reports it in time; within 0.25 s if it does not end.
         """
 
-    def is_stopped(self) -> bool:
-        """Tell whether a signal has stopped it; False if the system does not report that."""
-
-    def catches(self, number: int) -> bool:
-        """Tell whether it has a function for that signal, which would end it otherwise; False if unknown."""
-
     def close(self) -> None:
         """Close the descriptors of the handle. May be called again."""
 
@@ -74,7 +68,6 @@ class LinuxProcess:
     """
 
     def __init__(self, pid: int) -> None:
-        self._pid = pid
         self._fd: int = os.pidfd_open(pid)  # type: ignore[attr-defined,unused-ignore]
 
     def fileno(self) -> int:
@@ -99,21 +92,6 @@ class LinuxProcess:
 
     def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
         """Return at once: a pidfd reports the end in time."""
-
-    def is_stopped(self) -> bool:
-        try:
-            with open(f"/proc/{self._pid}/stat", "rb") as stat:
-                return stat.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
-        except (OSError, IndexError):
-            return False
-
-    def catches(self, number: int) -> bool:
-        try:
-            with open(f"/proc/{self._pid}/status", "rb") as status:
-                (caught,) = (line.split()[1] for line in status if line.startswith(b"SigCgt:"))
-            return int(caught, 16) >> (number - 1) & 1 == 1
-        except (OSError, ValueError, IndexError):
-            return False
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1
@@ -153,19 +131,6 @@ class PosixProcess:
             if has_ended():
                 return
             threading.Event().wait(_LAST_PAUSE)
-
-    def is_stopped(self) -> bool:
-        if not hasattr(os, "waitid"):
-            return False
-        try:
-            found = os.waitid(os.P_PID, self._pid, os.WSTOPPED | os.WNOWAIT | os.WNOHANG)
-        except OSError:  # as in `exit_code`
-            return False
-        return found is not None and found.si_code == os.CLD_STOPPED
-
-    def catches(self, number: int) -> bool:  # noqa: ARG002 - the protocol's
-        """Return False: the system does not report it."""
-        return False
 
     def close(self) -> None:
         """Do nothing: the starter closes the sentinel."""

@@ -231,10 +231,6 @@ if sys.platform == "win32":
         """Ask a process, by the parent's end of its pipe."""
         channels.write(pipe, b"?")
 
-    def answers(catches: Callable[[int], bool]) -> bool:  # noqa: ARG001 - no signal asks
-        """Return True: asking a process does it no harm."""
-        return True
-
     _MOST = 1 << 16
 
 else:
@@ -250,7 +246,3 @@ else:
     def ask(send: Callable[[int], object], pipe: int) -> None:  # noqa: ARG001 - it writes there
         """Ask a process, by a function that sends it a signal."""
         send(STACK_SIGNAL)
-
-    def answers(catches: Callable[[int], bool]) -> bool:
-        """Tell whether asking does a process no harm, by the signals that it catches: others may end it."""
-        return catches(STACK_SIGNAL)

@@ -113,14 +113,6 @@ class WindowsProcess:
         self.wait(_LAST_MOMENTS)
         has_ended()
 
-    def is_stopped(self) -> bool:
-        """Return False: the system does not report it."""
-        return False
-
-    def catches(self, number: int) -> bool:  # noqa: ARG002 - the protocol's
-        """Return False: there are no signals."""
-        return False
-
     def close(self) -> None:
         with self._lock:
             handle, self._handle = self._handle, 0

@@ -39,7 +39,7 @@ from mpqueue._parent.journal.chunk_rows import (
 )
 from mpqueue._parent.journal.kept_results import Outcomes
 from mpqueue._parent.journal.kept_values import Kept, Place, no_file, plain_list, unseal
-from mpqueue._parent.journal.lots import NOBODY, each_lot
+from mpqueue._parent.journal.lots import NOBODY, each_lot, present_slots
 from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, PENDING
 
@@ -379,32 +379,25 @@ def _named(kept: Sequence[Any], errors: Sequence[Any]) -> set[str]:
 
 def _present_slots(run: Run, job: int, count: int, places: Any, path: str) -> bytearray:
     """Return, by slot, 1 for those with a current item. ``places`` are those of a list; None: it is an open job."""
+    if places is None:
+        return present_slots(each_lot(run, job, path, items=False), count)
     present = bytearray(count)
-    if places is not None:
-        for slot in numbers_of("I", unseal(places, Place("jobs.places", job), f"{path}: the order of a job's items")):
-            present[slot] = 1
-        return present
-    for lot in each_lot(run, job, path, items=False):
-        for at, slot in enumerate(lot.slots):
-            present[slot] = at not in lot.gone
+    for slot in numbers_of("I", unseal(places, Place("jobs.places", job), f"{path}: the order of a job's items")):
+        present[slot] = 1
     return present
 
 
 def _prune_stream(run: Run, job: int, count: int, path: str, *, gone: bool) -> tuple[bytearray, int]:
     """Return, by slot, 1 for those that count; and how many items were forgotten."""
-    present, counted, now = bytearray(b"\1") * count, bytearray(count), dict[int, int]()
-    for lot in each_lot(run, job, path, items=False):
-        for slot in lot.supersedes(now):
-            present[slot] = 0
-        for at, slot in enumerate(lot.slots):
-            counted[slot] = at not in lot.gone
+    now: dict[int, int] = {}
+    present = present_slots(each_lot(run, job, path, items=False), count, now)
     if not gone:
         return present, 0
     outcomes = Outcomes(JobRows(run, job, path), no_file, path, count)
     for slot in outcomes.lost:  # its row is in a file
         outcomes.status[slot] = COMPLETED
     pending = {slot for slot, status in enumerate(outcomes.status) if status == PENDING}
-    forgotten = {slot for slot in pending if present[slot] and counted[slot]}
+    forgotten = {slot for slot in pending if present[slot]}
     firsts = {first for first, last in now.items() if last in forgotten}  # changed items are known by them
     _forget(run, job, path, (forgotten | firsts).__contains__)
     for slot in pending:

@@ -37,13 +37,13 @@ from mpqueue._parent.journal.journal_file import (
 )
 from mpqueue._parent.journal.kept_results import KeptResults, Outcomes
 from mpqueue._parent.journal.kept_values import CHECK, ChangedError, Place, unseal
-from mpqueue._parent.journal.lots import Damaged, Lot, read_lot, unknown_lot
+from mpqueue._parent.journal.lots import Damaged, Lot, present_slots, read_lot, unknown_lot
 from mpqueue._parent.journal.matching import KnownStream
 from mpqueue._parent.journal.schema import COLUMNS, SAID, VERSION, ConvertedCopy, check_version, damaged_line, is_whole
 from mpqueue._parent.journal.suspects import read_marks, suspect_of
 from mpqueue._wire.item_names import IdRule
 from mpqueue.errors import JournalError
-from mpqueue.status import FAILED, OVER, JobStatus
+from mpqueue.status import OVER, PENDING, JobStatus
 
 log = logging.getLogger("mpqueue")
 
@@ -376,22 +376,18 @@ class Reader:
             self._warn("job %r in %s: %s", job.id, self.path, what)
             self._complained.add((job.id, what))
 
-    def _items(self, job: RecordedJob) -> tuple[list[Any], list[Any], bytearray]:
-        """Return by slots: the items, their ids, and 1 for those that count. Stand-ins represent damaged items."""
+    def _items(self, job: RecordedJob) -> tuple[list[Any], list[Any]]:
+        """Return the items and their ids, by slots. Stand-ins represent damaged items."""
         items: list[Any] = []
         ids: list[Any] = []
-        present = bytearray()
         for lot in self.lots(job, items=True):
             missing = [None] * (lot.first - len(items))
             items += [*missing, *lot.items(self.read_file)]
             ids += [*missing, *(lot.all_ids() or [None] * lot.size)]
-            present += bytes(len(missing)) + b"\1" * lot.size
-            for at in lot.gone:
-                present[lot.first + at] = 0
         lost = sum(type(item) is Damaged for item in items)
         if lost:
             self._complain(job, f"{lost} items are damaged; they can't be shown, or run again without their program")
-        return items, ids, present
+        return items, ids
 
     def handler(self, job: RecordedJob) -> Any:
         """Return its recorded handler, None if it was not kept."""
@@ -450,13 +446,16 @@ class Reader:
         All of it is of this look, even if the job's line was read earlier.
         """
         job = self.now(job)
-        items, ids, present = self._items(job)
+        items, ids = self._items(job)
         slots = self.places(job)
-        if job.generation is not None:
-            for slot, ended in enumerate(self._ended_in_stream(job)):
-                present[slot] = bool(present[slot] and ended)
-        if (job.generation is not None or job.is_open) and not all(present):
-            slots = array("I", compress(range(len(items)), present))
+        if job.generation is not None or job.is_open:
+            present = present_slots(self.lots(job, items=False), job.count)
+            if job.generation is not None:
+                outcomes = self._outcomes(job)
+                for slot, status in enumerate(outcomes.status):
+                    present[slot] &= status != PENDING or slot in outcomes.lost  # shown as if it had not run
+            if not all(present):
+                slots = array("I", compress(range(job.count), present))
         if slots is not None:
             items, ids = [items[slot] for slot in slots], [ids[slot] for slot in slots]
         rule = IdRule(job.rule)
@@ -482,22 +481,14 @@ class Reader:
     @_in_one_look
     def known_items(self, job: RecordedJob) -> tuple[KnownStream, Outcomes]:
         """Return a stream's known items and their outcomes. Takes 24 bytes per item."""
-        with self._look() as look:
-            outcomes = Outcomes(look.rows(job.number), self.read_file, self.path, job.count)
-            if outcomes.damaged:
-                self._complain(job, f"how some of its items ended is damaged, so these run again: {outcomes.damaged}")
-            return KnownStream(self.lots(job, items=False), outcomes), outcomes
+        outcomes = self._outcomes(job)
+        if outcomes.damaged:
+            self._complain(job, f"how some of its items ended is damaged, so these run again: {outcomes.damaged}")
+        return KnownStream(self.lots(job, items=False), outcomes), outcomes
 
-    def _ended_in_stream(self, job: RecordedJob) -> bytearray:
-        """Return, by slot, a number other than 0 if its item counts and has ended."""
+    def _outcomes(self, job: RecordedJob) -> Outcomes:
         with self._look() as look:
-            outcomes = Outcomes(look.rows(job.number), self.read_file, self.path, job.count)
-        now: dict[int, int] = {}
-        for lot in self.lots(job, items=False):
-            outcomes.void(lot.supersedes(now))
-        for slot in outcomes.lost:
-            outcomes.status[slot] = FAILED  # shown as if it had not run
-        return outcomes.status
+            return Outcomes(look.rows(job.number), self.read_file, self.path, job.count)
 
     def fill(
         self, table: ItemTable, job: RecordedJob, results: Results = Results.CHECKED, *, codes: bool = False
@@ -547,7 +538,7 @@ class Reader:
     @_in_one_look
     def names(self, job: RecordedJob) -> list[Any]:
         """Return by slots, also for items that are gone: ids, or, if these are positions, the items."""
-        items, ids, _ = self._items(job)
+        items, ids = self._items(job)
         return items if job.rule == IdRule.POSITION else ids
 
     def read_file(self, name: str) -> bytes:

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._wire.pickling.main_names import MARK
-from mpqueue._wire.pickling.payload import dump_by_reference, dump_by_value, load_kept, whole
+from mpqueue._wire.pickling.payload import dump_by_reference, dump_by_value, load_parts, whole
 from mpqueue.errors import JournalError, RemoteError, RemoteTraceback
 
 # -- sealed ------------------------------------------------------------------------------------------------------------
@@ -302,11 +302,11 @@ def restore(kept: Kept, read_file: ReadFile = no_file) -> Any:
 def _load(by_reference: bytes | memoryview | None, by_value: bytes | None, buffers: Sequence[bytearray]) -> Any:
     if by_reference is not None:
         try:
-            return load_kept(by_reference, buffers)
+            return load_parts(by_reference, buffers)
         except Exception:
             if by_value is None:
                 raise
-    return load_kept(unstamped(by_value or b""), buffers)
+    return load_parts(unstamped(by_value or b""), buffers)
 
 
 #: One exception, in plain tuples: itself (a `Kept`) if it can be pickled, the arguments of the `RemoteError` that

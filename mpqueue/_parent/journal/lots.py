@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import pickle
 from array import array
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from mpqueue._parent.journal.chunk_rows import numbers_of, written_numbers
@@ -243,6 +243,21 @@ class Lot(NamedTuple):
             ids=ids,
             parts=now.parts if len(places) == self.size else parts,
         )
+
+
+def present_slots(lots: Iterable[Lot], count: int, now: dict[int, int] | None = None) -> bytearray:
+    """Return, by slot, 1 for each item that counts: it is neither gone nor replaced.
+
+    ``now`` gets the slots of the changed items of a stream, by their first ones.
+    """
+    present, now = bytearray(count), {} if now is None else now
+    for lot in lots:
+        for slot in lot.supersedes(now):
+            present[slot] = 0
+        present[lot.first : lot.first + lot.size] = b"\1" * lot.size
+        for at in lot.gone:
+            present[lot.first + at] = 0
+    return present
 
 
 def _put(column: bytes, places: Sequence[int], values: bytes) -> bytes:

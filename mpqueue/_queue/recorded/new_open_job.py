@@ -9,12 +9,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.state.item_table import DISCARD, ItemTable
-from mpqueue._parent.journal.chunk_rows import NUMBERS, Results, RowDraft, chunk_statement, fresh_row
+from mpqueue._parent.journal.chunk_rows import Results, RowDraft, chunk_statement, fresh_row
 from mpqueue._parent.journal.growth import GivenItems, RecordedGrowth
 from mpqueue._parent.journal.journal_file import Store
 from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._parent.journal.kept_values import NotKept, Statement, Unreadable
-from mpqueue._parent.journal.lots import BY_USER, Lot
+from mpqueue._parent.journal.lots import BY_USER, Lot, present_slots
 from mpqueue._queue.new_job import NewJob, heed, replay_item, send_results_to, tell_of_lost
 from mpqueue._queue.recorded.job_plan import case_of
 from mpqueue._queue.recorded.record_options import RecordOptions
@@ -194,13 +194,11 @@ class Regrown:
         payloads: list[Any] = []
         ids: list[Any] = []
         self._makers: array[int] = array("q")
-        self._present = bytearray(b"\1") * recorded.count
+        self._present = present_slots(self._rows, recorded.count)
         for row in self._rows:
             payloads += row.items(reader.read_file)
             ids += row.ids or ()
             self._makers.extend(row.all_makers())
-            for at in row.gone:
-                self._present[row.first + at] = 0
         #: All items, by slot.
         self.items = ItemTable(payloads, None if rule is IdRule.POSITION else ids, rule)
         rows = reader.fill(self.items, recorded)
@@ -218,20 +216,9 @@ class Regrown:
         self.table.source = KeptResults(reader, recorded.number, recorded.id, strict=True)
 
     def _grown_table(self) -> ItemTable:
-        found = self.items
         slots: Sequence[int] = [slot for slot, how in enumerate(self.plan.stands) if how != GONE]
-        ids = None if found.ids is None else [found.ids[slot] for slot in slots]
-        table = ItemTable([found.payloads[slot] for slot in slots], ids, self._rule, grows=True)
-        columns: Any = table
-        for name, code in NUMBERS.items():
-            column = getattr(found, name)
-            setattr(columns, name, array(code, (column[slot] for slot in slots)))
-        table.status = bytearray(found.status[slot] for slot in slots)
-        table.results = [found.results[slot] for slot in slots]
-        for name in ("failures", "history", "output"):
-            told = getattr(found, name)
-            if told:
-                setattr(table, name, {index: told[slot] for index, slot in enumerate(slots) if slot in told})
+        ids = None if self.items.ids is None else [self.items.ids[slot] for slot in slots]
+        table = self.items.picked(slots, ids, grows=True)
         table.slots = None if len(slots) == len(self._present) else array("I", slots)
         table.growth = growth = RecordedGrowth(len(self._present))
         if self._rule is IdRule.POSITION:

@@ -19,7 +19,7 @@ from mpqueue._queue.new_job import NewJob, find_named, replay_item, restore_end
 from mpqueue._wire.item_names import Label, label_of
 from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.packed_handler import Travels, pack_handler
-from mpqueue._wire.pickling.payload import load_kept
+from mpqueue._wire.pickling.payload import load_parts
 from mpqueue.errors import JournalError, WorkerStartError, shown
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import COMPLETED, JobStatus
@@ -188,7 +188,7 @@ def _load_handler(reader: Reader, recorded: RecordedJob) -> tuple[Callable[..., 
 
 def _load(function: tuple[bytes, list[bytes]]) -> Any:
     data, buffers = function
-    return load_kept(data, [bytearray(buffer) for buffer in buffers])
+    return load_parts(data, [bytearray(buffer) for buffer in buffers])
 
 
 class _RecordedLabel:

@@ -21,7 +21,7 @@ from mpqueue._core.state.item_table import Failure, ItemTable
 from mpqueue._core.state.pending import Care
 from mpqueue._options import JobOptions
 from mpqueue._output.progress import Showing
-from mpqueue._parent.journal.chunk_rows import Row, chunk_statement, fresh_row
+from mpqueue._parent.journal.chunk_rows import Row, fresh_row
 from mpqueue._parent.journal.growth import StreamItems, StreamRecord
 from mpqueue._parent.journal.identity import (
     SIZE,
@@ -37,7 +37,6 @@ from mpqueue._parent.journal.identity import (
 )
 from mpqueue._parent.journal.journal_writer import Entry
 from mpqueue._parent.journal.kept_results import KeptResults
-from mpqueue._parent.journal.kept_values import prepare
 from mpqueue._parent.journal.matching import Known, KnownStream
 from mpqueue._parent.journal.recorder import Recorder, Recording
 from mpqueue._parent.journal.suspects import MOST, care_of, ended_program, is_guilty
@@ -265,16 +264,17 @@ class RecordedStream(Stream):
         if self._table.slots is not None:
             self._table.slots.update(zip(indices, slots, strict=True))
         for index, one, outcome in zip(indices, known, outcomes, strict=True) if len(new) < len(known) else ():
-            if one is not None and not one.changed and (outcome is _RUNS or type(outcome) is Failure):
+            if one is not None and not one.changed and outcome is _RUNS:
                 self._record.runs_again(index, one.status)
         recorded: list[range] = []
-        for care, part in self._by_care(outcomes, slots):
-            if care is None:
-                self._add_recorded(indices[part], self._end(indices[part], outcomes[part]))
+        for how, part in self._parts(outcomes, slots):
+            if how is None:
+                self._table.take_over(indices[part], outcomes[part])
+                self._add_recorded(indices[part])
                 recorded.append(indices[part])
             else:
                 self._pass_on()
-                self._coming.append(ItemsAdded(self._book, indices[part], care))
+                self._coming.append(ItemsAdded(self._book, indices[part], how))
         self._note_ahead(sum(map(len, recorded)), len(indices))
         self._tell_soon()
         for some in recorded:
@@ -282,16 +282,12 @@ class RecordedStream(Stream):
         return indices
 
     def _outcomes_of(self, items: StreamItems, known: Sequence[Known | None], slots: Sequence[int]) -> list[Any]:
-        """Return the recorded results, a `Failure` for an item that ends its program, and `_RUNS` for the others."""
+        """Return the recorded results, and `_RUNS` for the others."""
         outcomes, read_before = [_RUNS] * len(known), self._results.read_bytes
         for made_by, some in _parts(map(_made_by, known)) if self._known is not None else ():
             if made_by is not None and made_by[0] and self._place.counts(made_by[1]):
                 outcomes[some] = self._read(made_by[0], items, slots, some)
         self._read_bytes = self._results.read_bytes - read_before
-        for at, slot in enumerate(slots) if self._place.suspects else ():
-            count = self._place.suspects.get(slot, 0)
-            if outcomes[at] is _RUNS and is_guilty(count, self._place.options.retry.max_retries):
-                outcomes[at] = ended_program(count)
         return outcomes
 
     def _read(self, row: int, items: StreamItems, slots: Sequence[int], some: slice) -> list[Any]:
@@ -312,13 +308,14 @@ class RecordedStream(Stream):
             found.append(outcome)
         return found
 
-    def _by_care(self, outcomes: Sequence[Any], slots: Sequence[int]) -> Iterator[tuple[Care | None, slice]]:
-        """Yield parts that are handled alike, each with how; None: they have ended."""
-        cares = [Care.NONE if outcome is _RUNS else None for outcome in outcomes]
+    def _parts(self, outcomes: Sequence[Any], slots: Sequence[int]) -> Iterator[tuple[Care | Failure | None, slice]]:
+        """Yield parts that are handled alike, each with how; None: they have ended. A `Failure`: they end programs."""
+        how: list[Care | Failure | None] = [Care.NONE if outcome is _RUNS else None for outcome in outcomes]
         for at, slot in enumerate(slots) if self._place.suspects else ():
-            if cares[at] is not None and slot in self._place.suspects:
-                cares[at] = care_of(self._place.suspects[slot])
-        return _parts(cares)
+            if how[at] is not None and (count := self._place.suspects.get(slot)):
+                most = self._place.options.retry.max_retries
+                how[at] = ended_program(count) if is_guilty(count, most) else care_of(count)
+        return _parts(how)
 
     def expect(self) -> None:
         """Prepare to wait: outcomes are written at once if nothing else is under way."""
@@ -343,43 +340,15 @@ class RecordedStream(Stream):
         if self._coming:
             super()._tell_soon()
 
-    def _add_recorded(self, indices: range, failures: int) -> None:
-        """Add items that have ended, and count those that the coordinator has not received."""
-        before = self._recorded
-        if before is not None:
-            indices, failures = range(before.indices.start, indices.stop), (before.failed or 0) + failures
-        self._recorded = ItemsAdded(self._book, indices, failed=failures)
+    def _add_recorded(self, indices: range) -> None:
+        """Add items that have ended, together with those that the coordinator has not received."""
+        first = indices.start if self._recorded is None else self._recorded.indices.start
+        self._recorded = ItemsAdded(self._book, range(first, indices.stop), None)
 
     def _pass_on(self) -> None:
         if self._recorded is not None:
             self._coming.append(self._recorded)
             self._recorded = None
-
-    def _end(self, indices: range, outcomes: Sequence[Any]) -> int:
-        """End items, nearly always as in an earlier run; return how many failed because they end programs."""
-        failed = []
-        for index, outcome in zip(indices, outcomes, strict=True) if self._place.suspects else ():
-            if isinstance(outcome, Failure):
-                self._table.fail_try(index, outcome, None)
-                failed.append(index)
-        self._table.take_over(indices, outcomes)
-        if failed:
-            self._write(failed)
-        return len(failed)
-
-    def _write(self, failed: Sequence[int]) -> None:
-        """Write these to disk as failed. They run again the next time, and are then not suspected."""
-        number, journal, suspects = self._place.number, self._journal, self._place.suspects
-        # On the coordinator's thread, which takes new items as well.
-        row = self._host.ask(lambda: self._record.draft(self._table, failed)).row()
-        assert row is not None
-        assert row.items is not None
-        files = [(file, number) for file in row.files]
-        for slot in self._table.slots_of(failed) or failed:
-            suspects.pop(slot, None)
-        statements = [*row.items.statements(number), chunk_statement(journal.next_chunk(), number, row)]
-        journal.ask(lambda store: store.write(statements, files))
-        journal.ask(lambda store: store.put_job(number, {"suspects": prepare(suspects)}))
 
     # -- how far ahead ---------------------------------------------------------------------------------------
 

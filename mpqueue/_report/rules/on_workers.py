@@ -39,15 +39,10 @@ def deaths(figures: Figures) -> Finding | None:
     if not figures.sums.deaths:
         return None
     saved = figures.saved("replacing", "lost") + figures.again("loading", "setup")
-    deadly = figures.tries.deadly
-    where = (
-        "job.failures has the items"
-        if (figures.failed if deadly is None else figures.tries.deadly_last)
-        else "item.history of the items that were tried again has why"
-    )
+    where = "job.failures and item.history have" if figures.failed else "item.history of items tried again has"
     return Finding(
         f"{counted(figures.sums.deaths, 'worker')} died and had to be replaced, {percent(saved)} of the time went into "
-        f"that{'' if deadly is None else f', most often for {deadly}'}; {where}.",
+        f"that; {where} why.",
         saved,
     )
 

@@ -3,10 +3,10 @@
 The object is pickled once, its big buffers into a segment that every worker maps. Items and handlers only have its
 name; a worker unpickles the object when it first meets the name, and keeps it until the parent drops it.
 
-If workers are on another machine, an engine brings the object there before the first frame that names it: `NotesShared`
-notes the names in a pickle; `parts_of` makes the data to send; a process there can `lend` it to its workers, which map
-one copy (`take_in`). For workers on the parent's own machine that process is the parent (`lend_own`), and there is no
-copy.
+If workers are on another machine, an engine brings the object there before the first frame that names it:
+`NotesShared` notes the names in a pickle; `parts_of` makes the data to send; a process there can `lend` it to its
+workers, which map one copy (`take_in`). For workers on the parent's own machine that process is the parent
+(`lend_own`), and there is no copy.
 
 An object that a handler shares is the worker's, and so is its memory, which is freed with the handler's own objects. So
 a result contains the object itself, see `leaving`; the process that receives it shares it anew, once it sends it on.
@@ -246,7 +246,7 @@ def _meet_any(token: Token, packed: Packed) -> Shared[Any]:
 
 
 class NotesShared:
-    """The shared objects with segments that this thread pickles in the block.
+    """A block that notes the shared objects with segments that this thread pickles in it, in the list.
 
     The thread refers to it weakly: if a Ctrl-C comes before the block has begun, nothing of it is left.
     """

@@ -2,8 +2,9 @@
 
 A class comes with each function that names it, and with its instances. The first pickle of a job with the class makes
 it, in the job's `Scope`; later ones find it there, unchanged. So a job has the classes of its creation, and no other
-job sees attributes that its setup or handler sets on a class. In the program a class is the program's own, and results
-from workers do not change it.
+job sees attributes that its setup or handler sets on a class. The classes that an initializer has brought are its
+worker's own, for all jobs there. In the program a class is the program's own, and results from workers do not change
+it.
 
 Making a class runs code: an ``__init_subclass__``, a metaclass. That code may put the class into a registry, which must
 have the class in use, so an existing class is not made again.
@@ -23,16 +24,14 @@ import contextlib
 import enum
 import functools
 import io
-import marshal
 import pickle
 import re
 import threading
 import typing
 import weakref
-from _blake2 import blake2b  # hashlib's would load OpenSSL: 3 MB and 3 ms in each process
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from types import FunctionType, GetSetDescriptorType, MemberDescriptorType
+from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any, TypeAlias
 
 from cloudpickle import cloudpickle
@@ -46,12 +45,6 @@ BROUGHT = _MARK
 _find_mark = re.compile(_MARK).search  # also in memory that is no `bytes`
 _MAKERS = (cloudpickle._make_skeleton_class, cloudpickle._make_skeleton_enum)  # noqa: SLF001
 _fill: Callable[[type, Any], type] = cloudpickle._class_setstate  # noqa: SLF001
-
-_CODE = (FunctionType, classmethod, staticmethod, property)
-_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})
-_SEQUENCES = frozenset({tuple, list, set, frozenset})
-_DIGEST_SIZE = 64  #: bytes
-_NONE = object()
 
 #: Classes sent by value, and in the program also those received by value, by their ids.
 _known: weakref.WeakValueDictionary[str, type] = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID  # noqa: SLF001
@@ -77,8 +70,6 @@ Classes: TypeAlias = dict[str, Any]
 
 class Scope:
     """The classes that one job has in a worker, by their ids."""
-
-    is_common = False  #: several jobs share it: classes get the program's changes, see `main_names`
 
     def __init__(self) -> None:
         self.classes: Classes = {}
@@ -112,12 +103,6 @@ class Scope:
     def for_one_pickle(self) -> Scope:
         """The scope for one pickle's classes."""
         return self
-
-
-class CommonScope(Scope):
-    """The scope that all jobs share in a worker that has run an initializer."""
-
-    is_common = True
 
 
 class CallsScope(Scope):
@@ -173,10 +158,11 @@ class _CallScope(Scope):
 class _InThread(threading.local):
     scope: Scope | None = None
     is_guest = False  #: it has no scope of its own, and unpickles in the latest one
-    updates = True  #: classes of a common scope get new attributes that come
 
 
 _thread = _InThread()
+#: The scope of this worker's initializers, whose classes all jobs have.
+of_initializers = Scope()
 _latest: Scope | None = None  #: the scope that a job has entered last: for threads started by handlers
 _of_program: set[str] = set()  #: ids of classes that this process has since it was forked
 #: Of all scopes, the class that was made last: for the results of a queue inside a handler.
@@ -214,6 +200,8 @@ def _find(tracker_id: str) -> Any:
     if scope is None:
         return _known.get(tracker_id)
     found = scope.find(tracker_id)
+    if found is None:
+        found = of_initializers.find(tracker_id)
     if found is None and _thread.is_guest:
         found = _made.get(tracker_id)
     return _known.get(tracker_id) if found is None and tracker_id not in _of_program else found
@@ -244,12 +232,6 @@ def are_same(one: type, other: type) -> bool:
 def may_bring_classes(data: bytes | memoryview) -> bool:
     """True if this pickle may have a class."""
     return _find_mark(data) is not None
-
-
-def known_classes() -> list[type]:
-    """Return the classes received or sent by value."""
-    known: list[Any] = [*_known.values(), *_made.values()]  # functions with a cache too
-    return [kind for kind in known if isinstance(kind, type)]
 
 
 def reduce_slotted(kind: type) -> tuple[Any, ...] | None:
@@ -332,17 +314,12 @@ def _reduce_cached(cached: Any) -> str | tuple[Any, ...]:
 
 
 def _make_cached(tracker_id: str, function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
-    """Make an empty cache, unless this job has that function already, or this process has sent it.
-
-    In a common scope a new one, since the function may read other globals by now.
-    """
-    scope = scope_here()
-    own = _known.get(tracker_id) if scope is not None and scope.is_common else _find(tracker_id)
-    if own is not None:
+    """Make an empty cache, unless this job has that function already, or this process has sent it."""
+    if (own := _find(tracker_id)) is not None:
         return own
     made: Any = functools.lru_cache(**parameters)(function)
     _unfilled.add(made)
-    if scope is None:
+    if scope_here() is None:
         _ids[made] = tracker_id
         return made
     return _keep(tracker_id, made)
@@ -353,13 +330,6 @@ def _fill_cached(cached: Any, state: tuple[dict[str, Any], dict[str, Any]]) -> A
         vars(cached).update(state[0])
         _unfilled.discard(cached)
     return cached
-
-
-def is_redefined(own: Any, new: Any) -> bool:
-    """Tell whether the name of a cached function that came here is another function's by now."""
-    if type(own) is not functools._lru_cache_wrapper or (tracker_id := _ids.get(own)) is None:  # noqa: SLF001
-        return False
-    return type(new) is not functools._lru_cache_wrapper or _ids.get(new) != tracker_id  # noqa: SLF001
 
 
 def _reduce_property(kept: functools.cached_property[Any]) -> tuple[Any, ...]:
@@ -383,23 +353,19 @@ REDUCERS: dict[type, Callable[[Any], str | tuple[Any, ...]]] = {
 }
 
 
-def load_classes(data: bytes | memoryview, buffers: Sequence[memoryview | bytearray], *, update: bool = True) -> Any:
-    """Unpickle an object, and the classes that come with it. Raises errors of its own code.
-
-    ``update``: existing classes in a common scope get new attributes that come.
-    """
+def load_classes(data: bytes | memoryview, buffers: Sequence[memoryview | bytearray]) -> Any:
+    """Unpickle an object, and the classes that come with it. Raises errors of its own code."""
     if _MARK not in data if isinstance(data, bytes) else _find_mark(data) is None:
         return pickle.loads(data, buffers=buffers)
     file: Any = io.BytesIO(data) if isinstance(data, bytes) else io.BufferedReader(_Memory(data))
     thread, scope = _thread, scope_here()
-    before = thread.scope, thread.is_guest, thread.updates
+    before = thread.scope, thread.is_guest
     thread.is_guest |= thread.scope is None
     thread.scope = None if scope is None else scope.for_one_pickle()
-    thread.updates &= update
     try:
         return _Unpickler(file, buffers=buffers).load()
     finally:
-        thread.scope, thread.is_guest, thread.updates = before
+        thread.scope, thread.is_guest = before
 
 
 class _Unpickler(pickle.Unpickler):
@@ -422,9 +388,6 @@ def _make_once(make: Callable[..., type], *arguments: Any) -> type:
 
 
 def _fill_made(kind: type, state: Any) -> type:
-    scope = scope_here()
-    if scope is not None and scope.is_common:
-        return _fill_known(kind, state) if _thread.updates or kind in _unfilled else kind
     if kind in _unfilled:
         _fill(kind, state)
         _unfilled.discard(kind)
@@ -447,8 +410,7 @@ def id_of_reduced(reduced: Any) -> str | None:
 def load_class(tracker_id: str, data: bytes) -> Any:
     """Return the class of that id; journals keep pickles that name this function. Costs 1 us if it is here."""
     kind, scope = _find(tracker_id), scope_here()
-    is_updated = scope is not None and scope.is_common and _thread.updates
-    if kind is not None and (data == BROUGHT or (kind not in _unfilled and not is_updated)):
+    if kind is not None and (data == BROUGHT or kind not in _unfilled):
         return kind
     if data == BROUGHT:
         raise pickle.UnpicklingError("expected a class that the handler has brought, got another handler")
@@ -457,58 +419,6 @@ def load_class(tracker_id: str, data: bytes) -> Any:
     else:
         scope.bring(data)
     return _find(tracker_id)
-
-
-#: The data attributes as they came, by class and name, to be compared with later ones.
-_came: weakref.WeakKeyDictionary[type, dict[str, bytes | weakref.ref[Any]]] = weakref.WeakKeyDictionary()
-
-
-def forget_attributes() -> None:
-    """Let the next attributes of a common scope's classes replace the existing ones."""
-    _came.clear()
-
-
-def _fill_known(kind: type, state: Any) -> type:
-    attributes, *rest = state
-    before, came = _came.get(kind, {}), {}
-    for name, value in [*attributes.items()]:
-        if name[:2] == "__" or type(value) in _CODE or (form := _form(value)) is None:
-            continue
-        came[name] = form
-        if name in before and _is_of_here(vars(kind).get(name, _NONE), before[name], form):
-            del attributes[name]
-    filled = _fill(kind, (attributes, *rest))
-    _unfilled.discard(kind)
-    _came[kind] = came
-    return filled
-
-
-def _form(value: Any) -> bytes | weakref.ref[Any] | None:
-    """Return plain data as bytes, so that changes in place are noticed; else the object."""
-    try:
-        if _is_plain(value):
-            written = marshal.dumps(value, 2)  # the last version in which equal data makes equal bytes
-            return written if len(written) <= _DIGEST_SIZE else blake2b(written).digest()
-        return weakref.ref(value)
-    except (TypeError, ValueError, RecursionError):
-        return None
-
-
-def _is_plain(value: Any) -> bool:
-    kind = type(value)
-    if kind in _SEQUENCES:
-        return all(map(_is_plain, value))
-    return kind in _ATOMS or (kind is dict and all(map(_is_plain, value)) and all(map(_is_plain, value.values())))
-
-
-def _is_of_here(now: Any, before: bytes | weakref.ref[Any], form: bytes | weakref.ref[Any]) -> bool:
-    """Tell whether an attribute stays unchanged: the program has not changed it, as far as can be seen."""
-    if now is _NONE:
-        return False
-    if type(before) is bytes and type(form) is bytes:
-        return before == form
-    # Objects are new each time that they come. They do not replace one that was set here.
-    return type(before) is weakref.ref and type(form) is weakref.ref and before() is not now
 
 
 class _Memory(io.RawIOBase):

@@ -42,8 +42,8 @@ class ImportWatch:
     def __init__(self) -> None:
         self._path: tuple[str, ...] = ()
         self._own_path: list[str] = []
-        #: Users' modules: their specs, since a reload makes a new one; and their files, if they may be changed in
-        #: place.
+        #: Users' modules: their specs, since a reload makes a new one; and their files, since there is a tool that
+        #: changes them in place.
         self._known: dict[str, tuple[Any, _Stamp | None]] = {}
         self._count = 0  #: the number of all modules at the last look for new ones
 
@@ -52,7 +52,7 @@ class ImportWatch:
 
         Costs 0.1 us per user's module; 2 us with ``%autoreload``. More if there are new ones.
         """
-        modules, in_place = sys.modules, any(name in sys.modules for name in _RELOADERS)
+        modules, in_place = sys.modules, _are_edited_in_place()
         changed = []
         for name, known in self._known.items():
             module = modules.get(name)
@@ -82,9 +82,13 @@ class ImportWatch:
 
     def _take_in(self, name: str, module: Any) -> None:
         if is_users(name, module):
-            self._known[name] = module.__spec__, _stamp_of(module)
+            self._known[name] = module.__spec__, _stamp_of(module) if _are_edited_in_place() else None
         else:
             self._known.pop(name, None)
+
+
+def _are_edited_in_place() -> bool:
+    return any(name in sys.modules for name in _RELOADERS)
 
 
 def _stamp_of(module: Any) -> _Stamp | None:

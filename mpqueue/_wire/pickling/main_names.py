@@ -1,10 +1,9 @@
 """``__main__`` for the functions of a script in a worker.
 
 They are sent by value, each pickle with the global variables that its functions read, so functions from different
-pickles would have separate variables. Programs with an initializer expect otherwise: it sets globals for later
-functions, or attributes of the script's classes and functions. So a worker that has run one keeps one namespace for all
-functions from ``__main__``; data in it, and those attributes, are then the worker's own: values sent with later
-functions do not replace them.
+pickles have separate variables. Programs with an initializer expect that it sets globals for later functions. So what
+an initializer reads or sets of them is its worker's own: functions that come later get it in place of the program's
+values. The same is true of attributes that it sets on the script's functions.
 
 A job's handler and its setup share one namespace too (`together`): a setup may set globals that the handler reads.
 
@@ -20,22 +19,19 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FunctionType, MethodType, ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple, NewType, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NewType, ParamSpec, TypeVar
 
-from mpqueue._wire.pickling.classes import CommonScope, Scope, in_scope, is_redefined, known_classes
+from mpqueue._wire.pickling.classes import in_scope, of_initializers
 
 if TYPE_CHECKING:
     from mpqueue._wire.pickling.script import Script
 
-_CODE = (FunctionType, ModuleType, type)
 _NONE = object()
-_NO_NAMES: frozenset[str] = frozenset()
+_CODE = (FunctionType, ModuleType, type, type(functools.cache(len)))
 
-_shared: dict[str, Any] | None = None  #: the worker's, once it has run an initializer
-_common: CommonScope | None = None  #: its classes then
-_kept: frozenset[str] = frozenset()  #: the names in it that are the worker's own
-#: Attributes of the script's classes, and of functions in it, by name, that are the worker's own.
-_kept_attributes: dict[type | str, frozenset[str]] = {}
+_space: dict[str, Any] | None = None  #: the namespace of this worker's initializers
+_kept: set[str] = set()  #: the names in it that are the worker's own
+_attributes: dict[str, dict[str, Any]] = {}  #: by the names of functions in it: attributes that initializers have set
 
 
 #: Names of a script's module; the second one if `multiprocessing` has started this process by spawn.
@@ -55,6 +51,7 @@ class MainNames(dict[str, Any]):
 
 class _Thread(threading.local):
     names: dict[str, Any] | None = None  #: for objects that this thread loads `together`
+    made: list[dict[str, Any]] | None = None  #: the namespaces of functions that it loads `with_own`
     packed: dict[str, Any] | None = None  #: for objects that it pickles together
     #: The main module imported by the receiver of its pickles; in a worker that has imported it, the default.
     script: Script | None = None
@@ -107,9 +104,9 @@ def found_by_name(obj: Any) -> str | None:
 
 
 @contextmanager
-def together() -> Iterator[None]:
-    """Give one namespace to all functions of ``__main__`` that are unpickled in the block."""
-    before, _thread.names = _thread.names, {}
+def together(names: dict[str, Any] | None = None) -> Iterator[None]:
+    """Give one namespace to all functions of ``__main__`` that are unpickled in the block: this one, or a new one."""
+    before, _thread.names = _thread.names, {} if names is None else names
     try:
         yield
     finally:
@@ -138,16 +135,12 @@ def _globals_of(function: Any) -> dict[str, Any] | None:
     return function.__globals__ if type(function) is FunctionType and function.__module__ in NAMES else None
 
 
-def new_scope() -> Scope:
-    """Return the scope of a new job in this worker."""
-    return Scope() if _common is None else _common
-
-
 def _namespace(names: dict[str, Any]) -> dict[str, Any]:
-    found = _thread.names if _shared is None else _shared
-    if found is None:
-        return names
-    found.update(names)
+    found = names if _thread.names is None else _thread.names
+    if found is not names:
+        found.update(names)
+    if _thread.made is not None:
+        _thread.made.append(found)
     return found
 
 
@@ -156,97 +149,62 @@ def namespaces() -> Iterator[dict[str, Any]]:
     main = sys.modules.get("__main__")
     if main is not None:
         yield vars(main)
-    if _shared is not None:
-        yield _shared
     if _thread.packed is not None:
         yield _thread.packed
 
 
 def run_initializer(load: Callable[[], Callable[[], object]]) -> None:
-    """Load an initializer and call it; all later functions see the globals that it has set.
+    """Load an initializer and call it: what it reads and sets is this worker's own from then on, for all functions.
 
     A queue's ``preload`` function is one too; the initializer sees the globals that it has set.
     """
-    global _shared, _common, _kept
-    if _shared is None or _common is None:
-        _shared, _common = {}, CommonScope()
+    global _space  # noqa: PLW0603 - a process is one worker
+    if _space is None:
+        _space = {}
         if _Thread.script is not None:  # a function that reads the module's name would bring the program's
-            _shared, _kept = vars(sys.modules["__main__"]), frozenset({"__name__"})
-    with in_scope(_common):
-        _run_initializer(load, _shared)
+            _space = vars(sys.modules["__main__"])
+            _kept.add("__name__")
+    with in_scope(of_initializers):
+        with together(_space):
+            initializer = load()
+        before, marks = dict(_space), _marks(_space)
+        try:
+            initializer()
+        finally:
+            _kept.update(
+                name
+                for name, value in _space.items()
+                if not name.startswith("__") and (before.get(name) is not value or not isinstance(value, _CODE))
+            )
+            for name, now in _marks(_space).items():
+                then = marks.get(name, {})
+                new = {mark: value for mark, value in now.items() if then.get(mark, _NONE) is not value}
+                _attributes.setdefault(name, {}).update(new)
 
 
-def _run_initializer(load: Callable[[], Callable[[], object]], shared: dict[str, Any]) -> None:
-    global _kept, _kept_attributes  # noqa: PLW0603 - as above
-    initializer = load()
-    before, attributes = dict(shared), _attributes()
+def _marks(names: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the attributes of the functions in a namespace, by their names."""
+    return {name: dict(vars(value)) for name, value in names.items() if isinstance(value, FunctionType)}
+
+
+def has_own() -> bool:
+    """True in a worker that has run an initializer."""
+    return _space is not None
+
+
+@contextmanager
+def with_own() -> Iterator[None]:
+    """Give the functions of ``__main__`` that are unpickled in the block what is this worker's own. If `has_own`."""
+    assert _space is not None
+    own = {name: _space[name] for name in _kept if name in _space}
+    made: list[dict[str, Any]] = []
+    before, _thread.made = _thread.made, made
     try:
-        initializer()
+        yield
     finally:
-        _kept |= frozenset(
-            name
-            for name, value in shared.items()
-            if not name.startswith("__") and (before.get(name) is not value or not isinstance(value, _CODE))
-        )
-        _kept_attributes = {
-            owner: set_
-            for owner, now in _attributes().items()
-            if owner not in _kept
-            and (set_ := _kept_attributes.get(owner, _NO_NAMES) | _set_meanwhile(attributes.get(owner, {}), now))
-        }
-
-
-def _attributes() -> dict[type | str, dict[str, Any]]:
-    """Return the attributes of the script's classes and functions."""
-    assert _shared is not None
-    found: dict[type | str, dict[str, Any]] = {
-        name: dict(vars(value)) for name, value in _shared.items() if isinstance(value, FunctionType)
-    }
-    found.update((kind, dict(vars(kind))) for kind in known_classes() if kind.__module__ in NAMES)
-    return found
-
-
-def _set_meanwhile(before: dict[str, Any], now: dict[str, Any]) -> frozenset[str]:
-    return frozenset(
-        name for name, value in now.items() if not name.startswith("__") and before.get(name, _NONE) is not value
-    )
-
-
-class Own(NamedTuple):
-    """The script's global variables and attributes that are the worker's own."""
-
-    values: dict[str, Any]
-    attributes: dict[type | str, dict[str, Any]]
-
-
-def own_values() -> Own | None:
-    """Return the worker's own values; call it before functions are unpickled, and `put_back` afterwards."""
-    if _shared is None:
-        return None
-    attributes = {}
-    for owner, kept in _kept_attributes.items():
-        now = _dict_of(owner)
-        attributes[owner] = {name: now[name] for name in kept if name in now}
-    return Own({name: _shared[name] for name in _kept if name in _shared}, attributes)
-
-
-def _dict_of(owner: type | str) -> Any:
-    assert _shared is not None
-    found = _shared.get(owner) if isinstance(owner, str) else owner
-    return vars(found) if isinstance(found, type | FunctionType) else {}
-
-
-def put_back(own: Own) -> None:
-    """Undo changes to the worker's own values by unpickled functions; a cached function keeps its cache."""
-    if _shared is None:
-        return
-    _shared.update({name: value for name, value in own.values.items() if not is_redefined(value, _shared.get(name))})
-    for owner, attributes in own.attributes.items():
-        now = _dict_of(owner)
-        for name, value in attributes.items():
-            if now.get(name, _NONE) is value:
-                continue
-            if isinstance(owner, type):
-                type.__setattr__(owner, name, value)  # without its metaclass
-            elif isinstance(function := _shared.get(owner), FunctionType):
-                setattr(function, name, value)
+        _thread.made = before
+        for names in made:
+            names.update(own)
+            for name, attributes in _attributes.items():
+                if isinstance(function := names.get(name), FunctionType):
+                    vars(function).update(attributes)

@@ -71,13 +71,10 @@ _numbers = itertools.count(1)
 class FunctionPacker:
     """The parent's packer of functions, which remembers what it has packed. Any thread may use it.
 
-    ``share_globals``: in the workers all functions of the script share their globals, and each new one changes them for
-    all, see `main_names`; so each call brings the whole function. ``script``: the main module that the workers have
-    imported, whose functions are sent by name.
+    ``script``: the main module that the workers have imported, whose functions are sent by name.
     """
 
-    def __init__(self, *, share_globals: bool = False, script: Script | None = None) -> None:
-        self._share_globals = share_globals
+    def __init__(self, *, script: Script | None = None) -> None:
         self._script = script
         self._known: OrderedDict[int, PackedFunction] = OrderedDict()
         self._lock = threading.Lock()
@@ -86,7 +83,7 @@ class FunctionPacker:
         """Return an object to send in its place; the function itself if it is named, a closure, or too big to keep."""
         if type(function) is functools.partial:
             return self._pack_partial(function)
-        if self._share_globals or type(function) not in (FunctionType, CACHED) or is_importable(function):
+        if type(function) not in (FunctionType, CACHED) or is_importable(function):
             return function
         own: Any = vars(function).get("__wrapped__") if type(function) is CACHED else function
         if getattr(own, "__closure__", None):
@@ -268,6 +265,6 @@ def unpack(data: bytes, number: int) -> Callable[..., Any]:
 @functools.lru_cache(maxsize=KEPT)
 def _load(data: bytes, _: int) -> tuple[Callable[..., Any], Scope | None]:
     here = scope_here()
-    own = here if here is None or here.is_common else Scope()
+    own = None if here is None else Scope()
     with in_scope(own):
         return load(Packed(zlib.decompress(data))), own

@@ -193,28 +193,16 @@ def load_several(
     on_free: Callable[[int], object] | None = None,
     carried: Carried = NOTHING_CARRIED,
 ) -> list[Any]:
-    """Load values that other workers have pickled one by one; plain bytes are a pickle without buffers.
-
-    Existing classes are not changed: attributes that a worker sets on them are its own.
-    """
-    own = main_names.own_values()
-    try:
-        return [
-            load_kept(*((one, ()) if isinstance(one, bytes) else _unpacked(one, on_free, carried))) for one in several
-        ]
-    finally:
-        if own is not None:
-            main_names.put_back(own)
+    """Load values that other workers have pickled one by one; plain bytes are a pickle without buffers."""
+    return [load_parts(*((one, ()) if isinstance(one, bytes) else _unpacked(one, on_free, carried))) for one in several]
 
 
 def load_parts(data: bytes | memoryview, buffers: Sequence[memoryview | bytearray]) -> Any:
     """Load an object from a pickle and its buffers. Raises errors of its own code."""
-    own = main_names.own_values()
-    try:
+    if not main_names.has_own():
         return load_classes(data, buffers)
-    finally:
-        if own is not None:
-            main_names.put_back(own)
+    with main_names.with_own():
+        return load_classes(data, buffers)
 
 
 def view_parts(packed: Packed) -> tuple[bytes | memoryview, list[memoryview]]:
@@ -295,18 +283,9 @@ def _cut(memory: memoryview, begin: int, at: int, size: int) -> memoryview:
 def load_home(
     packed: Packed, on_free: Callable[[int], object] | None = None, carried: Carried = NOTHING_CARRIED
 ) -> Any:
-    """Like `load`, for objects from a worker: existing classes are not changed.
-
-    A class of a script or a notebook comes back with its instances, by value, in the state in which it was sent; taking
-    it over would give the class old methods and attributes.
-    """
+    """Like `load`, for objects from a worker."""
     data, buffers = _unpacked(packed, on_free, carried)
-    return load_kept(data, buffers) if packed.by_value else pickle.loads(data, buffers=buffers)
-
-
-def load_kept(data: bytes | memoryview, buffers: Sequence[memoryview | bytearray]) -> Any:
-    """Load an object from a pickle and its buffers; existing classes are not changed."""
-    return load_classes(data, buffers, update=False)
+    return load_parts(data, buffers) if packed.by_value else pickle.loads(data, buffers=buffers)
 
 
 def _dump(into: Into, obj: Any, lend: Lend | None) -> Packed:

@@ -14,7 +14,7 @@ from mpqueue._wire.added_items import plain_ids
 from mpqueue._wire.item_names import IdRule, find_id
 from mpqueue._wire.memory.ledger import FRACTION
 from mpqueue._wire.memory.shared import leaving
-from mpqueue._wire.pickling.payload import dump, load_kept
+from mpqueue._wire.pickling.payload import dump, load_parts
 from mpqueue._wire.seed import READ_INTERVAL
 from mpqueue._worker import station as stations
 from mpqueue._worker.station import Station
@@ -73,7 +73,7 @@ class PickledItems:
             self._pickle = dump(items).data
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return load_kept, (self._pickle, ())
+        return load_parts, (self._pickle, ())
 
 
 class CurrentItem:

@@ -61,11 +61,11 @@ class LoadedJob:
         self.beside_bar = speech is not None and speech.beside_bar
         began = clock.monotonic()
         #: The classes of the script here; None: the program's own, in its process.
-        self.scope = None if seat.is_at_home else main_names.new_scope()
+        self.scope = None if seat.is_at_home else classes.Scope()
         with main_names.together(), classes.in_scope(self.scope):
             handler = seat.exchange.load(frame.handler)
             setup = None if frame.setup is None else seat.exchange.load(frame.setup)
-        if handler is run_call and self.scope is not None and not self.scope.is_common:
+        if handler is run_call and self.scope is not None:
             self.scope = classes.CallsScope()
         if frame.sources is not None:
             from mpqueue._wire.pickling import sources  # on a cluster

@@ -6,7 +6,6 @@ capture of output and of log records. The handler's errors are raised unchanged.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -26,7 +25,7 @@ NO_JOB = -1
 def replay(frame: HandlerFrame, item: Any, index: int, attempt: int, slots: Sequence[int] = ()) -> Any:
     """Return the handler's result for the item at ``index``. Raises the errors of the handler, or of the setup."""
     ledger = cast("Ledger", SimpleNamespace(words={}, reals={}))  # it is not read
-    station = Station(0, 0, os.getpid(), ledger, lambda _: (False, False), None, is_own_process=False)
+    station = Station(0, 0, ledger, lambda _: (False, False), None, is_own_process=False)
     with seated(station):
         job = LoadedJob(NO_JOB, frame, take_seat(station, shares_memory=True, is_at_home=True))
         try:
