@@ -18,7 +18,7 @@ from mpqueue._core.rules.needs import PASSED_SECONDS, startable
 from mpqueue._core.rules.overdue import SHORTEST
 from mpqueue._core.state.books import EndedCounts
 from mpqueue._core.state.job_book import POISON, JobBook
-from mpqueue._core.state.lane_book import Chunk, LaneBook
+from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneState
 from mpqueue._core.state.lane_sets import LaneSeconds
 from mpqueue._core.state.pending import Care
 from mpqueue._core.state.timings import Timings
@@ -106,6 +106,7 @@ class Auditor:
                     pass
         self._in_line = self._passed()
         self._check_lane_seconds()
+        self.check_ledgers()
         assert self._books.ended == self._counts, "what has ended is what was announced"
         check_invariants(self._books)
         self.check_deadlines()
@@ -116,6 +117,15 @@ class Auditor:
         seconds = seconds + lanes * (now - since) if kept is counted else 0.0
         self._worked = kept, now, seconds, self._books.at_work.bit_count()
         assert kept is None or math.isclose(kept.until(now), seconds, abs_tol=EPSILON)
+
+    def check_ledgers(self) -> None:
+        """What the books say of a lane's flags and limits is what its worker sees."""
+        for lane, worker in zip(self._books.lanes, self._fleet.workers, strict=True):
+            if worker is not None and lane.state is LaneState.READY and worker.generation == lane.generation:
+                assert worker.flags[1:] == (lane.flags or (0, False, False))[1:]
+                for chunk in lane.chunks:
+                    if chunk.settling is not None:
+                        assert worker.limits[chunk.number & 1] == (chunk.number, chunk.settling)
 
     # -- what is announced -------------------------------------------------------------------------------------
 
