@@ -289,11 +289,11 @@ def _numbers(entries: Sequence[float | None]) -> tuple[float, ...]:
 
 _READ: dict[str, Any] = {
     "added": lambda pairs: {position: _added(count) for position, count in pairs},
-    "care": Care.__getitem__,
     "claim": _claim,
     "ended": Ended.__getitem__,
     "error": error_of,
     "failure": _failure,
+    "how": lambda form: Care[form] if isinstance(form, str) else _failure(form),
     "failures": lambda pairs: {position: _failure(form) for position, form in pairs},
     "indices": _from_stretches,
     "peaks": dict,
