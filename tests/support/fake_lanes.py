@@ -310,12 +310,12 @@ class FakeLanes:
         loads: Sequence[Callable[[int, int], Try] | None],
         *,
         most: int | None = None,
-        ordered: bool = False,
+        ordered: bool | Sequence[bool] = False,
         most_lanes: int | None = None,
         retry: RetryPolicy | None = None,
         **options: Any,
     ) -> JobBook:
-        """Create a pipeline with a stage for each of the ``loads``; returns its head."""
+        """Create a pipeline with a stage for each of the ``loads``; returns its head. ``ordered``: all, or each."""
         head = self._book(make_table(items), JobOptions(RetryPolicy(max_retries=0), max_lanes=most_lanes), Handler())
         jobs = []
         for place, load in enumerate(loads):
@@ -323,7 +323,8 @@ class FakeLanes:
             if not place:
                 table = ItemTable(head.table.payloads, None, IdRule.POSITION)
             jobs.append(self._book(table, JobOptions(retry or RetryPolicy(), **options), Handler(load)))
-        Pipeline(head, jobs, [(f"stage {place}", most, ordered) for place in range(len(jobs))])
+        in_order = [ordered] * len(jobs) if isinstance(ordered, bool) else ordered
+        Pipeline(head, jobs, [(f"stage {place}", most, in_order[place]) for place in range(len(jobs))])
         return head
 
     def offer(self, job: JobBook, items: Iterable[Item]) -> None:
