@@ -175,7 +175,7 @@ def test_handler_that_cannot_be_serialized_is_refused_at_once_naming_the_variabl
     """What else is named, see tests/unit/test_packed_handler.py."""
     the_lock = threading.Lock()
 
-    def handle(item: int) -> Any:
+    def handle(*_: object) -> Any:
         return the_lock
 
     with JobQueue(1) as queue:
