@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from mpqueue import JobQueue
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import Command, ForgetJob, SendChunk
 from mpqueue._core.messages import ChunkReported, JobForgotten, LaneReady, LaneStartFailed, Message
@@ -331,7 +332,7 @@ class SimulatedBackend:
 
     def __init__(self, world: World, latency: float, on_open: Callable[[SimulatedPool], object]) -> None:
         self._world, self._latency, self._on_open = world, latency, on_open
-        self.scheduler: Scheduler | None = None  #: set by whoever makes the queue
+        self.scheduler: Scheduler | None = None  #: set by `queue_in`
 
     def count_workers(self) -> int:
         return 1
@@ -341,3 +342,17 @@ class SimulatedBackend:
         pool = SimulatedPool(self._world, settings, inbox, self.scheduler, self._latency)
         self._on_open(pool)
         return pool
+
+
+def queue_in(
+    world: World,
+    lanes: int,
+    latency: float,
+    on_open: Callable[[SimulatedPool], object] = lambda _: None,
+    **options: Any,
+) -> Any:
+    """A queue whose workers are simulated ones of that world."""
+    backend = SimulatedBackend(world, latency, on_open)
+    queue: Any = JobQueue(lanes, backend=backend, **options)
+    backend.scheduler = queue._engine._scheduler
+    return queue

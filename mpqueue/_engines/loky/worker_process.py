@@ -15,12 +15,11 @@ import threading
 from collections.abc import Callable
 
 from mpqueue._os import channels
-from mpqueue._os.process import process_signals
+from mpqueue._os.process import process_signals, process_table
 from mpqueue._os.process.parent_death import Leash
 from mpqueue._os.process.process_facts import busy_machine, use_of
 from mpqueue._os.process.process_handle import is_reaped, open_exactly, open_process
 from mpqueue._os.process.process_signals import KILL, kill_group
-from mpqueue._os.process.process_table import processes
 from mpqueue._parent.inbox import Inbox, TimedCall
 from mpqueue._wire.seed import COOKIE_VARIABLE
 
@@ -226,7 +225,7 @@ def cookie(*path: int) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _identity(pid: int) -> str:
-    return f"{pid}.{processes.start_time(pid)}.{processes.namespace()}"
+    return f"{pid}.{process_table.start_time(pid)}.{process_table.namespace()}"
 
 
 def kill_strays(prefix: str) -> None:
@@ -249,14 +248,14 @@ def kill_orphans() -> None:
 
 def _is_orphan(found: re.Match[bytes]) -> bool:
     # In another pid namespace (a container's), the parent's number means nothing here.
-    return found[4].decode() == processes.namespace() and processes.start_time(int(found[2])) != int(found[3])
+    return found[4].decode() == process_table.namespace() and process_table.start_time(int(found[2])) != int(found[3])
 
 
 def _kill_where(condemned: Callable[[re.Match[bytes]], bool]) -> None:
     with contextlib.suppress(OSError):
         for _ in range(_LOOKS):
             any_killed = False
-            for pid in processes.others():
+            for pid in process_table.others():
                 found = _cookie_of(pid)
                 if found is not None and condemned(found):
                     any_killed |= _kill(pid, found[1])
@@ -275,5 +274,5 @@ def _kill(pid: int, of_cookie: bytes) -> bool:
 
 
 def _cookie_of(pid: int) -> re.Match[bytes] | None:
-    environment = processes.environment(pid)
+    environment = process_table.environment(pid)
     return None if environment is None else _PATTERN.search(environment)
