@@ -219,7 +219,8 @@ def stages(
     given = read_all(items)
     with queue_for(whole.max_lanes, None, asked.backend) as queue:
         defaults = replace(queue._options, retry=whole.retry, timeout=whole.timeout)
-        start = partial(queue._host.start_stages, given, stages, asked, defaults, progress=asked.progress)
+        workers = whole.max_lanes
+        start = partial(queue._host.start_stages, given, stages, asked, defaults, workers, progress=asked.progress)
         batch = Batch(start, asked.max_failures)
         with batch as run:
             run._check_waiting_allowed("mpqueue.stages()", instead="await asyncio.to_thread(mpqueue.stages, ...)")

@@ -62,6 +62,7 @@ class Delivery:
         self.errands: Errands | None = None
         self.waiting = 0  #: bytes that wait to be written
         self.holds_back = False
+        self.then: Callable[[], object] | None = None  #: called once its sink has been closed
         # used on its own thread:
         self.is_open = False
         self.broken_by: BaseException | None = None
@@ -84,7 +85,6 @@ class Deliveries:
         self._handle = handle
         self._let_go = let_go
         self._under_way: dict[int, tuple[JobBook, Delivery]] = {}
-        self._ends: dict[int, Callable[[], object]] = {}  #: by job: called once its sink has been closed
         self._own = threading.local()  #: on each job's own thread: the job
 
     @property
@@ -138,7 +138,7 @@ class Deliveries:
         """End the delivery of an ended job: once all rows are written and the sink is closed, ``then`` is called."""
         job, delivery = self._under_way[announced.job.number]
         assert delivery.errands is not None
-        self._ends[job.number] = then
+        delivery.then = then
         is_whole = announced.status in OVER and job.fault is None
         delivery.errands.put(partial(self._close, job, delivery, is_whole))
 
@@ -146,7 +146,7 @@ class Deliveries:
         """End the delivery of a job that an internal error has ended; no caller waits for its sink."""
         if job.number in self._under_way:
             _, delivery = self._under_way[job.number]
-            self._ends[job.number] = lambda: None
+            delivery.then = None
             assert delivery.errands is not None
             delivery.errands.put(partial(self._close, job, delivery, False))
 
@@ -155,9 +155,9 @@ class Deliveries:
         for job, delivery in list(self._under_way.values()):
             assert delivery.errands is not None
             delivery.errands.abandon()
-            self._ended(
-                job, delivery, _sink_error(job, TimeoutError("it takes too long"), "what it has written by now")
-            )
+            error = _sink_error(job, TimeoutError("it takes too long"), "what it has written by now")
+            delivery.opened.set_exception(error)  # it may hang in `open`
+            self._ended(job, delivery, error)
 
     # -- on the job's own thread -----------------------------------------------------------------------------
 
@@ -237,7 +237,9 @@ class Deliveries:
         if delivery.errands is not None:
             delivery.errands.end()
         del self._under_way[job.number]
-        self._ends.pop(job.number, lambda: None)()
+        then, delivery.then = delivery.then, None
+        if then is not None:
+            then()
 
 
 def _leave(delivery: Delivery) -> str:

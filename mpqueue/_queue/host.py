@@ -13,7 +13,7 @@ from mpqueue._core.messages import LanesWanted, Message
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneState
-from mpqueue._options import GivenOptions, JobOptions, QueueOptions, choose_concurrency
+from mpqueue._options import GivenOptions, JobOptions, QueueOptions
 from mpqueue._output.progress import Showing, ShowProgress
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.machinery import Engine
@@ -132,14 +132,15 @@ class QueueHost:
         stages: Sequence[Stage | Callable[..., Any]],
         asked: GivenOptions,
         defaults: QueueOptions,
+        workers: int | None,
         *,
         progress: ShowProgress = False,
         on_ended: Callable[[Ended], None] | None = None,
     ) -> JobRun:
         """Start a pipeline that is not among the queue's `jobs`; otherwise like `JobQueue.start_stages`.
 
-        ``defaults`` apply to stages without their own. Items may need up to what the call asked for: the queue may have
-        more workers, or have been made for fewer.
+        ``defaults`` apply to stages without their own. Items may need up to ``workers``, as the call asked for (None:
+        all): the queue may have more, or have been made for fewer.
         """
         self.closer.check_open("start a job")
         from mpqueue._queue.growing.stages import make_pipeline  # most programs have none
@@ -148,8 +149,6 @@ class QueueHost:
         queue = self._queue()
         assert queue is not None
         job_id = f"call-{number}"
-        cores = getattr(self._backend, "count_cores", None)
-        workers = choose_concurrency(asked.concurrency, cores)
         concurrency = workers or max(queue.concurrency, self.engine.count_lanes() or 0)
         head, _ = make_pipeline(job_id, items, stages, asked, defaults, self._backend, concurrency, listed=False)
         head.number = number
