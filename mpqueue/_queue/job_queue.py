@@ -605,6 +605,7 @@ class JobQueue(SafeEmitter):
         *,
         id: str | None = None,
         progress: ShowProgress = False,
+        on_error: Literal["collect", "raise", "group"] = "collect",
         **options: Unpack[StagesKeywords],
     ) -> Job:
         """Run each item through several handlers, one after the other, and wait for all of them.
@@ -621,7 +622,7 @@ class JobQueue(SafeEmitter):
 
         ``progress`` is as in `start`, a line for each stage. ``priority``, ``seed``, ``max_failures``, ``deadline``,
         ``profile``, ``results`` and ``label`` are as in `create_job`, for the whole: a sink gets a row per input.
-        Failed items do not raise. If the wait is interrupted (Ctrl-C), everything is cancelled, running items are
+        ``on_error`` is as in `run`. If the wait is interrupted (Ctrl-C), everything is cancelled, running items are
         killed, and the interruption goes on.
 
         On a queue with a journal, a later call with the same ``id`` continues this one. An input that has ended does
@@ -630,9 +631,15 @@ class JobQueue(SafeEmitter):
         stages. Raises the errors of `create_job`.
         """
         self._host.check_waiting_allowed("queue.run_stages()", instead="await queue.start_stages(...)")
-        check_names(GivenOptions, At.STAGES, "JobQueue.run_stages", options, ("items", "stages", "id", "progress"))
+        check_names(
+            GivenOptions, At.STAGES, "JobQueue.run_stages", options, ("items", "stages", "id", "progress", "on_error")
+        )
+        checks.check_on_error(on_error, ("collect", "raise", "group"))
         run = self.start_stages(items, stages, id=id, progress=progress, **options)
-        return self._await(run)
+        job = self._await(run)
+        if on_error != "collect":
+            run._raise_failures(on_error, options.get("max_failures"))
+        return job
 
     def _await(self, run: JobRun) -> Job:
         """Wait for the job's end and return it. An interruption of the wait ends running items, and goes on."""
