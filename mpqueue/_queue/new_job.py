@@ -50,8 +50,9 @@ def make_job(
     setup, cost = asked.setup, asked.cost
     table.label = asked.label
     packed = pack_handler(job_id, handler, setup, table.rule, options.seed, travels=travels, items=table.payloads)
-    frame = packed.frame._replace(discards=results is DISCARD, is_open=is_open, profile=options.profile)
-    packed = packed._replace(frame=frame)
+    if results is DISCARD or is_open or options.profile:
+        frame = packed.frame._replace(discards=results is DISCARD, is_open=is_open, profile=options.profile)
+        packed = packed._replace(frame=frame)
     book = JobBook(0, job_id, table, options, packed, sealed=not is_open)
     sample(book)
     if needs is not None:
