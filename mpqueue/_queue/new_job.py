@@ -30,7 +30,7 @@ from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._text import digits
 from mpqueue._wire.item_names import IdRule, Label
 from mpqueue._wire.memory.shared import notes_shared, size_of
-from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, pack_handler
+from mpqueue._wire.pickling.packed_handler import HandlerTransport, PackedHandler, pack_handler
 from mpqueue._wire.pickling.payload import dump_by_value, whole
 from mpqueue.errors import JournalMismatchError, shown
 from mpqueue.status import FAILED, OVER, JobStatus
@@ -72,13 +72,15 @@ class NewJob:
         asked: GivenOptions,
         *,
         is_open: bool = False,
-        travels: Travels = Travels.IN_MEMORY,
+        transport: HandlerTransport = HandlerTransport.IN_MEMORY,
         results: Any = None,
         needs: JobNeeds | None = None,
     ) -> None:
         setup, cost = asked.setup, asked.cost
         table.label = asked.label
-        packed = pack_handler(job_id, handler, setup, table.rule, options.seed, travels=travels, items=table.payloads)
+        packed = pack_handler(
+            job_id, handler, setup, table.rule, options.seed, transport=transport, items=table.payloads
+        )
         if results is DISCARD:
             packed = packed._replace(frame=packed.frame._replace(discards=True))
         if is_open:

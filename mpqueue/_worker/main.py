@@ -141,7 +141,7 @@ class Worker:
         if sys.getrecursionlimit() < RECURSION_LIMIT:  # it was lowered while a result was pickled
             sys.setrecursionlimit(RECURSION_LIMIT)
         times = ChunkTimes(begun, own_process=seat.station.is_own_process)
-        seat.home.chunk, seat.home.interval = frame.chunk, max(records.INTERVAL, frame.limit)
+        seat.home.chunk, seat.home.interval = frame.chunk, max(records.SENDING_INTERVAL_S, frame.limit)
         seat.exchange.chunk_begins(frame.chunk, frame.returned)
         take_up(seat.station, frame.means)
         shared.forget(frame.unshared)

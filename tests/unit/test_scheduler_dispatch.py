@@ -14,7 +14,7 @@ from mpqueue._core.commands import AnnounceItems, RecycleLane, SendChunk, StartL
 from mpqueue._core.rules import dispatch
 from mpqueue._core.rules.dispatch import STICKINESS
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, LaneState
-from mpqueue._wire.pickling.packed_handler import Travels
+from mpqueue._wire.pickling.packed_handler import HandlerTransport
 from mpqueue.retry import RetryPolicy
 from tests.support.auditor import audited
 from tests.support.fake_lanes import FakeLanes, fail, succeed
@@ -229,8 +229,14 @@ def longest_first(seconds: list[float], lanes: int) -> float:
 
 
 @pytest.mark.parametrize(
-    ("shares_memory", "brings_shared", "travels"),
-    [(True, False, Travels.IN_MEMORY), (False, True, Travels.SHARED_APART), (False, False, Travels.WHOLE)],
+    ("shares_memory", "brings_shared", "transport"),
+    [
+        (True, False, HandlerTransport.IN_MEMORY),
+        (False, True, HandlerTransport.SHARED_APART),
+        (False, False, HandlerTransport.WHOLE),
+    ],
 )
-def test_how_handlers_travel_is_said_by_the_engine(shares_memory: bool, brings_shared: bool, travels: Travels) -> None:
-    assert Capabilities(shares_memory=shares_memory, brings_shared=brings_shared).handlers_travel is travels
+def test_how_handlers_travel_is_said_by_the_engine(
+    shares_memory: bool, brings_shared: bool, transport: HandlerTransport
+) -> None:
+    assert Capabilities(shares_memory=shares_memory, brings_shared=brings_shared).handler_transport is transport

@@ -52,7 +52,7 @@ from mpqueue._wire.memory.ledger import (
     BLIND,
     IS_LATE,
     LATE,
-    MOST,
+    MEMORY_LIMIT,
     OUTBOX,
     PIPED,
     SIZE,
@@ -175,7 +175,7 @@ class LokyLane:
             page = undo.enter_context(contextlib.closing(SharedFile(f"ledger-{number}", SIZE)))
             self.ledger = Ledger(page.fd)
             self.ledger.begin(SystemClock().now())
-            self.ledger.words[MOST] = settings.max_memory or 0
+            self.ledger.words[MEMORY_LIMIT] = settings.max_memory or 0
             self.ledger.words[PIPED] = not settings.can_open_results
             on_failure = undo.enter_context(contextlib.ExitStack())
             on_failure.callback(self.ledger.close)

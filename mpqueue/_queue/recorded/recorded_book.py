@@ -18,7 +18,7 @@ from mpqueue._options import GivenOptions, JobOptions
 from mpqueue._queue.new_job import NewJob, find_named, replay_item, restore_end
 from mpqueue._wire.item_names import Label, label_of
 from mpqueue._wire.pickling import main_names
-from mpqueue._wire.pickling.packed_handler import Travels, pack_handler
+from mpqueue._wire.pickling.packed_handler import HandlerTransport, pack_handler
 from mpqueue._wire.pickling.payload import load_parts
 from mpqueue.errors import JournalError, WorkerStartError, shown
 from mpqueue.retry import RetryPolicy
@@ -105,7 +105,7 @@ class RecordedBook:
             )
         return None if said is None else json.loads(said)
 
-    def to_new_job(self, options: JobOptions, needs: JobNeeds | None, *, travels: Travels) -> NewJob:
+    def to_new_job(self, options: JobOptions, needs: JobNeeds | None, *, transport: HandlerTransport) -> NewJob:
         """Make a job that can run its failed items again. Raises `JournalError`."""
         handler, setup = _load_handler(self._reader, self._recorded)
         asked = GivenOptions(setup=setup, label=self.table.label)
@@ -114,13 +114,13 @@ class RecordedBook:
             from mpqueue._queue.recorded.new_open_job import NewOpenJob  # only some journals need it
 
             new: NewJob = NewOpenJob(
-                self.id, self.table, options, handler, asked, is_open=True, travels=travels, needs=needs
+                self.id, self.table, options, handler, asked, is_open=True, transport=transport, needs=needs
             )
             assert isinstance(new, NewOpenJob)
             new.regrow(self._reader, self._recorded)
             new.book.sealed = True  # its user is not there
         else:
-            new = NewJob(self.id, self.table, options, handler, asked, travels=travels, needs=needs)
+            new = NewJob(self.id, self.table, options, handler, asked, transport=transport, needs=needs)
             new.book.retries = self.retries
             new.book.go_on()
         new.book.past = self.past

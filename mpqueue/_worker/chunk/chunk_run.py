@@ -19,7 +19,7 @@ from typing import Any
 from mpqueue._os import monotonic as clock
 from mpqueue._os.process.process_signals import came_of_signal, kill_self
 from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame, Several, dump_frame
-from mpqueue._wire.memory.ledger import CLAIM, FRACTION, IS_LATE, LATE, MOST, OUTBOX, SINCE, Phase, pack_claim
+from mpqueue._wire.memory.ledger import CLAIM, FRACTION, IS_LATE, LATE, MEMORY_LIMIT, OUTBOX, SINCE, Phase, pack_claim
 from mpqueue._wire.pickling.payload import Packed
 from mpqueue._worker.chunk import timing
 from mpqueue._worker.chunk.results import ChunkResults, can_pack, run_up_to_held
@@ -190,7 +190,7 @@ class ChunkRun:
 
         Never before its first item. To be called once between two stretches.
         """
-        used, most = self.note_memory(), self.station.ledger.words[MOST]
+        used, most = self.note_memory(), self.station.ledger.words[MEMORY_LIMIT]
         return used is not None and self.station.growth.likely(used) > most and self.station.has_run
 
     def note_memory(self) -> int | None:
