@@ -39,7 +39,7 @@ class Request(NamedTuple):
     job: JobBook | None = None
 
 
-class Timer(NamedTuple):
+class TimedCall(NamedTuple):
     """A call that is due at some moment of the monotonic clock."""
 
     due: float
@@ -87,7 +87,7 @@ class Inbox:
         self._asleep = False
         self._taken = 0
         self._now = SystemClock().now
-        self._timers: list[Timer] = []  #: a heap
+        self._timers: list[TimedCall] = []  #: a heap
         self._numbers = itertools.count()
         #: The thread that takes, once it has begun.
         self.owner: int | None = None
@@ -106,13 +106,13 @@ class Inbox:
         """Call a function on the taking thread, after all messages posted before. Its errors are internal errors."""
         self.post(Request(partial(function, *arguments), None))
 
-    def later(self, delay: float, function: Callable[..., object], *arguments: Any) -> Timer:
+    def later(self, delay: float, function: Callable[..., object], *arguments: Any) -> TimedCall:
         """Call a function in ``delay`` seconds, unless it is cancelled (`cancel`). On the taking thread only."""
-        timer = Timer(self._now() + delay, next(self._numbers), partial(function, *arguments))
+        timer = TimedCall(self._now() + delay, next(self._numbers), partial(function, *arguments))
         heapq.heappush(self._timers, timer)
         return timer
 
-    def cancel(self, timer: Timer) -> None:
+    def cancel(self, timer: TimedCall) -> None:
         """Cancel the call, if it was not made yet. On the taking thread only."""
         with contextlib.suppress(ValueError):  # it was made
             self._timers.remove(timer)
