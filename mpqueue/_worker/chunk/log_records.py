@@ -25,7 +25,7 @@ from mpqueue._os.process.own_forks import in_each_fork
 from mpqueue._os.process.process_signals import came_of_signal
 from mpqueue._plain import plain
 from mpqueue._text import repr_of
-from mpqueue._wire.frames import RecordFrame, Speech, begin_unsent, dump_record, unsent
+from mpqueue._wire.frames import RecordFrame, Speech, begin_unsent, dump_frame, unsent
 from mpqueue._wire.memory.ledger import UNSENT
 from mpqueue._worker import station
 from mpqueue._worker.chunk.failures import plain_text
@@ -84,7 +84,7 @@ class RecordsHome(logging.Handler):
         if record.levelno < self._level_of(record.name):
             return
         try:
-            data = dump_record(_frame_of(record))
+            data = dump_frame(_frame_of(record))
         except Exception as error:
             if came_of_signal(error):
                 raise
@@ -126,7 +126,7 @@ class RecordsHome(logging.Handler):
             self._station.ledger.words[UNSENT] = 0
         if dropped:
             text = f"{dropped} log records were dropped: more than {MAX_KEPT_RECORDS} came within {self.interval:g} s"
-            taken.append(dump_record(_frame_of(logging.makeLogRecord(_of_ours(text)))))
+            taken.append(dump_frame(_frame_of(logging.makeLogRecord(_of_ours(text)))))
         return taken
 
     def give_back(self, records: Sequence[bytes]) -> None:
