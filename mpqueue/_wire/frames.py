@@ -149,10 +149,6 @@ def load_leaving(answer: bytes) -> tuple[bytes, Sequence[SegmentRef]]:
     return left
 
 
-#: The answer of a worker that could not open a segment, and did nothing: no other answer is like this.
-NOT_OPENED = b"not opened"
-
-
 class ForgetFrame(NamedTuple):
     """Parent to worker: drop this job's handler, finish its setup."""
 

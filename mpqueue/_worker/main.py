@@ -11,7 +11,6 @@ import sys
 
 from mpqueue._os import monotonic as clock
 from mpqueue._wire.frames import (
-    NOT_OPENED,
     THREAD_VARIABLES,
     ApartFrame,
     ChunkFrame,
@@ -68,10 +67,7 @@ class Worker:
         frame = load_frame(data)
         if not isinstance(frame, ApartFrame | LadenFrame):
             return self._obey(frame, begun)
-        try:
-            relayed, carried = _opened(frame)
-        except OSError:  # a handler may have dropped the right to do so
-            return Answer(NOT_OPENED, plain=True)
+        relayed, carried = _opened(frame)
         with self.seat.exchange.having(carried):
             return self._obey(load_frame(relayed), begun)
 

@@ -48,7 +48,6 @@ from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, decode, whole_size
 from mpqueue._wire.memory.ledger import (
-    BLIND,
     IS_LATE,
     LATE,
     MEMORY_LIMIT,
@@ -313,13 +312,6 @@ class LokyLane:
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
         """Set the flags on the flag setter's thread."""
         self._setter.put(job, pause=pause, cancel=cancel)
-
-    @property
-    def is_blind(self) -> bool:
-        """True if its worker could not open a segment, so that segments are carried from now on."""
-        with contextlib.suppress(ValueError):  # retired meanwhile
-            return bool(self.ledger.words[BLIND])
-        return False
 
     def take_results_by_pipe(self) -> None:
         with contextlib.suppress(ValueError):  # retired meanwhile

@@ -21,7 +21,6 @@ PAUSE      parent       worker       1 if the job of FLAG_JOB is paused; if the 
 CANCEL     parent       worker       1 if the job of FLAG_JOB is cancelled; likewise
 PIPED      parent       worker       1 if the parent can't open the worker's segments: results go through the pipe,
                                      or are carried by the engine
-BLIND      worker       parent       1 if the worker can't open the parent's segments, and the engine carries them
 LATE       parent       worker       `IS_LATE` if the worker is about to be killed since an item takes too long: the
                                      signal for its stack may end a wait of C code, so nothing counts any more
 =========  ===========  ===========  ==================================================================
@@ -43,7 +42,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 CLAIM, SINCE, FRACTION, LIMIT, _LIMIT_ODD, FLAG_JOB, OUTBOX, UNSENT, MEMORY_LIMIT, MEMORY_USED = range(10)
-PAUSE, CANCEL, PIPED, BLIND, LATE = range(10, 15)
+PAUSE, CANCEL, PIPED, LATE = range(10, 14)
 SIZE = mmap.PAGESIZE
 #: The value of LATE. The worker ends by it, so it is a number that a handler would not write there by chance.
 IS_LATE = 0x6C6174655F6E6F77

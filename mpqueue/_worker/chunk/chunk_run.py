@@ -178,8 +178,6 @@ class ChunkRun:
                 hi = limit
                 self.claim(Phase.UNPACKING if self.careful else Phase.RUNNING, lo, hi)
             if self.careful and not self._unpack_one(lo):
-                if len(out) == lo:
-                    return Ended.TIME
                 continue
             self.station.has_run = True
             size = self._run_stretch(lo, hi)
@@ -204,10 +202,12 @@ class ChunkRun:
         try:
             item = self.seat.exchange.load(self._packed_items[position])
         except BaseException as error:
+            if self.seat.exchange.is_cut_off(error):
+                self.claim(Phase.IDLE, position, position)  # it has not begun
+                raise
             if came_of_signal(error):
                 raise
-            if not self.seat.exchange.is_carried_next(error):
-                self.results.fail(position, error, 0.0, charged=False)
+            self.results.fail(position, error, 0.0, charged=False)
             return False
         finally:
             self.times.unpacking += clock.monotonic() - began
