@@ -63,7 +63,7 @@ class WorkerExchange:
     """Segments that a worker lends to the parent, and has from there. Without a ``ledger``, no memory is shared.
 
     ``carries``: its own segments are sent in reports as long as the ledger says that the parent can't open them; and if
-    it can't open an item's segment, it ends, since it can ask nobody for it.
+    it can't open an item's segment, it ends: it can't ask the program for it.
     """
 
     def __init__(self, ledger: Ledger | None, *, carries: bool) -> None:
