@@ -551,7 +551,9 @@ def _look_where_it_is(item: tuple[Any, Any]) -> tuple[Any, int | None, int | Non
 @pytest.mark.long(but=["1"])
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize("chunksize", [1, 4])
-def test_a_worker_that_gives_up_its_rights_has_its_items_carried(cluster: DaskCluster, chunksize: int) -> None:
+def test_items_after_one_that_gives_up_its_worker_s_rights_run_in_another_worker(
+    cluster: DaskCluster, chunksize: int
+) -> None:
     with JobQueue(1, backend=DaskBackend(cluster.address), max_retries=0) as queue:
         check_arrays_after_rights_are_lost(queue, chunksize)
 

@@ -39,7 +39,7 @@ WAITS, LOADS_LONG = succeed(UNTIL_TOLD), [Try(UNTIL_TOLD)]
 #: An item that takes hardly any time.
 TINY = succeed(1e-5)
 #: An item behind which the next one is claimed by itself.
-APART = succeed(2 * timing.ALONE)
+APART = succeed(2 * timing.ALONE_S)
 #: An item that takes more than half of a chunk's time.
 SLOW = succeed(0.03)
 
