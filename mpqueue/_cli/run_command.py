@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
@@ -25,7 +26,6 @@ from mpqueue._cli.flags import (
 )
 from mpqueue._cli.function_names import load_function
 from mpqueue._cli.inputs import KINDS, of_files, read_items
-from mpqueue._cli.more_functions import take_functions
 from mpqueue._cli.outputs import STDOUT, StdoutRows, Tell, add_json, job_line, open_output, told_on_stdout
 from mpqueue._cli.usage import Exit, UsageError, VisibleFormatter, coloured, first_given, say, say_error, usage_errors
 from mpqueue._core.state.item_table import ItemTable, make_table
@@ -68,6 +68,8 @@ REFUSED = (HandlerPicklingError, TypeError, ValueError)
 ONE_TRY = RetryPolicy(max_retries=0)
 #: The most failed items, or jobs, that are named.
 NAMED = 10
+#: A word that is no input: module:function or file.py:function.
+_FUNCTION = re.compile(r"([^:]+\.py|[^\W\d][\w.]*):[^\W\d][\w.]*")
 #: The seconds in which rows of an interrupted run may still get into the output.
 ROWS_PATIENCE = 10.0
 
@@ -186,7 +188,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     began_at = monotonic()
     log_to_stderr(args.log_level)
-    args.more = take_functions(args)
+    args.more = _take_functions(args)
     with told_on_stdout(as_json=args.json and (args.plan or args.dry_run or args.output != STDOUT)) as tell:
         if args.dry_run:
             return _dry_run(args, tell)
@@ -202,6 +204,26 @@ def run(args: argparse.Namespace) -> int:
         )
         with EarlyEnd(args, began_at) as early_end, output as sink:
             return _run(args, sink, early_end, tell)
+
+
+def _take_functions(args: argparse.Namespace) -> list[str]:
+    """Take the names of functions from the front of the inputs.
+
+    An existing file of such a name stays an input, and so does each word after ``--``. Raises UsageError for options
+    that apply to one function only.
+    """
+    names: list[str] = []
+    while (
+        len(args.inputs) > args.after_dashes
+        and _FUNCTION.fullmatch(args.inputs[0])
+        and not os.path.exists(args.inputs[0])
+    ):
+        names.append(args.inputs.pop(0))
+    if names:
+        option = first_given(args, "setup", "plan", "cost", "uses", "capture_output")
+        if option is not None:
+            raise UsageError(f"{option}: expected one function, got {len(names) + 1}: it can't be had with several")
+    return names
 
 
 def _read(args: argparse.Namespace) -> tuple[list[Any], tuple[Any, Any], Rerun]:
