@@ -7,7 +7,6 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, cast
 
@@ -302,20 +301,6 @@ def test_a_wait_for_the_last_call_that_is_cancelled_loses_nothing(run: Run) -> N
         assert show.has_ended
 
     run(main)
-
-
-def test_a_pool_s_results_that_are_waited_for_in_a_callback_come_without_the_last_call() -> None:
-    show = Answered()
-    found: Future[list[int]] = Future()
-    with mpqueue.Pool(1, progress=lambda progress: None if progress.status.final else show(progress)) as pool:
-
-        def call_back(_: object) -> None:
-            found.set_result(early.get() + pool.map(do.square, [3]) + list(pool.imap(do.square, [4])))
-
-        early = pool.map_async(do.square, [2])
-        pool.apply_async(do.square, [1], callback=call_back)
-        wait_until(lambda: show.answer() and found.done())
-        assert found.result() == [4, 9, 16]
 
 
 def test_the_end_of_a_pool_s_iterator_waits_for_the_last_call_as_long_as_it_may() -> None:

@@ -471,26 +471,26 @@ def test_items_are_looked_at_once_and_before_anything_is_created() -> None:
     seen: list[int] = []
 
     def items() -> Iterator[int]:
-        assert queue.get_job("job") is None
+        assert own.get_job("job") is None
         for number in range(3):
             seen.append(number)
             yield number
 
-    with JobQueue(1) as queue:
-        queue.create_job("job", items(), do.succeed)
+    with JobQueue(1) as own:
+        own.create_job("job", items(), do.succeed)
         assert seen == [0, 1, 2]
-        assert queue.start("job").result(300).results == [0, 1, 2]
+        assert own.start("job").result(300).results == [0, 1, 2]
 
 
 def test_iterable_may_create_the_very_job_and_then_is_refused() -> None:
     def items() -> Iterator[int]:
-        queue.create_job("job", [7], do.succeed)
+        own.create_job("job", [7], do.succeed)
         yield 1
 
-    with JobQueue(1) as queue:
+    with JobQueue(1) as own:
         with pytest.raises(ValueError, match="job 'job': expected a new id"):
-            queue.create_job("job", items(), do.succeed)
-        assert queue.start("job").result(300).results == [7]
+            own.create_job("job", items(), do.succeed)
+        assert own.start("job").result(300).results == [7]
 
 
 def test_policy_takes_single_types_and_numbers_of_any_kind() -> None:

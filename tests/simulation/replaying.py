@@ -224,7 +224,7 @@ def _add_rows(message: messages.ItemsAdded) -> None:
         table.take_in(_added(count), IdRule.POSITION)
         return
     table.add([None] * count)
-    if message.failed is not None:
+    if message.how is None:  # they have ended in an earlier run
         table.take_over(message.indices, [None] * count)
 
 
@@ -289,11 +289,11 @@ def _numbers(entries: Sequence[float | None]) -> tuple[float, ...]:
 
 _READ: dict[str, Any] = {
     "added": lambda pairs: {position: _added(count) for position, count in pairs},
-    "care": Care.__getitem__,
     "claim": _claim,
     "ended": Ended.__getitem__,
     "error": error_of,
     "failure": _failure,
+    "how": lambda form: Care[form] if isinstance(form, str) else _failure(form),
     "failures": lambda pairs: {position: _failure(form) for position, form in pairs},
     "indices": _from_stretches,
     "peaks": dict,

@@ -44,7 +44,7 @@ def test_it_goes_whole_and_is_the_worker_s_own_to_change() -> None:
 
 def test_notes_whose_block_a_ctrl_c_has_kept_from_beginning_change_nothing_later() -> None:
     table = share(np.arange(100_000))
-    shared.notes_shared().__enter__()
+    shared.NotesShared().__enter__()
     (met,) = meet_elsewhere(dump([table], None))
     assert met._packed.segment is None
 

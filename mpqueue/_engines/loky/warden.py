@@ -28,12 +28,12 @@ from typing import Any, ClassVar
 
 from mpqueue._core.messages import LaneDied, LaneReady, LaneStartFailed, Message
 from mpqueue._engines.loky import launch
-from mpqueue._engines.loky.loky_lane import Event, LokyLane
+from mpqueue._engines.loky.loky_lane import LaneEvent, LokyLane
 from mpqueue._engines.loky.worker_process import START_LOOK, StackDump, StartProgress
 from mpqueue._os import channels
 from mpqueue._os.descriptors import is_readable
 from mpqueue._os.process.process_signals import signal_name
-from mpqueue._parent.inbox import Inbox, Timer
+from mpqueue._parent.inbox import Inbox, TimedCall
 from mpqueue._parent.own_faults import found
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue.errors import WorkerStartError
@@ -98,29 +98,29 @@ class Warden:
         self._text: str | None = None
         self._progress = StartProgress(lane.pid)
         self._stack = StackDump(lane.stack, lane.worker, inbox)
-        self._timer: Timer | None = None
-        self._end_expected: Timer | None = None  #: when a killed worker is given up
+        self._timer: TimedCall | None = None
+        self._end_expected: TimedCall | None = None  #: when a killed worker is given up
 
     def begin(self) -> None:
         """Begin to watch the lane."""
         lane = self.lane
-        self._inbox.watch(lane.worker.fileno(), self._told(Event.EXITED))
+        self._inbox.watch(lane.worker.fileno(), self._told(LaneEvent.EXITED))
         lane.happened = self.happened
-        lane.worker.when_killed = functools.partial(self.happened, Event.KILLED)
+        lane.worker.when_killed = functools.partial(self.happened, LaneEvent.KILLED)
         self._look_at_start_later()
         first, lane.first_answer = lane.first_answer, None
         assert first is not None
-        first.add_done_callback(functools.partial(self.happened, Event.ANSWERED))
+        first.add_done_callback(functools.partial(self.happened, LaneEvent.ANSWERED))
 
-    def happened(self, event: Event, *arguments: Any) -> None:
+    def happened(self, event: LaneEvent, *arguments: Any) -> None:
         """Take in what has happened, soon. On any thread."""
         self._inbox.call(self._take, event, *arguments)
 
-    def _told(self, event: Event) -> Callable[[], None]:
+    def _told(self, event: LaneEvent) -> Callable[[], None]:
         """Return what takes in that event: a call for the inbox's thread."""
         return functools.partial(self._take, event)
 
-    def _take(self, event: Event, *arguments: Any) -> None:
+    def _take(self, event: LaneEvent, *arguments: Any) -> None:
         """Do what belongs to that event in this state. An error is an internal one, and ends the lane."""
         if (action := self._ACTIONS.get((self._state, event))) is not None:
             try:
@@ -184,7 +184,7 @@ class Warden:
         elif kill or self._state is not State.ENDING:
             self.lane.worker.kill()
         self.retire()
-        self._take(Event.DRAINED)
+        self._take(LaneEvent.DRAINED)
 
     # -- events --------------------------------------------------------------------------------------------------------
 
@@ -196,8 +196,8 @@ class Warden:
         self._cancel_timer()
         self._state = State.LIVE
         self._was_ready = self.lane.is_up = True
-        self._inbox.watch(self.lane.bell, self._told(Event.RANG))
-        self._inbox.watch(self.lane.stack, self._told(Event.STACK_CAME))
+        self._inbox.watch(self.lane.bell, self._told(LaneEvent.RANG))
+        self._inbox.watch(self.lane.stack, self._told(LaneEvent.STACK_CAME))
         if not self._is_silent:
             self._on_ready(self.lane)
             self._tell(LaneReady(self.lane.number, self.lane.generation, self.lane.pid))
@@ -209,7 +209,7 @@ class Warden:
             self._failure = error
 
     def _look_at_start_later(self) -> None:
-        self._timer = self._inbox.later(START_LOOK, self._told(Event.LOOKED))
+        self._timer = self._inbox.later(START_LOOK, self._told(LaneEvent.LOOKED))
 
     def _look_at_start(self) -> None:
         """Check whether the start makes progress; it may take its time as long as it does."""
@@ -231,7 +231,11 @@ class Warden:
         self._stack.read()
 
     def _ask_for_stack(self) -> None:
-        self._stack.request(self.lane.worker.kill)
+        self._stack.look(self._kill_with)
+
+    def _kill_with(self, text: str | None) -> None:
+        self._text = text
+        self.lane.worker.kill()
 
     def _look_at_stack(self, tell: Callable[[str | None], object]) -> None:
         self._stack.look(tell)
@@ -245,7 +249,7 @@ class Warden:
     def _expect_end(self) -> None:
         """Expect the end of the killed worker within `KILL_LIMIT` seconds."""
         if self._end_expected is None:
-            self._end_expected = self._inbox.later(KILL_LIMIT, self._told(Event.GIVEN_UP))
+            self._end_expected = self._inbox.later(KILL_LIMIT, self._told(LaneEvent.GIVEN_UP))
 
     def _suspect_end(self) -> None:
         """Wait for the end of the worker, which has closed the line."""
@@ -269,7 +273,7 @@ class Warden:
             self._exitcode = lane.worker.exited()
             self._claim = lane.ledger.read()
             if self._was_ready:
-                self._text = self._stack.take()
+                self._stack.end()
                 self._inbox.forget(lane.bell)
         except Exception as fault:  # its death is reported in any case
             at = f"while it looked at what worker {lane.number} left behind"
@@ -281,7 +285,7 @@ class Warden:
             self._bury()
             return
         self._timer = self._inbox.later(DRAIN_LIMIT, lane.read_rest)
-        lane.when_over(functools.partial(self.happened, Event.DRAINED))
+        lane.when_over(functools.partial(self.happened, LaneEvent.DRAINED))
 
     def _bury(self) -> None:
         """Report the death: no answer is on its way any more."""
@@ -338,25 +342,25 @@ class Warden:
             self._end_expected = None  # it holds this warden, and so the lane
 
     #: What is done when something happens to the lane in some state; nothing in others.
-    _ACTIONS: ClassVar[dict[tuple[State, Event], Callable[..., None]]] = {
-        (State.STARTING, Event.ANSWERED): _answered,
-        (State.LEAVING, Event.ANSWERED): _note_failure,
-        (State.STARTING, Event.LOOKED): _look_at_start,
-        (State.STARTING, Event.CUT_OFF): _kill,
-        (State.LIVE, Event.CUT_OFF): _suspect_end,
-        (State.LIVE, Event.STACK_WANTED): _ask_for_stack,
-        **dict.fromkeys([(state, Event.LOOK_WANTED) for state in State], _have_no_stack),
-        (State.LIVE, Event.LOOK_WANTED): _look_at_stack,
+    _ACTIONS: ClassVar[dict[tuple[State, LaneEvent], Callable[..., None]]] = {
+        (State.STARTING, LaneEvent.ANSWERED): _answered,
+        (State.LEAVING, LaneEvent.ANSWERED): _note_failure,
+        (State.STARTING, LaneEvent.LOOKED): _look_at_start,
+        (State.STARTING, LaneEvent.CUT_OFF): _kill,
+        (State.LIVE, LaneEvent.CUT_OFF): _suspect_end,
+        (State.LIVE, LaneEvent.STACK_WANTED): _ask_for_stack,
+        **dict.fromkeys([(state, LaneEvent.LOOK_WANTED) for state in State], _have_no_stack),
+        (State.LIVE, LaneEvent.LOOK_WANTED): _look_at_stack,
         **{
             (state, event): action
             for event, action in (
-                (Event.RANG, _rang),
-                (Event.STACK_CAME, _read_stack),
-                (Event.KILLED, _expect_end),
-                (Event.GIVEN_UP, _give_up),
-                (Event.EXITED, _exited),
+                (LaneEvent.RANG, _rang),
+                (LaneEvent.STACK_CAME, _read_stack),
+                (LaneEvent.KILLED, _expect_end),
+                (LaneEvent.GIVEN_UP, _give_up),
+                (LaneEvent.EXITED, _exited),
             )
             for state in (State.STARTING, State.LIVE, State.ENDING)
         },
-        (State.LEAVING, Event.DRAINED): _bury,
+        (State.LEAVING, LaneEvent.DRAINED): _bury,
     }

@@ -33,7 +33,7 @@ from mpqueue._parent.transport.kept_errors import let_go, text_of
 from mpqueue._parent.users_threads import Aside
 from mpqueue._wire.frames import Several
 from mpqueue._wire.memory.segments import HeldSegment, SegmentRef, SegmentStore
-from mpqueue._wire.memory.shared import Shared, notes_shared
+from mpqueue._wire.memory.shared import NotesShared, Shared
 from mpqueue._wire.parcels import Parcel
 from mpqueue._wire.pickling import main_names, packed_functions, rebuilding
 from mpqueue._wire.pickling.beside import Buffers, Pickled
@@ -155,7 +155,7 @@ class Packing(Aside[PackedItems]):
             self._items = []  # here, where any code may run
             return None
         began, nothing = self._now(), contextlib.nullcontext(list[Shared[Any]]())
-        noting = notes_shared() if self._notes else nothing
+        noting = NotesShared() if self._notes else nothing
         with main_names.GoingTo(self._script), noting as noted, at_one_moment(self._classes):
             packed, failures = self._pack()
         self._items = []

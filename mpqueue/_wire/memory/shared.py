@@ -4,7 +4,7 @@ The object is pickled once, its big buffers into a segment that every worker map
 name; a worker unpickles the object when it first meets the name, and keeps it until the parent drops it.
 
 If workers are on another machine, an engine brings the object there before the first frame that names it:
-`notes_shared` notes the names in a pickle; `parts_of` makes the data to send; a process there can `lend` it to its
+`NotesShared` notes the names in a pickle; `parts_of` makes the data to send; a process there can `lend` it to its
 workers, which map one copy (`take_in`). For workers on the parent's own machine that process is the parent
 (`lend_own`), and there is no copy.
 
@@ -124,7 +124,7 @@ class Shared(Generic[T]):
 
     def _pack(self, obj: T) -> None:
         try:
-            with main_names.GoingTo(None), notes_shared() as inner:  # jobs of all queues may have it
+            with main_names.GoingTo(None), NotesShared() as inner:  # jobs of all queues may have it
                 packed, segment = dump_code(obj)
         except Exception as error:
             raise ItemPicklingError(
@@ -245,21 +245,29 @@ def _meet_any(token: Token, packed: Packed) -> Shared[Any]:
     return shared
 
 
-@contextlib.contextmanager
-def notes_shared() -> Iterator[list[Shared[Any]]]:
-    """Note the shared objects with segments that this thread pickles in the block, in the list."""
-    before, noted = _noted_here(), list[Shared[Any]]()
-    _notes.current = noted
-    try:
-        yield noted
-    finally:
-        _notes.current = before
+class NotesShared:
+    """A block that notes the shared objects with segments that this thread pickles in it, in the list.
+
+    The thread refers to it weakly: if a Ctrl-C comes before the block has begun, nothing of it is left.
+    """
+
+    __slots__ = ("__weakref__", "_before", "noted")
+
+    def __enter__(self) -> list[Shared[Any]]:
+        self._before = getattr(_notes, "current", None)
+        self.noted: list[Shared[Any]] = []
+        _notes.current = weakref.ref(self)
+        return self.noted
+
+    def __exit__(self, *_: object) -> None:
+        _notes.current = self._before
 
 
 def _noted_here() -> list[Shared[Any]] | None:
     """Return the list in which this thread notes shared objects; None if it notes none."""
-    found: list[Shared[Any]] | None = getattr(_notes, "current", None)
-    return found
+    current: weakref.ref[NotesShared] | None = getattr(_notes, "current", None)
+    notes = None if current is None else current()
+    return None if notes is None else notes.noted
 
 
 def size_of(shared: Shared[Any]) -> int:

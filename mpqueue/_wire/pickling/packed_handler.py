@@ -16,7 +16,7 @@ from mpqueue._call_checks import check_callable
 from mpqueue._os.process.process_signals import came_of_signal
 from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.memory.segments import CommonSegment, log
-from mpqueue._wire.memory.shared import Shared, notes_shared
+from mpqueue._wire.memory.shared import NotesShared, Shared
 from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.classes import BROUGHT
 from mpqueue._wire.pickling.packed_functions import (
@@ -99,7 +99,7 @@ def pack_handler(
             check_callable(function, name, gets_items=name == argument)
     whole = travels is not Travels.IN_MEMORY
     nothing: contextlib.AbstractContextManager[list[Shared[Any]]] = contextlib.nullcontext([])
-    sharing = nothing if travels is Travels.WHOLE else notes_shared()
+    sharing = nothing if travels is Travels.WHOLE else NotesShared()
     brought: list[str] = []
     with main_names.GoingTo(script), sharing as noted, main_names.PackedTogether(handler, setup):
         pack = _pack if whole or script is not None or setup is not None else _pack_once
