@@ -175,17 +175,14 @@ def test_handler_that_cannot_be_serialized_is_refused_at_once_naming_the_variabl
     """What else is named, see tests/unit/test_packed_handler.py."""
     the_lock = threading.Lock()
 
-    def handle(*_: Any) -> Any:
+    def handle(*_: object) -> Any:
         return the_lock
-
-    def ignore_state(item: Any, state: Any) -> Any:
-        return item
 
     with JobQueue(1) as queue:
         with pytest.raises(HandlerPicklingError, match="'the_lock'"):
             queue.create_job("job", ["a", "b"], handle)
         with pytest.raises(HandlerPicklingError, match=r"^setup: .*'the_lock'"):
-            queue.create_job("job", ["a", "b"], ignore_state, setup=handle)
+            queue.create_job("job", ["a", "b"], lambda item, state: item, setup=handle)
         check_nothing_created(queue)
 
 

@@ -237,7 +237,7 @@ def check_failed(recorder: Recorder, queue: JobQueue, cause: type[BaseException]
 
 
 #: Where it fails and how; what the cause is, and on how many workers it is tried.
-FAILURES: dict[str, tuple[Callable[..., Any], Callable[..., Any] | None, type[BaseException], str, int]] = {
+FAILURES: dict[str, tuple[Callable[..., Any], Any, type[BaseException], str, int]] = {
     "setup raises": (return_state, partial(do.fail, None), ValueError, "cannot do", 2),
     "setup raises oddly": (return_state, partial(do.raise_two_argument_error, None), RemoteError, "two: arguments", 1),
     "setup exits": (return_state, partial(do.sys_exit, None), RemoteError, "SystemExit: 3", 1),

@@ -384,6 +384,18 @@ def test_the_short_form_returns_results_and_raises_as_map_does() -> None:
 
 
 @pytest.mark.slow
+def test_failures_are_raised_as_run_raises_them(queue: JobQueue) -> None:
+    stages: list[Any] = [do.double, Stage(fail_on_four, max_retries=0)]
+    assert queue.run_stages([1, 2], stages).failed == 1
+    with pytest.raises(StageError, match="in stage 'fail_on_four': ValueError: four"):
+        queue.run_stages([1, 2], stages, on_error="raise")
+    with pytest.raises(ExceptionGroup, match="1 of 2 items failed"):
+        queue.run_stages([1, 2], stages, on_error="group")
+    with pytest.raises(ValueError, match="on_error: expected one of 'collect', 'raise', 'group', got 'x'"):
+        queue.run_stages([1], stages, on_error="x")  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["callable", "many"])
 def test_progress_has_a_line_for_each_stage(queue: JobQueue, how: str) -> None:
     told: dict[str, list[Progress]] = {}

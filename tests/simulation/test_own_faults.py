@@ -13,7 +13,7 @@ from unittest import mock
 
 import pytest
 
-from mpqueue import InternalError, JobQueue, JobRun, JobStatus
+from mpqueue import InternalError, JobRun, JobStatus
 from mpqueue._core import commands, messages
 from mpqueue._core.scheduler import _HANDLERS, Scheduler
 from mpqueue._core.state.job_book import JobBook
@@ -22,7 +22,7 @@ from mpqueue._core.state.timers import Lookout
 from mpqueue._parent.transport.traffic import Traffic
 from mpqueue._queue.announcer import Announcer
 from tests.simulation.history import handle
-from tests.simulation.lanes import SimulatedBackend, SimulatedPool
+from tests.simulation.lanes import SimulatedPool, queue_in
 from tests.simulation.parent import simulated_parent
 from tests.simulation.world import Thread, World, in_world
 from tests.support.fake_lanes import succeed
@@ -44,10 +44,8 @@ class Two:
         self.errors: dict[str, InternalError] = {}
         self.runs: dict[str, JobRun] = {}
         self.pools: list[SimulatedPool] = []
-        backend = SimulatedBackend(world, 0.0, self.pools.append)
-        self.queue: Any = JobQueue(2, backend=backend)
+        self.queue = queue_in(world, 2, 0.0, self.pools.append)
         self.scheduler: Scheduler = self.queue._engine._scheduler
-        backend.scheduler = self.scheduler
         for name in ("victim", "bystander"):
             self.queue.create_job(name, [succeed(LONG)], handle)
         self.queue._host.worker_pids()  # makes the coordinator

@@ -6,6 +6,7 @@ due, since when something runs.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,15 +16,19 @@ from mpqueue._core.messages import ChunkReported, FailedItemsReset, Message
 from mpqueue._core.rules.dispatch import APART_ALONE, APART_PATIENCE
 from mpqueue._core.rules.needs import PASSED_SECONDS, startable
 from mpqueue._core.rules.overdue import SHORTEST
+from mpqueue._core.state.books import EndedCounts
 from mpqueue._core.state.job_book import POISON, JobBook
-from mpqueue._core.state.lane_book import Chunk, LaneBook
+from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneState
+from mpqueue._core.state.lane_sets import LaneSeconds
 from mpqueue._core.state.pending import Care
+from mpqueue._core.state.timings import Timings
 from mpqueue._wire.memory.ledger import Phase
 from mpqueue._wire.pace import STRETCH_SECONDS
 from mpqueue.errors import Retry
 from mpqueue.status import JobStatus
 from tests.support.fake_lanes import FakeLanes
 from tests.support.invariants import EPSILON, check_ended, check_invariants, may_serve
+from tests.support.runs import WAITING, WORKING
 
 
 @dataclass
@@ -49,6 +54,15 @@ def audited(lanes: int, **options: Any) -> FakeLanes:
     return fleet
 
 
+def check_timings(timings: Timings) -> None:
+    """Each second of each worker, from the start of a run to its end, is counted once."""
+    spent = [getattr(timings.sums, name) for name in (*WAITING, *WORKING)]
+    if timings.finished is None:
+        return  # all of its items had ended in an earlier life of the program
+    assert min(spent) >= -EPSILON
+    assert math.isclose(sum(spent), timings.lanes * (timings.finished - timings.started), abs_tol=EPSILON)
+
+
 class Auditor:
     """Watches from its making on. ``steps`` is how many steps of the scheduler it has seen."""
 
@@ -64,6 +78,8 @@ class Auditor:
         self.restored: dict[int, tuple[int, int]] = {}
         self._in_line: set[tuple[int, int, float]] = set()  #: kinds, since when: first in line by now, perhaps
         self._reported: dict[tuple[int, int, int], int] = {}  #: by chunk: how many of its items were reported
+        self._counts = EndedCounts()
+        self._worked: tuple[LaneSeconds | None, float, float, int] = (None, 0.0, 0.0, 0)
         fleet.watchers.append(self._step)
         fleet.item_watchers.append(self._items_begin)
 
@@ -89,8 +105,27 @@ class Auditor:
                 case _:
                     pass
         self._in_line = self._passed()
+        self._check_lane_seconds()
+        self.check_ledgers()
+        assert self._books.ended == self._counts, "what has ended is what was announced"
         check_invariants(self._books)
         self.check_deadlines()
+
+    def _check_lane_seconds(self) -> None:
+        """While several jobs are active, the books know how long lanes have been at work."""
+        kept, now, (counted, since, seconds, lanes) = self._books.lane_seconds, self._books.now, self._worked
+        seconds = seconds + lanes * (now - since) if kept is counted else 0.0
+        self._worked = kept, now, seconds, self._books.at_work.bit_count()
+        assert kept is None or math.isclose(kept.until(now), seconds, abs_tol=EPSILON)
+
+    def check_ledgers(self) -> None:
+        """What the books say of a lane's flags and limits is what its worker sees."""
+        for lane, worker in zip(self._books.lanes, self._fleet.workers, strict=True):
+            if worker is not None and lane.state is LaneState.READY and worker.generation == lane.generation:
+                assert worker.flags[1:] == (lane.flags or (0, False, False))[1:]
+                for chunk in lane.chunks:
+                    if chunk.settling is not None:
+                        assert worker.limits[chunk.number & 1] == (chunk.number, chunk.settling)
 
     # -- what is announced -------------------------------------------------------------------------------------
 
@@ -126,6 +161,11 @@ class Auditor:
         hearing.ended |= indices - retrying
         hearing.failed += len(told.failed)
         hearing.completed += len(indices) - len(told.failed) - len(retrying)
+        if job.listed:
+            self._counts.retries += len(retrying)
+            if job.stage is None:
+                self._counts.failed += len(told.failed)
+                self._counts.completed += len(indices) - len(told.failed) - len(retrying)
 
     def _job_finished(self, told: AnnounceFinished) -> None:
         job = told.job
@@ -133,6 +173,7 @@ class Auditor:
         assert hearing is not None or (told.status is JobStatus.CANCELLED and not self.started[job.number])
         if hearing is not None:
             assert (told.completed, told.failed) == (hearing.completed, hearing.failed)
+            check_timings(job.timings)
         assert told.duration >= 0
         self.finished[job.number] += 1
         self._ended[job.number] = told.completed, told.failed

@@ -198,6 +198,7 @@ class FakeLanes:
         self.start_seconds = start_seconds
         self.start_seconds_of: dict[int, float] = {}  #: of lanes whose starts take another time
         self.kill_seconds = kill_seconds
+        self.item_bytes = 100  #: on their way to a worker
         self.pack_seconds = pack_seconds
         self._packed: set[Chunk] = set()  #: those that wait, pickled, for a lane
         self._forgotten: dict[tuple[int, int], list[int]] = {}  #: by lane: jobs that its next chunk lets go
@@ -309,12 +310,12 @@ class FakeLanes:
         loads: Sequence[Callable[[int, int], Try] | None],
         *,
         most: int | None = None,
-        ordered: bool = False,
+        ordered: bool | Sequence[bool] = False,
         most_lanes: int | None = None,
         retry: RetryPolicy | None = None,
         **options: Any,
     ) -> JobBook:
-        """Create a pipeline with a stage for each of the ``loads``; returns its head."""
+        """Create a pipeline with a stage for each of the ``loads``; returns its head. ``ordered``: all, or each."""
         head = self._book(make_table(items), JobOptions(RetryPolicy(max_retries=0), max_lanes=most_lanes), Handler())
         jobs = []
         for place, load in enumerate(loads):
@@ -322,7 +323,8 @@ class FakeLanes:
             if not place:
                 table = ItemTable(head.table.payloads, None, IdRule.POSITION)
             jobs.append(self._book(table, JobOptions(retry or RetryPolicy(), **options), Handler(load)))
-        Pipeline(head, jobs, [(f"stage {place}", most, ordered) for place in range(len(jobs))])
+        in_order = [ordered] * len(jobs) if isinstance(ordered, bool) else ordered
+        Pipeline(head, jobs, [(f"stage {place}", most, in_order[place]) for place in range(len(jobs))])
         return head
 
     def offer(self, job: JobBook, items: Iterable[Item]) -> None:
@@ -552,7 +554,7 @@ class FakeLanes:
             self.call_at(done_at, lambda: self._chunk_packed(chunk, refused))
             return
         self._packed.discard(chunk)
-        size = 100 * len(chunk.indices)
+        size = self.item_bytes * len(chunk.indices)
         self._more.append(ChunkSent(command.lane, command.generation, chunk.number, size, 0.0, self.now))
         self._send(command)
 

@@ -21,7 +21,7 @@ from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._wire.added_items import AddedItems
-from mpqueue._wire.frames import Ended
+from mpqueue._wire.frames import Ended, WorkTimes
 from mpqueue._wire.memory.ledger import MAX_CHUNK_ITEMS, Claim, Phase
 from mpqueue._wire.pace import STRETCH_LIMIT
 from mpqueue._wire.parcels import Yielded
@@ -114,6 +114,7 @@ class _Run:
     started: float
     size: int
     part_started: float
+    loading: float = 0.0  #: seconds of this part
     done: int = 0
     sent: int = 0
     lo: int = 0  #: where the stretch at hand begins
@@ -246,7 +247,8 @@ class FakeWorker:
     def _begin_items(self) -> None:
         run = self._run
         assert run is not None
-        run.started = run.part_started = self.fleet.now
+        run.started = self.fleet.now
+        run.loading = run.started - run.part_started
         chunk = run.chunk
         if self.has_too_much():
             self._answer(run, Ended.MEMORY)
@@ -420,7 +422,8 @@ class FakeWorker:
         self, run: _Run, done: int, ended: Ended, *, final: bool = True, setup_failure: Failure | None = None
     ) -> ChunkReported:
         first, run.sent = run.sent, done
-        now, started, run.part_started = self.fleet.now, run.part_started, self.fleet.now
+        now, started, loading = self.fleet.now, run.part_started, run.loading
+        run.part_started, run.loading = now, 0.0
         indices, items, job = run.chunk.indices[first:done], run.items[first:done], run.chunk.job
         failures = {at - first: failure for at, failure in run.failures.items() if first <= at < done}
         results = [*indices] if job.stage is None else [result_of(item) for item in items]
@@ -439,10 +442,13 @@ class FakeWorker:
                 for lo, hi, pace in run.stretches
                 if lo < done and hi > first
             ],
-            busy=now - started,
+            busy=now - started - loading,
             ended=ended,
             final=final,
             setup_failure=setup_failure,
+            times=WorkTimes(started, now, loading, 0.0, 0.0, now - started - loading, 0.0, 0.0, 0.0),
+            received=now + self.fleet.latency,
+            decoded=now + self.fleet.latency,
             added=self._added(job, items, failures),
             yielded=yielded or None,
         )

@@ -47,14 +47,19 @@ def check_invariants(books: Books) -> None:
 def _check_demand(books: Books) -> None:
     """The engine knows how many lanes could have something, within half and twice."""
     waiting: float = 0
+    seconds = 0.0
     for job in books.jobs.values():
         if job.runnable:
             items = len(job.pending) + sum(len(chunk.indices) for chunk in job.packed)
+            seconds += items * (job.sizer.seconds_per_item or 0.0)
             waiting += min(items, (job.options.max_lanes or math.inf) - job.lanes_held)
+    if books.most_lanes is not None:  # a size that was set is not outgrown
+        waiting = min(waiting, max(0, books.most_lanes - books.at_work.bit_count()))
     told = books.told_demand.lanes
     assert (told > 0) == (waiting > 0)
     assert told <= 2 * waiting
     assert waiting <= 2 * told
+    assert int(seconds).bit_length() == int(books.told_demand.seconds).bit_length(), "within half and twice"
 
 
 def _check_resources(books: Books) -> None:

@@ -16,6 +16,13 @@ from mpqueue._wire.frames import Ended, WorkTimes
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 
+#: What each second of a worker is counted as, one of these.
+WAITING = (
+    *("starting", "replacing", "lost", "for_pickling", "for_unpickling", "for_parent", "for_transfer", "idle"),
+    "others",
+)
+WORKING = ("under_way", "loading", "setup", "unpacking", "handling", "packing", "overhead")
+
 #: When the runs begin, by the monotonic clock.
 START = 100.0
 

@@ -262,6 +262,38 @@ def test_items_are_matched_with_their_like_and_with_nothing_else(
     assert list(found.changed) == [index for index, both in states.items() if 2 in both or both[0] != both[1]]
 
 
+@given(
+    st.lists(st.tuples(st.lists(st.integers(0, 5), max_size=12), st.booleans()), max_size=4),
+    st.lists(st.integers(0, 6), max_size=40),
+    st.integers(0, 20),
+)
+def test_of_equal_known_items_the_first_that_is_left_is_found_and_each_once(
+    lots: list[tuple[list[int], bool]], today: list[int], place: int
+) -> None:
+    known, recorded, states, left = matching.KnownItems(), list[int](), list[bytes](), list[bool]()
+    for values, are_states in lots:
+        known.add(digests(values), digests([-value for value in values]) if are_states else None)
+        recorded += values
+        states += [digest(-value if are_states else value) for value in values]
+    left = [True] * len(recorded)
+    if recorded:
+        known.set_state(place % len(recorded), states[0])
+        states[place % len(recorded)] = states[0]
+    assert known.states_at(0, len(states)) == b"".join(states)
+    nth = 0
+    while nth < len(today):
+        assert known.any_left == any(left)
+        near = next((at for at, value in enumerate(recorded) if value == today[nth] and at >= place), -1)
+        assert known.near(place, digest(today[nth])) == (near if near >= 0 and left[near] else -1)
+        found = known.take(digests(today), nth)
+        for at, value in zip(found, today[nth:], strict=False):
+            assert at == next(at for at, other in enumerate(recorded) if other == value and left[at])
+            left[at] = False
+        assert found or not any(other == today[nth] and left[at] for at, other in enumerate(recorded))
+        nth += max(1, len(found))
+    assert list(known.left) == left
+
+
 IS_X87 = np.finfo("g").nmant == 63 and np.dtype("g").itemsize == 16
 TWO_PARTS = np.dtype([("c", "g"), ("d", "i2")])
 NESTED: Any = {"names": ["a", "b"], "formats": ["u1", (TWO_PARTS, 2)], "offsets": [0, 4], "itemsize": 44}

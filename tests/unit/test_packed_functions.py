@@ -73,7 +73,7 @@ def test_what_a_function_reads_is_constant_where_nothing_can_set_it_anew(module:
     for value in constant:
         assert constant_parts(reading(value)) is not None, value
     gone = types.ModuleType(module.__name__)
-    for value in ([1], gone, sys.modules["__main__"]):
+    for value in ([1], gone, sys.modules["__main__"], functools.cache(module.hidden)):
         assert constant_parts(reading(value)) is None, value
 
 

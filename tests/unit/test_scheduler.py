@@ -353,7 +353,8 @@ def test_a_start_that_a_fault_cuts_short_is_one_that_failed() -> None:
         assert fleet.books.lanes[0].start_failures == failures
 
 
-def test_what_a_worker_says_of_items_that_have_failed_meanwhile_changes_nothing(fleet: FakeLanes) -> None:
+def test_what_a_worker_says_of_items_that_have_failed_meanwhile_changes_nothing() -> None:
+    fleet = FakeLanes(1)
     job = fleet.started([succeed(1.0)])
     fleet.run_until(0.5)
     fail_rest(fleet.books, job, ValueError("no"))

@@ -12,6 +12,7 @@ import pytest
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import AnnounceItems, RecycleLane, SendChunk, StartLane
 from mpqueue._core.rules import dispatch
+from mpqueue._core.rules.chunking import TARGET_BYTES
 from mpqueue._core.rules.dispatch import STICKINESS
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, LaneState
 from mpqueue._wire.pickling.packed_handler import Travels
@@ -44,6 +45,14 @@ def test_all_lanes_end_together_after_few_chunks_whatever_each_holds() -> None:
     fleet.run([succeed(0.001)] * 400)
     assert fleet.now - fleet.start_seconds < 0.2 * 1.01
     assert fleet.counts[SendChunk] <= 16
+
+
+def test_big_items_travel_in_small_chunks() -> None:
+    fleet = audited(1)
+    fleet.item_bytes = TARGET_BYTES // 4
+    job = fleet.started([succeed(1e-4)] * 1000)
+    fleet.run_while(lambda: job.completed < 500)
+    assert max(len(chunk.indices) for chunk in fleet.books.lanes[0].chunks) == 4
 
 
 def test_a_lane_gets_a_second_chunk_in_advance_only_of_items_known_to_be_short() -> None:

@@ -274,7 +274,7 @@ class Histories(RuleBasedStateMachine):
         most=st.sampled_from((None, 1, 2, 5)),
         most_lanes=st.sampled_from((None, None, 1, 2)),
         max_lanes=st.sampled_from((None, None, 1, 2)),
-        ordered=st.booleans(),
+        ordered=st.one_of(st.booleans(), st.lists(st.booleans(), min_size=3, max_size=3)),
         priority=st.sampled_from((0, 0, 1)),
         kinds=st.one_of(st.just([]), st.just([]), st.lists(needs, min_size=3, max_size=3)),
     )

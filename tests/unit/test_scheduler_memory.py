@@ -236,6 +236,20 @@ def test_what_has_too_much_at_two_looks_in_a_row_is_ended_where_it_is_at_somethi
     assert looked(MOST + 1) == killed
 
 
+@pytest.mark.parametrize(
+    ("phase", "base", "killed"), [(Phase.RUNNING, 50, 1), (Phase.RUNNING, 51, 0), (Phase.PACKING, 0, 0)]
+)
+def test_an_item_that_takes_the_larger_part_itself_is_ended_at_the_first_look_wherever_it_is_in_its_chunk(
+    phase: Phase, base: int, killed: int
+) -> None:
+    fleet = FakeLanes(1)
+    fleet.books.max_memory = MOST
+    fleet.started([succeed(1e3)] * 3, chunksize=3)
+    fleet.run_until(1.0)
+    fleet.handle(MemoryRead([WorkerMemory(0, 1, MOST + 1, base, Claim(1, phase, 1, 2, 0.5))]))
+    assert fleet.counts[KillLane] == killed
+
+
 def test_a_last_straw_that_is_soon_over_is_left_to_end() -> None:
     fleet = limited()
     job = fleet.run([leak(70, 0.01), hog(50, LOOK_SECONDS * 0.9)], chunksize=1)

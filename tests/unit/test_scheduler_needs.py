@@ -220,6 +220,21 @@ def test_a_lane_keeps_its_device_so_that_no_worker_is_replaced() -> None:
     assert not fleet.counts[RecycleLane]
 
 
+def test_a_lane_that_is_not_the_first_to_take_a_device_keeps_its_own() -> None:
+    fleet = watched(2, device="gpu")
+    fleet.run_all(needing(fleet, [succeed(0.1)] * 2, needs_of(uses={"gpu": 1}), chunksize=1))
+    failing = Try(0.1, Outcome.FAILURE)
+    only_on_the_second = needing(
+        fleet,
+        [succeed(0.1)],
+        needs_of(uses={"gpu": 1}),
+        load=lambda lane, _: failing if lane == 0 else Try(),
+        retry=RetryPolicy(max_retries=0),
+    )
+    fleet.run_all(only_on_the_second)
+    assert (only_on_the_second.completed, fleet.counts[RecycleLane]) == (1, 0)
+
+
 def test_a_worker_that_ran_anything_before_is_replaced_before_it_gets_a_device() -> None:
     fleet = watched(1, device="gpu")
     fleet.run([succeed(0.1)] * 3)

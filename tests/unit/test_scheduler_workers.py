@@ -94,6 +94,7 @@ def test_without_any_worker_for_thirty_seconds_jobs_are_interrupted_with_the_rea
     fleet.run_until(30.1)
     assert attempts(job) == [0] * 3
     assert "no worker today" in reason_of(job)
+    assert sum("no worker could be started" in warning for warning in fleet.warnings) == 1
     assert reason_of(paused) == reason_of(job)
     assert isinstance(job.interrupted, WorkerStartError)
     assert isinstance(job.interrupted.__cause__, OSError)
@@ -268,8 +269,9 @@ def test_where_no_worker_ever_came_and_the_reason_lasts_jobs_fail_within_a_secon
     assert "no worker today" in fleet.warnings[-1]
     # The next job is given a second of its own, from its start on, and a worker that comes by then.
     fleet.run_until(30.0)
-    again, late = fleet.job([succeed()]), fleet.job([succeed()])
+    again, late, before = fleet.job([succeed()]), fleet.job([succeed()]), fleet.counts[StartLane]
     fleet.start(again)
+    assert fleet.counts[StartLane] == before + 2
     fleet.run_until(31.0)
     assert reason_of(again)
     fleet.broken.clear()

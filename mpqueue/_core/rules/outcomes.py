@@ -110,7 +110,6 @@ def _record_failure(books: Books, job: JobBook, index: int, failure: Failure, pi
         else:
             stopping.count_failures(books, job)
     elif job.cancelled:
-        job.table.status[index] = PENDING
         fates.silent.add(index)
     else:
         job.table.status[index] = RETRY

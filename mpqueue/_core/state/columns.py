@@ -109,10 +109,6 @@ class Sparse(dict[int, Any]):
         counted: int = self._whole().count(value)
         return counted
 
-    def find(self, value: int, start: int = 0) -> int:
-        """Return the first row from ``start`` on that has that value; -1: none has."""
-        return bytes(self).find(value, start)
-
     def translate(self, table: bytes) -> bytes:
         """Return all values as bytes, translated by the table as in `bytes.translate`."""
         return bytes(self).translate(table)

@@ -201,20 +201,13 @@ def _inside(value: Any) -> list[Any] | None:
         return list(value)
     if kind is CodeType:
         return []
-    if issubclass(kind, type | BuiltinFunctionType) and is_importable(value):
+    if (kind is CACHED or issubclass(kind, type | BuiltinFunctionType)) and is_importable(value):
         return []
     if kind is FunctionType:
         return [] if is_importable(value) else _variables(value)
-    if kind is CACHED:
-        return [] if is_importable(value) else _of_cached(value)
     if kind is functools.partial:
         return [value.func, value.args, *_named(value.keywords), *_named(vars(value))]
     return None
-
-
-def _of_cached(function: Any) -> list[Any] | None:
-    parameters = getattr(function, "cache_parameters", None)
-    return None if parameters is None else [*_named(parameters()), *_named(vars(function) | {"cache_parameters": None})]
 
 
 def _variables(function: FunctionType) -> list[Any] | None:
