@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue._core.commands import Command, SendChunk
+from mpqueue._core.commands import Command
 from mpqueue._core.messages import Message
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
@@ -16,7 +16,7 @@ from mpqueue.errors import JobStateError, SetupError, StageError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import COMPLETED, FAILED, PENDING, JobStatus
 from tests.support.auditor import Auditor, audited
-from tests.support.fake_lanes import FakeLanes, crash, errors, fail, statuses, succeed
+from tests.support.fake_lanes import FakeLanes, begun, crash, errors, fail, statuses, succeed
 from tests.support.fake_worker import Item, Outcome, Try
 
 NO_RETRY = RetryPolicy(max_retries=0)
@@ -53,15 +53,9 @@ def test_items_flow_before_the_stage_before_has_ended() -> None:
 
 def test_what_one_input_has_yielded_travels_together() -> None:
     fleet = FakeLanes(2)
-    sizes: list[int] = []
-
-    def see(message: Message, commands: list[Command]) -> None:
-        sizes.extend(len(one.chunk.indices) for one in commands if isinstance(one, SendChunk))
-
-    fleet.watchers.append(see)
     head = fleet.stages([spread(succeed(1), *[succeed(0.001)] * 100)], [None, None], chunksize=20)
     fleet.run_all(head)
-    assert sizes[:6] == [1, *[20] * 5]  # what is stolen at the end comes after
+    assert [len(chunk.indices) for chunk in fleet.chunks][:6] == [1, *[20] * 5]  # what is stolen at the end comes after
 
 
 def test_what_was_on_its_way_when_all_was_cancelled_is_held_no_longer() -> None:
@@ -158,8 +152,7 @@ def test_a_stage_that_can_run_nowhere_fails_what_comes_to_it() -> None:
 
 @pytest.mark.parametrize("lanes", [1, 3])
 def test_ordered_stages_get_their_items_in_the_order_of_the_inputs(lanes: int) -> None:
-    fleet, began = FakeLanes(lanes), list[int]()
-    Auditor(fleet)
+    fleet = audited(lanes)
     seconds = [3.0, 0.1, 0.2, 5.0, 0.0, 0.1, 0.3, 2.0] * 5
     items = [
         through(succeed(one), crash(times=1) if at % 7 == 0 else succeed(), succeed(0.01))
@@ -168,17 +161,12 @@ def test_ordered_stages_get_their_items_in_the_order_of_the_inputs(lanes: int) -
     items[9] = fail()
     head = fleet.stages(items, [None] * 3, ordered=True, most=2)
     jobs = pipeline_of(head).jobs
-
-    def look(chunk: Chunk, lo: int, hi: int) -> None:
-        began.extend(index for index in chunk.indices[lo:hi] if chunk.job is jobs[2])
-
-    fleet.item_watchers.append(look)
     fleet.run_all(head)
     assert head.completed == 39
     for job in jobs[1:]:
         came = [job.table.id_of(index) for index in range(len(job.table))]
         assert came == [index for index in range(40) if index != 9]
-    assert lanes > 1 or began == [*range(39)]
+    assert lanes > 1 or begun(fleet, jobs[2]) == [*range(39)]
 
 
 def test_few_inputs_begin_behind_one_that_an_ordered_stage_waits_for() -> None:
