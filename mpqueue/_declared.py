@@ -94,16 +94,8 @@ def read(declared: type[T], at: At, public_name: str, given: Mapping[str, Any], 
 
     Raises TypeError for unknown names, and the errors of the checks. The cost grows with the options given only.
     """
-    known = options_at(declared, at)  # type: ignore[arg-type] # a class can be hashed
-    made = object.__new__(declared)
-    values = vars(made)
-    for name, value in given.items():
-        declared_as = known.get(name)
-        if declared_as is None:
-            raise no_such_option(public_name, name, [*known, *more], value)
-        if value is not declared_as.default:
-            values[name] = _checked(declared_as, name, value)
-    return made
+    check_names(declared, at, public_name, given, more)
+    return _made(declared, options_at(declared, at), given)  # type: ignore[arg-type] # a class can be hashed
 
 
 def read_keys(declared: type[T], at: At, name: str, given: object) -> T:
@@ -113,13 +105,17 @@ def read_keys(declared: type[T], at: At, name: str, given: object) -> T:
         raise TypeError(
             f"{name}: expected a dict with some of the keys {', '.join(map(repr, known))}, got {shown(given)}"
         )
-    made = object.__new__(declared)
     for key, value in given.items():
-        declared_as = known.get(plain(key)) if isinstance(key, str) else None
-        if declared_as is None:
+        if not isinstance(key, str) or plain(key) not in known:
             raise no_such_key(name, key, known, value)
-        if value is not declared_as.default:
-            vars(made)[declared_as.name] = _checked(declared_as, f"{name}[{declared_as.name!r}]", value)
+    return _made(declared, known, {plain(key): value for key, value in given.items()}, name)
+
+
+def _made(declared: type[T], known: Mapping[str, Option], given: Mapping[str, Any], of: str = "") -> T:
+    made = object.__new__(declared)
+    for name, value in given.items():
+        if value is not known[name].default:
+            vars(made)[name] = _checked(known[name], f"{of}[{name!r}]" if of else name, value)
     return made
 
 

@@ -33,7 +33,7 @@ _HIDDEN_IN_LINE = "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud8
 _NO_BYTE = "[\ud800-\udc7f\udd00-\udfff]"
 _SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 #: The characters beside ASCII in mpqueue's own texts, each with its replacement for a stream that lacks it.
-_PLAIN_FORMS = str.maketrans({"█": "#", "×": "x", "…": "..."})
+_PLAIN_FORMS = str.maketrans({"█": "#", "░": ".", "×": "x", "…": "..."})
 
 
 # -- shown -------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from mpqueue._core.state.timings import Sums
 from mpqueue._report.figures import Figures, ItemTimes, MemoryFigures, Part, SlowItem, Tries
-from mpqueue._report.in_band import InBand
 from mpqueue._report.paces import FirstItems, LanePace, PaceFigures
 
 FOLDER = Path(__file__).parent / "recorded"
@@ -18,7 +17,7 @@ _PICTURES: dict[str, Any] = {"spans": [], "events": [], "busy": [], "failures": 
 #: The types of what is made of parts.
 _OF_ONE: dict[str, Any] = {
     "items": ItemTimes, "memory": MemoryFigures, "few": PaceFigures, "many": PaceFigures, "first": FirstItems,
-    "slow_lane": LanePace, "item_in_band": InBand, "result_in_band": InBand, "tries": Tries,
+    "slow_lane": LanePace, "tries": Tries,
 }  # fmt: skip
 _OF_MANY: dict[str, Any] = {"work": Part, "parent": Part, "slowest": SlowItem}
 

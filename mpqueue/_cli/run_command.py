@@ -6,7 +6,6 @@ import argparse
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -426,7 +425,6 @@ def log_to_stderr(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(VisibleFormatter("%(levelname)s %(name)s: %(where)s%(message)s", defaults={"where": ""}))
     logging.basicConfig(level=level, handlers=[handler])
-    warnings.filterwarnings("ignore", message="progress: tqdm is not installed")
 
 
 def _serve(queue: JobQueue) -> None:

@@ -158,11 +158,11 @@ class InlineLane(Lane):
 
     def send(self, frame: bytes, tell: Tell) -> None:
         if self.answers.begin(tell):
-            self._pool.do(functools.partial(self._answer, tell, frame))
+            self._pool.do(functools.partial(self._answer, frame))
 
-    def _answer(self, tell: Tell, frame: bytes) -> None:
+    def _answer(self, frame: bytes) -> None:
         if self._is_dead or self._is_given_up:
-            self.answers.settle(tell, ChildProcessError("the worker has ended"))
+            self.answers.answered(ChildProcessError("the worker has ended"))
             return
         with station.seated(self._worker.seat.station):
             try:
@@ -171,7 +171,7 @@ class InlineLane(Lane):
                 self.die(1)
                 return
         if not self._is_dead:
-            self.answers.put(functools.partial(self.answers.settle, tell, answer))
+            self.answers.answered(answer)
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
         """Set the flags at once."""
@@ -210,9 +210,7 @@ class InlineLane(Lane):
             self._ledger.set_flags(run.job.number, pause=False, cancel=True)
         error = ChildProcessError("the worker has ended")
         died = LaneDied(self.number, self.generation, self.pid, exitcode, None if exitcode else signal, claim)
-        self.answers.close(error)
-        self.answers.put_plain(functools.partial(self.answers.fail_all, error))
-        self.answers.put_plain(functools.partial(self._pool.post, died))
+        self.answers.die(error, functools.partial(self._pool.post, died))
 
     def end(self) -> None:
         """Finish the worker's setups: it is no longer needed."""

@@ -6,7 +6,6 @@ there, and the number is the socket's handle, see `mpqueue._os.windows.sockets`.
 
 from __future__ import annotations
 
-import io
 import os
 import selectors
 import socket
@@ -23,7 +22,6 @@ if sys.platform == "win32":
 
     adopt = detach = windows.adopt
     socket_pair, pipe, read, write = windows.pair, windows.pipe, windows.read, windows.write
-    as_file = windows.EndFile
     close, close_socket, set_blocking = windows.close, windows.close_socket, windows.set_blocking
 
 else:
@@ -50,8 +48,6 @@ else:
     #: Write these bytes at a number; returns how many were taken. Otherwise like `read`.
     write = os.write
     close = os.close
-    #: An end as an unbuffered file, by number and mode: once closed, it never means another end.
-    as_file = io.FileIO
     set_blocking = os.set_blocking
 
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from mpqueue._os.system import IS_WINDOWS, choose
+from mpqueue._os.system import IS_WINDOWS, PROC, choose
 
 if sys.platform == "win32":
     from mpqueue._os.windows import sockets as windows
@@ -150,17 +150,13 @@ def move(fds: Sequence[int], numbers: Sequence[int]) -> None:
 # -- others of the same file, and pairs --------------------------------------------------------------------------------
 
 
-def _reopen_by_proc(fd: int, flags: int) -> int:
-    return os.open(f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC)
+def reopen(fd: int, flags: int) -> int:
+    """Open again the file under a number, with new flags, whether or not it has a name.
 
-
-def _refuse_to_reopen(fd: int, flags: int) -> int:
-    raise OSError(errno.ENOTSUP, f"this system can't open anew what is open under {fd}, with the flags {flags:#x}")
-
-
-#: Open again the file under a number, with new flags, whether or not it has a name: unlike a duplicate, it has its own
-#: offset and modes. Private to this process. Raises OSError if that is not possible.
-reopen = choose(linux=_reopen_by_proc, posix=_refuse_to_reopen)
+    Unlike a duplicate, it has its own offset and modes. Private to this process. Raises OSError if that is not
+    possible, as always on other systems than Linux.
+    """
+    return os.open(f"{PROC}/self/fd/{fd}", flags | getattr(os, "O_CLOEXEC", 0))
 
 
 def reopen_to_read(fd: int) -> int:
@@ -202,17 +198,12 @@ def receive(end: socket.socket, size: int) -> tuple[bytes, list[int]]:
 _KEEP_PRIVATE: int = choose(linux=getattr(socket, "MSG_CMSG_CLOEXEC", 0), posix=0)
 
 
-def _sequence_pair() -> tuple[socket.socket, socket.socket]:
+def message_pair() -> tuple[socket.socket, socket.socket]:
+    """Two sockets: a message sent at one of them arrives complete at the other. Raises OSError.
+
+    On Linux, unless that is refused, each sees the other's end.
+    """
     try:
         return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     except OSError:
-        return _datagram_pair()
-
-
-def _datagram_pair() -> tuple[socket.socket, socket.socket]:
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-
-
-#: Two sockets: a message sent at one of them arrives complete at the other. On Linux, unless that is refused, each sees
-#: the other's end. Raises OSError if no descriptor is left.
-message_pair = choose(linux=_sequence_pair, posix=_datagram_pair)
+        return socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)

@@ -9,7 +9,7 @@ import sys
 from typing import NamedTuple
 
 from mpqueue._os.process import process_facts
-from mpqueue._os.system import IS_WINDOWS, choose
+from mpqueue._os.system import IS_LINUX, IS_WINDOWS, PROC, choose
 
 if sys.platform == "win32":
     from mpqueue._os.windows import file_handles as windows
@@ -41,23 +41,21 @@ def _plain(field: bytes) -> str:
 
 
 def _by_mount(path: str) -> FileSystem | None:
-    flags = os.O_CLOEXEC | (os.O_DIRECTORY if os.path.isdir(path) else 0)  # opening it mounts it
+    if not IS_LINUX:
+        return None  # without O_PATH, closing it would end this process's locks on it
+    flags = os.O_PATH | os.O_CLOEXEC | (os.O_DIRECTORY if os.path.isdir(path) else 0)  # opening it mounts it
     try:
-        opened = os.open(path, flags | os.O_PATH)  # type: ignore[attr-defined,unused-ignore]
+        opened = os.open(path, flags)
         try:
-            told = process_facts.read(f"/proc/self/fdinfo/{opened}")
+            told = process_facts.read(f"{PROC}/self/fdinfo/{opened}")
         finally:
             os.close(opened)
-        with open("/proc/self/mountinfo", "rb") as file:
+        with open(f"{PROC}/self/mountinfo", "rb") as file:
             mounts = file.read()
     except OSError:
         return None
     number = re.search(rb"^mnt_id:\s*(\d+)$", told, re.MULTILINE)
     return None if number is None else mounted_as(mounts, int(number[1]))
-
-
-def _do_not_know(_path: str) -> FileSystem | None:
-    return None
 
 
 def _by_drive(path: str) -> FileSystem | None:
@@ -69,7 +67,7 @@ def _by_drive(path: str) -> FileSystem | None:
 
 #: The file system of an existing file or folder. 100 us, and longer if thousands are mounted. None if it is not known:
 #: on other systems than Linux, and if the kernel's own files can't be read. Windows reports network drives.
-file_system_of = _by_drive if IS_WINDOWS else choose(linux=_by_mount, posix=_do_not_know)
+file_system_of = _by_drive if IS_WINDOWS else _by_mount
 
 
 def _allocate(fd: int, first: int, count: int) -> None:

@@ -2,7 +2,8 @@
 
 If the forms of a facility differ, its module has one for Linux and one for every POSIX system, and chooses one by
 `choose` while it is loaded. So calls cost nothing more, and a test can run each form anywhere. The form for Windows is
-in `mpqueue._os.windows`, which other systems don't load; if there is none, Windows uses the portable one.
+in `mpqueue._os.windows`, which other systems don't load; if there is none, Windows uses the portable one. Facts that
+only Linux reports are read below `PROC`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ NAME: str = "portable" if os.environ.get("MPQUEUE_PORTABLE") == "1" else sys.pla
 
 #: True if the kernel is Linux: its forms are used, and the portable form if the kernel refuses one.
 IS_LINUX: bool = NAME == "linux"
+
+#: The kernel's files about processes. Other systems have none there, so what Linux reports in them is unknown.
+PROC: str = "/proc" if IS_LINUX else "/dev/null/proc"
 
 #: True on Windows. Type checkers need `sys.platform` itself, which they know.
 IS_WINDOWS: bool = NAME == "win32"

@@ -1,4 +1,4 @@
-"""Bars: progress on a terminal or in a notebook, drawn with tqdm, or without it as one plain line.
+"""Bars: progress on a terminal, a line for each job, or in a notebook, in its cell.
 
 Other output to the terminal goes through `aside`. A queue draws on its listener thread; several queues may draw at
 once.
@@ -10,9 +10,8 @@ import contextlib
 import os
 import sys
 import threading
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mpqueue._os.standard_streams import understand_codes
@@ -27,39 +26,24 @@ if TYPE_CHECKING:
 WIDTH, SHARE, LEAST_COLUMNS = 20, 3, 45
 #: The least width at which a shortened label is shown.
 LEAST_LABEL = 6
-#: Columns of a notebook, and of a terminal that does not know its width.
+#: Columns of a terminal that does not know its width, and of a notebook.
 NARROW, WIDE = 80, 200
-#: Go to the line's start, and clear everything right of it and below.
-_CLEAR = "\r\x1b[J"
-#: Held while bars begin or end, and while other text is written.
-_coming_and_going = threading.RLock()
-#: The format of tqdm's bar: the texts around it are made here.
-_SHAPE, _NO_BAR = "{head}|{bar}| {tail}", "{head}{tail}"
+#: Clear everything right of the cursor and below; right of it; and go a line up.
+_CLEAR, _CLEAR_LINE, _UP = "\x1b[J", "\x1b[K", "\x1b[A"
+#: How a bar is drawn on a terminal.
+_BLOCKS = str.maketrans({"#": "█", ".": "░"})
 
 
 def can_draw() -> bool:
-    """True if a bar would be seen: stderr is a terminal, or this is a notebook."""
-    return _is_terminal(sys.stderr) or in_notebook()
+    """True if a bar would be seen: stderr is a terminal that moves its cursor, or this is a notebook."""
+    return (_is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb") or in_notebook()
 
 
-def open_bar(label: str | None, first: Progress) -> Bar:
-    """Return a bar, drawn with tqdm if it is installed; else a plain line, with one warning."""
+def open_bar(label: str | None) -> Bar:
+    """Return a bar, which is empty until it is drawn."""
     understand_codes()
     label = None if label is None else fitting(visible_line(label), _stderr())
-    try:
-        return TqdmBar(label, first)
-    except ImportError:
-        _warn_once()
-        return PlainBar(label)
-
-
-@cache
-def _warn_once() -> None:
-    warnings.warn(
-        "progress: tqdm is not installed, so a plain line shows it; `pip install 'mpqueue[progress]'` makes it a bar",
-        RuntimeWarning,
-        stacklevel=2,
-    )
+    return NotebookBar(label) if in_notebook() else TerminalBar(label)
 
 
 def _stderr() -> TextIO:
@@ -83,16 +67,11 @@ def in_notebook() -> bool:
     return shell is not None and "IPKernelApp" in shell.config
 
 
-def _columns(stream: TextIO) -> int | None:
-    """Return the terminal's width in columns; 0 if it does not know, None if the stream is no terminal."""
-    with contextlib.suppress(OSError, ValueError):
-        return os.get_terminal_size(stream.fileno()).columns
-    return None
-
-
 def _width() -> int:
     """Return the width of a line on stderr, in columns."""
-    return _columns(_stderr()) or NARROW
+    with contextlib.suppress(OSError, ValueError):
+        return os.get_terminal_size(_stderr().fileno()).columns or NARROW
+    return NARROW
 
 
 def write_below(lines: Iterable[str]) -> None:
@@ -105,121 +84,117 @@ def write_below(lines: Iterable[str]) -> None:
 
 def are_shown() -> bool:
     """True while a bar is shown."""
-    return TqdmBar.opened > 0 or bool(_plain_line.bars)
+    return bool(_bars)
 
 
 @contextlib.contextmanager
 def aside() -> Iterator[None]:
     """Keep text that is written to stdout or stderr in the block from tearing a bar."""
-    with _coming_and_going, contextlib.ExitStack() as stack:
-        if _plain_line.bars:
-            stack.enter_context(_plain_line.aside())
-        if TqdmBar.opened:
-            stack.enter_context(_tqdm_class().external_write_mode(file=_stderr()))
-        yield
+    with _drawing:
+        if not _on_terminal():
+            yield
+            return
+        _write(f"\r{_CLEAR}")
+        try:
+            yield
+        finally:
+            _draw()
 
 
-# -- tqdm --------------------------------------------------------------------------------------------------------------
+# -- bars --------------------------------------------------------------------------------------------------------------
+
+#: The open bars. The cursor stays at the line of the first one that is on the terminal; the others are below.
+_bars: list[Bar] = []
+_drawing = threading.RLock()
 
 
-@cache
-def _tqdm_class() -> Any:
-    """Return the tqdm class for this terminal or notebook; it counts whole items, and starts no thread."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a notebook without ipywidgets gets the text bar
-        from tqdm.auto import tqdm
-
-    class Counting(tqdm):  # type: ignore[misc, unused-ignore]
-        monitor_interval = 0  # tqdm's thread redraws bars that stand still: we draw them ourselves
-
-        @property
-        def format_dict(self) -> dict[str, Any]:
-            """The values that the bar shows."""
-            return {**super().format_dict, "head": getattr(self, "head", ""), "tail": getattr(self, "tail", "")}
-
-    return Counting
-
-
-class TqdmBar:
-    """A bar of tqdm. Several jobs' bars stand one below the other, and bars of jobs inside a worker below those."""
-
-    opened = 0  #: the number of bars
-
-    def __init__(self, label: str | None, first: Progress) -> None:
-        here, self._label = station.here(), label
-        columns = NARROW if _columns(_stderr()) == 0 else None
-        with _coming_and_going:
-            self._bar = _tqdm_class()(
-                total=first.total,
-                initial=first.ended,
-                bar_format=_NO_BAR,
-                mininterval=0,
-                miniters=0,
-                ncols=columns,
-                dynamic_ncols=columns is None,
-                position=None if here is None else 1 + here.lane,
-                leave=here is None,
-                file=_stderr(),
-            )
-            TqdmBar.opened += 1
-
-    def draw(self, progress: Progress) -> None:
-        """Show the job's progress; running items count by the fraction that their handlers reported."""
-        bar = self._bar
-        bar.total = progress.total
-        columns = WIDE if in_notebook() else _width()
-        bar.head, bar.tail = _around(progress, self._label, columns, _bracketed)
-        bar.bar_format = _NO_BAR if progress.total is None else _SHAPE
-        now = progress.done if progress.total is not None else progress.ended
-        moved = now - bar.n
-        if moved > 0:
-            bar.update(moved)  # it draws the bar, and measures the rate
-        else:
-            bar.n = now
-            bar.refresh()
-
-    def close(self) -> None:
-        """Leave the bar on the terminal, and go on below."""
-        bar, ours = self._bar, type(self._bar)
-        with _coming_and_going, ours.get_lock():
-            TqdmBar.opened -= 1
-            # tqdm would leave a copy of each bar below, and a gap in this one's place.
-            others = [one for one in ours._instances if isinstance(one, ours) and one is not bar]  # noqa: SLF001
-            for one in others:
-                one.clear(nolock=True)
-            place = bar.pos
-            bar.close()
-            for one in others:
-                if one.pos > place >= 0:
-                    one.pos -= 1
-                one.refresh(nolock=True)
-
-
-# -- plain -------------------------------------------------------------------------------------------------------------
-
-
-class PlainBar:
-    """A bar without tqdm; several share one line."""
+class TerminalBar:
+    """A line of the terminal. Bars of jobs inside a worker are below those of the program, and go at their end."""
 
     def __init__(self, label: str | None) -> None:
+        here = station.here()
         self._label = label
+        self._below = "" if here is None else "\n" * (1 + here.lane)
         self.text = ""
-        _plain_line.add(self)
+        with _drawing:
+            _bars.append(self)
+
+    @property
+    def is_below(self) -> bool:
+        """True for a job inside a worker."""
+        return bool(self._below)
 
     def draw(self, progress: Progress) -> None:
         """Show the job's progress."""
-        columns = _width() // len(_plain_line.bars) - len(_plain_line.BETWEEN)
-        head, tail = _around(progress, self._label, columns, _JOIN)
+        columns = _width() - 1
+        head, tail = _around(progress, self._label, columns)
         space = " " * head.endswith("%")
-        self.text = head + space + _drawn(progress, _share(progress, columns) - len(space)) + tail
-        _plain_line.draw()
+        bar = _drawn(progress, _share(progress, columns) - len(space)).translate(_BLOCKS)
+        self.text = fitting(head + space + bar + tail, _stderr())[:columns]
+        with _drawing:
+            if self.is_below:
+                self._draw_below(self.text)
+            else:
+                _draw()
 
     def close(self) -> None:
         """Leave the bar on the terminal, and go on below."""
-        _plain_line.remove(self)
+        with _drawing:
+            _bars.remove(self)
+            if self.is_below:
+                self._draw_below("")
+            else:
+                _write(f"\r{_CLEAR}{self.text}\n")
+                _draw()
+
+    def _draw_below(self, text: str) -> None:
+        _write(f"{self._below}\r{text}{_CLEAR_LINE}{_UP * len(self._below)}\r")
 
 
-Bar = TqdmBar | PlainBar
+class NotebookBar:
+    """An output of a notebook's cell."""
+
+    def __init__(self, label: str | None) -> None:
+        self._label = label
+        self._shown: Any = None
+        _bars.append(self)
+
+    def draw(self, progress: Progress) -> None:
+        """Show the job's progress."""
+        head, tail = _around(progress, self._label, WIDE)
+        value = "" if progress.fraction is None else f' value="{progress.fraction:.3f}"'
+        html = f"<label><code>{escape(head)}</code> <progress{value}></progress> <code>{escape(tail)}</code></label>"
+        content = {"text/plain": f"{head} {_drawn(progress, WIDTH + 3)}{tail}", "text/html": html}
+        if self._shown is None:
+            from IPython.display import display  # it is there: this is a notebook
+
+            self._shown = display(content, raw=True, display_id=True)  # type: ignore[no-untyped-call, unused-ignore]
+        else:
+            self._shown.update(content, raw=True)
+
+    def close(self) -> None:
+        """Leave the bar in the cell."""
+        _bars.remove(self)
+
+
+Bar = TerminalBar | NotebookBar
+
+
+def _on_terminal() -> list[TerminalBar]:
+    return [bar for bar in _bars if isinstance(bar, TerminalBar) and not bar.is_below]
+
+
+def _draw() -> None:
+    """Draw all bars of the terminal from the cursor's line down, and go back there."""
+    lines = [bar.text for bar in _on_terminal()]
+    if lines:
+        _write("\r" + f"{_CLEAR_LINE}\n\r".join(lines) + _CLEAR_LINE + _UP * (len(lines) - 1))
+
+
+def _write(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # the terminal is gone; the job goes on
+        _stderr().write(text)
+        _stderr().flush()
 
 
 # -- texts -------------------------------------------------------------------------------------------------------------
@@ -231,13 +206,6 @@ def describe(progress: Progress) -> str:
 
 
 _JOIN = "  ".join
-
-
-def _bracketed(words: Sequence[str]) -> str:
-    """Join the words as tqdm does: counts before, times and rate in brackets."""
-    *counts, last = words
-    rates = [counts.pop()] if counts[1:] and counts[-1].endswith("/s") else []
-    return f"{', '.join(counts)} [{', '.join([last, *rates])}]"
 
 
 def _drawn(progress: Progress, width: int) -> str:
@@ -266,11 +234,9 @@ def _share(progress: Progress, columns: int) -> int:
     return 0 if progress.fraction is None or columns < LEAST_COLUMNS else columns // SHARE
 
 
-def _around(
-    progress: Progress, label: str | None, columns: int, join: Callable[[Sequence[str]], str]
-) -> tuple[str, str]:
+def _around(progress: Progress, label: str | None, columns: int) -> tuple[str, str]:
     """Return the texts before and after the bar, short enough to leave the bar its share of the line."""
-    tails = [join(words) for words in _words(progress)]
+    tails = [_JOIN(words) for words in _words(progress)]
     share = "" if progress.fraction is None else f"{done(progress.fraction):>4}"
     room = columns - _share(progress, columns)
     heads = [f"{label}: {share}", f"{label}: "] if label else [share, ""]
@@ -280,45 +246,3 @@ def _around(
                 return head, tail
     cut = room - len(tails[-1]) - len("...: ")
     return (f"{label[:cut]}...: " if label and cut + len("...") >= LEAST_LABEL else ""), tails[-1]
-
-
-class _PlainLine:
-    """The one line that all plain bars share."""
-
-    BETWEEN = " | "
-
-    def __init__(self) -> None:
-        self.bars: list[PlainBar] = []
-        self._lock = threading.RLock()
-
-    def add(self, bar: PlainBar) -> None:
-        with self._lock:
-            self.bars.append(bar)
-
-    def remove(self, bar: PlainBar) -> None:
-        with self._lock:
-            self.bars.remove(bar)
-            self._write(f"{_CLEAR}{bar.text}\n")
-            self.draw()
-
-    def draw(self) -> None:
-        with self._lock:
-            text = self.BETWEEN.join(bar.text for bar in self.bars)
-            self._write(_CLEAR + text[: _width() - 1])
-
-    @contextlib.contextmanager
-    def aside(self) -> Iterator[None]:
-        with self._lock:
-            self._write(_CLEAR)
-            try:
-                yield
-            finally:
-                self.draw()
-
-    def _write(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # the terminal is gone; the job goes on
-            _stderr().write(text)
-            _stderr().flush()
-
-
-_plain_line = _PlainLine()

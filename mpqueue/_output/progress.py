@@ -162,7 +162,7 @@ class Display:
             self._book.timings.heard.seconds += self._now() - began
             return
         if self._bar is None:
-            self._bar = open_bar(self._showing.label, progress)
+            self._bar = open_bar(self._showing.label)
         self._bar.draw(progress)
 
     def _progress(self) -> Progress:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from mpqueue._core.messages import Message
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._os import channels, standard_streams
-from mpqueue._os.channels import Selector, make_selector
+from mpqueue._os.channels import NO_SIGNAL, Selector, make_selector
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.surroundings.replies import Reply
@@ -48,14 +48,12 @@ class TimedCall(NamedTuple):
 
 
 class Waker:
-    """A pipe whose read end a thread watches; that thread calls `clear` when it is woken, and `close` at the end."""
+    """Two sockets, one of which a thread watches; it calls `clear` when it is woken, and `close` at the end."""
 
     def __init__(self) -> None:
-        read, write = channels.pipe()
-        channels.set_blocking(read, False)
-        channels.set_blocking(write, False)
-        # Files: a late call finds a closed one, never another file's descriptor.
-        self._read, self._write = channels.as_file(read, "r"), channels.as_file(write, "w")
+        self._read, self._write = channels.socket_pair()
+        self._read.setblocking(False)
+        self._write.setblocking(False)
 
     def fileno(self) -> int:
         """Return the file descriptor to watch for reading."""
@@ -63,16 +61,17 @@ class Waker:
 
     def wake(self) -> None:
         """Wake the thread, now or when it next waits. From any thread; never blocks; does nothing once closed."""
-        with contextlib.suppress(ValueError, OSError):
-            self._write.write(b"\0")  # a full pipe wakes it as well
+        with contextlib.suppress(OSError):
+            self._write.send(b"\0", NO_SIGNAL)  # a full one wakes it as well
 
     def clear(self) -> None:
         """Forget how often the thread was woken, now that it is awake."""
-        while self._read.read(4096):
-            pass
+        with contextlib.suppress(BlockingIOError):
+            while self._read.recv(4096):
+                pass
 
     def close(self) -> None:
-        """Close the pipe, once no thread waits on it any more."""
+        """Close the sockets, once no thread waits on them any more."""
         self._write.close()
         self._read.close()
 

@@ -36,6 +36,8 @@ against this page.
 
 from __future__ import annotations
 
+import contextlib
+from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -232,15 +234,15 @@ Tell = Callable[[bytes | BaseException], object]
 class Answers(Errands):
     """The frames of one lane that have no answer yet, and the thread that hands over what its worker says, in order.
 
-    Any thread may call any method. A frame is *open* until its ``tell`` is called. No lock: each step is one operation
-    on a list, and of several threads one gets what is removed. The lane calls `end` when no answer is wanted any more.
+    Any thread may call any method. The first answer is that of the first frame. No lock: each step is one operation on
+    a deque, and of several threads one gets what is removed. The lane calls `end` when no answer is wanted any more.
     """
 
     def __init__(self, post: Post, number: int, generation: int) -> None:
         super().__init__(f"mpqueue-answers-{number}", partial(_tell_fault, post, number, generation))
         #: Gets what a worker reports in the middle of its chunk. Set before a chunk is sent.
         self.tell_early: Tell | None = None
-        self._open: list[Tell] = []
+        self._open: deque[Tell] = deque()
         self._closed: BaseException | None = None
 
     def __len__(self) -> int:
@@ -254,18 +256,24 @@ class Answers(Errands):
     def begin(self, tell: Tell) -> bool:
         """Open a frame. False if `close` was called: then it has failed already."""
         self._open.append(tell)
-        if self._closed is not None:
-            self.settle(tell, self._closed)
-            return False
-        return True
-
-    def settle(self, tell: Tell, answer: bytes | BaseException) -> None:
-        """Tell what came of a frame, here and now. Does nothing where it has been settled before."""
-        try:
+        if self._closed is None:
+            return True
+        with contextlib.suppress(ValueError):  # `fail_all` was first
             self._open.remove(tell)
-        except ValueError:
-            return
-        tell(answer)
+            tell(self._closed)
+        return False
+
+    def answered(self, answer: bytes | BaseException, *, plain: bool = False) -> bool:
+        """Hand over the answer to the first open frame, see `put_plain`; False if there is none."""
+        try:
+            tell = self._open.popleft()
+        except IndexError:
+            return False
+        if plain and not self.busy:
+            tell(answer)
+        else:
+            self.put(partial(tell, answer))
+        return True
 
     def early(self, report: bytes) -> None:
         """Tell what the worker has reported in the middle of its chunk, here and now."""
@@ -285,8 +293,15 @@ class Answers(Errands):
 
     def fail_all(self, error: BaseException) -> None:
         """Fail the frames that are still open."""
-        for tell in list(self._open):
-            self.settle(tell, error)
+        with contextlib.suppress(IndexError):
+            while True:
+                self._open.popleft()(error)
+
+    def die(self, error: BaseException, then: Callable[[], object] = lambda: None) -> None:
+        """Fail all frames, those under way once what came is handed over; then call ``then``."""
+        self.close(error)
+        self.put_plain(partial(self.fail_all, error))
+        self.put_plain(then)
 
     def end(self) -> None:
         """End the thread once it has handed over what came before."""

@@ -7,7 +7,7 @@ import logging
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from mpqueue._core.messages import LanesWanted, Message
 from mpqueue._core.state.item_table import ItemTable
@@ -21,29 +21,21 @@ from mpqueue._parent.surroundings.replies import Reply, SafeEvent
 from mpqueue._queue.closer import Closer
 from mpqueue._queue.job import Job
 from mpqueue._queue.mailbox import runs_loop
-from mpqueue._queue.new_job import NewJob
+from mpqueue._queue.new_job import make_job
 from mpqueue._queue.open_runs import JobStarter
 from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._queue.registry import Held, Registry
 from mpqueue._queue.run import Ended, JobRun
 from mpqueue._wire.pickling.packed_handler import pack_handler
 from mpqueue._worker.handlers.called import run_call
-from mpqueue.errors import QueueClosedError
+from mpqueue.errors import JournalError, QueueClosedError
 
 if TYPE_CHECKING:
-    from mpqueue._parent.journal.recorder import Recording
     from mpqueue._queue.growing.stages import Stage
     from mpqueue._queue.job_queue import JobQueue
 
 T = TypeVar("T")
 log = logging.getLogger("mpqueue")
-
-
-class Recorded(NamedTuple):
-    """The place in the journal of a job that it has already, and the job's id there."""
-
-    job_id: str
-    recording: Recording
 
 
 #: Seconds after which a thread that waits for the listener thread checks that it is alive.
@@ -85,16 +77,17 @@ class QueueHost:
         *,
         sealed: bool = True,
         showing: Showing = Showing(),  # noqa: B008 - frozen
-        recorded: Recorded | None = None,
+        job_id: str | None = None,
+        record: Callable[[JobBook], object] = lambda _: None,
     ) -> tuple[JobBook, JobRun]:
         """Start a job that is not among the queue's `jobs`; unless it is ``sealed``, more items may be added.
 
-        ``on_ended`` gets the indices of items as they end, and None at the end, on the coordinator's thread. A
-        ``recorded`` job is written to the journal from now on.
+        ``on_ended`` gets the indices of items as they end, and None at the end, on the coordinator's thread. ``record``
+        begins the job's record in a journal.
         """
         self.closer.check_open("start a job")
         number = self.jobs.next_number()
-        name = f"call-{number}" if recorded is None else recorded.job_id
+        name = job_id or f"call-{number}"
         travels = self._backend.capabilities.handlers_travel
         packed = pack_handler(
             name,
@@ -109,9 +102,7 @@ class QueueHost:
         if handler is run_call:  # each call has its own options
             packed = packed._replace(classes=None)
         book = JobBook(number, name, table, options, packed, sealed=sealed, listed=False)
-        if recorded is not None:
-            assert self.engine.recorder is not None
-            self.engine.recorder.add(book, recorded.recording)
+        record(book)
         return book, self._start(Held(book, Job(book)), on_ended, showing)
 
     def start_recorded(
@@ -130,8 +121,10 @@ class QueueHost:
         self.closer.check_open("start a job")
         travels = self._backend.capabilities.handlers_travel
         asked = GivenOptions(seed=options.seed if seed_given else None)
-        new = NewJob(job_id, table, options, handler, asked, travels=travels)
-        return self._start(self.jobs.add(new.book, new, record), on_ended, showing)
+        from mpqueue._queue.recorded.job_record import JobRecord  # only journals need it
+
+        book = make_job(job_id, table, options, handler, asked, travels=travels)
+        return self._start(self.jobs.add(book, JobRecord(book, (handler, None), asked), record), on_ended, showing)
 
     def start_stages(
         self,
@@ -205,16 +198,23 @@ class QueueHost:
         """Handle a message now. To be called inside `ask`."""
         self.engine.handle(message)
 
-    def items_added(self, book: JobBook, written: Reply[None] | None) -> None:
-        """Note, inside `ask`, that an open job has got items from its user.
-
-        ``written`` resolves when a journal has them.
-        """
+    def items_added(self, book: JobBook, posted: Reply[None]) -> None:
+        """Note, inside `ask`, that an open job has got items from its user. ``posted`` is for `await_written`."""
         recorder = self.engine.recorder
         if recorder is not None:
-            recorder.items_added(book, written)
-        elif written is not None:
-            written.set_result(None)
+            recorder.items_added(book)
+            self.engine.coordinator().when(lambda: not recorder.keepers.is_busy(book.number), posted)
+
+    def await_written(self, posted: Reply[None]) -> None:
+        """Wait until the journal, if there is one, has the added items. Raises `JournalError`."""
+        recorder = self.engine.recorder
+        if recorder is None:
+            return
+        try:
+            posted.result()
+            recorder.journal.flush()
+        except (JournalError, QueueClosedError) as error:
+            raise JournalError(f"{error}. The items are added, and not on disk yet") from None
 
     def check_journal(self) -> None:
         """Raise `JournalError` if the journal can't be written; it tries to write now."""

@@ -220,8 +220,8 @@ class Job(WithDefaults, Generic[T_co, R_co]):
 
         ``print(job.report())``, or ``job.report().save("report.html")``. For a running job, it covers the run so far;
         after `retry_failed`, the last run. ``alone`` is a job with the same handler that one worker ran, to compare
-        with. Costs about 1 us per item; if items or results are big, one of them is pickled once more. If only a
-        journal has the job, it has no times of workers. Raises ValueError for a job whose times are not known.
+        with. Costs about 1 us per item. If only a journal has the job, it has no times of workers. Raises ValueError
+        for a job whose times are not known.
         """
         from mpqueue._report.job_report import make_report  # few programs need it
 

@@ -33,7 +33,7 @@ from mpqueue._queue.closer import Closer
 from mpqueue._queue.host import QueueHost
 from mpqueue._queue.job import Job
 from mpqueue._queue.job_items import JobItem, positions_of
-from mpqueue._queue.new_job import NewJob, check_cost
+from mpqueue._queue.new_job import check_cost, make_job
 from mpqueue._queue.open_runs import JobStarter, OpenRuns
 from mpqueue._queue.recorded.record_options import check_open_record, record_options
 from mpqueue._queue.registry import Registry
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from mpqueue._live_page.server import Page
     from mpqueue._queue.growing.stages import Stage
     from mpqueue._queue.recorded.job_plan import JobPlan
+    from mpqueue._queue.recorded.job_record import JobRecord
 
     class RunKeywords(JobKeywords, total=False):
         """The keywords of `run` that choose no overload."""
@@ -401,14 +402,16 @@ class JobQueue(SafeEmitter):
         read_at = self._engine.clock.now()
         needs = choose_needs(asked, None if is_open else table, self._options, self._backend, self.concurrency)
         travels = self._backend.capabilities.handlers_travel
-        kind = _new_open_job() if is_open and recorder is not None else NewJob
-        new = kind(job_id, table, options, handler, asked, is_open=is_open, travels=travels, results=sink, needs=needs)
-        packed: PackedHandler = new.book.handler
-        new.book.timings.items_read(read_at - began)
-        new.book.timings.handler_packed(self._engine.clock.now() - read_at, packed.size, packed.weight, packed.name)
+        book = make_job(
+            job_id, table, options, handler, asked, is_open=is_open, travels=travels, results=sink, needs=needs
+        )
+        packed: PackedHandler = book.handler
+        book.timings.items_read(read_at - began)
+        book.timings.handler_packed(self._engine.clock.now() - read_at, packed.size, packed.weight, packed.name)
         if asked.replace:
             self._jobs.let_go(job_id)
-        job = self._last_job = self._jobs.add(new.book, new, record).job
+        recorded = None if recorder is None else _record_of(book, handler, asked, is_open=is_open)
+        job = self._last_job = self._jobs.add(book, recorded, record).job
         return job
 
     def _job_options(self, asked: GivenOptions) -> JobOptions:
@@ -584,9 +587,7 @@ class JobQueue(SafeEmitter):
         head, named = make_pipeline(
             job_id, items, stages, asked, self._options, self._backend, self.concurrency, sink=sink
         )
-        held = self._jobs.add(
-            head, None if recorder is None else _new_pipeline(head, named, seed_given=asked.seed is not None), record
-        )
+        held = self._jobs.add(head, None if recorder is None else _record_of_stages(head, named, asked), record)
         run = JobRun(held, self)
         try:
             self._starter.start_pipeline(head, run, progress)
@@ -604,6 +605,7 @@ class JobQueue(SafeEmitter):
         *,
         id: str | None = None,
         progress: ShowProgress = False,
+        on_error: Literal["collect", "raise", "group"] = "collect",
         **options: Unpack[StagesKeywords],
     ) -> Job:
         """Run each item through several handlers, one after the other, and wait for all of them.
@@ -620,7 +622,7 @@ class JobQueue(SafeEmitter):
 
         ``progress`` is as in `start`, a line for each stage. ``priority``, ``seed``, ``max_failures``, ``deadline``,
         ``profile``, ``results`` and ``label`` are as in `create_job`, for the whole: a sink gets a row per input.
-        Failed items do not raise. If the wait is interrupted (Ctrl-C), everything is cancelled, running items are
+        ``on_error`` is as in `run`. If the wait is interrupted (Ctrl-C), everything is cancelled, running items are
         killed, and the interruption goes on.
 
         On a queue with a journal, a later call with the same ``id`` continues this one. An input that has ended does
@@ -629,9 +631,15 @@ class JobQueue(SafeEmitter):
         stages. Raises the errors of `create_job`.
         """
         self._host.check_waiting_allowed("queue.run_stages()", instead="await queue.start_stages(...)")
-        check_names(GivenOptions, At.STAGES, "JobQueue.run_stages", options, ("items", "stages", "id", "progress"))
+        check_names(
+            GivenOptions, At.STAGES, "JobQueue.run_stages", options, ("items", "stages", "id", "progress", "on_error")
+        )
+        checks.check_on_error(on_error, ("collect", "raise", "group"))
         run = self.start_stages(items, stages, id=id, progress=progress, **options)
-        return self._await(run)
+        job = self._await(run)
+        if on_error != "collect":
+            run._raise_failures(on_error, options.get("max_failures"))
+        return job
 
     def _await(self, run: JobRun) -> Job:
         """Wait for the job's end and return it. An interruption of the wait ends running items, and goes on."""
@@ -957,16 +965,16 @@ def _make_growing(items: Iterable[Any]) -> ItemTable:
     return make_growing(items)
 
 
-def _new_pipeline(head: JobBook, stages: Sequence[tuple[str, Stage]], *, seed_given: bool) -> NewJob:
-    """Return a recorded job with stages."""
-    from mpqueue._queue.recorded.new_pipeline import NewPipeline  # only journals need it
+def _record_of(book: JobBook, handler: Callable[..., Any], asked: GivenOptions, *, is_open: bool) -> JobRecord:
+    from mpqueue._queue.recorded.job_record import JobRecord  # only journals need it
+    from mpqueue._queue.recorded.open_record import OpenRecord
+
+    return (OpenRecord if is_open else JobRecord)(book, (handler, asked.setup), asked)
+
+
+def _record_of_stages(head: JobBook, stages: Sequence[tuple[str, Stage]], asked: GivenOptions) -> JobRecord:
+    from mpqueue._queue.recorded.stages_record import StagesRecord  # only journals need it
 
     assert head.pipeline is not None
     functions = [(name, stage.handler, stage.options.get("setup")) for name, stage in stages]
-    return NewPipeline(head.pipeline, functions, seed_given=seed_given)
-
-
-def _new_open_job() -> type[NewJob]:
-    from mpqueue._queue.recorded.new_open_job import NewOpenJob  # only journals need it
-
-    return NewOpenJob
+    return StagesRecord(head.pipeline, functions, asked)

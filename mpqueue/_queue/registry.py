@@ -21,7 +21,6 @@ from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.machinery import Engine
 from mpqueue._queue.choosing import choose_needs
 from mpqueue._queue.job import Job
-from mpqueue._queue.new_job import NewJob
 from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._queue.recorded.recorded_book import RecordedBook, check_kept
 from mpqueue.errors import JobExistsError, JobNotFoundError, JobStateError, JournalError, shown
@@ -30,6 +29,7 @@ from mpqueue.status import JobStatus, Pruned, QueueStats
 if TYPE_CHECKING:
     from mpqueue._parent.journal.journal_reader import RecordedJob
     from mpqueue._parent.journal.journal_writer import Journal
+    from mpqueue._queue.recorded.job_record import JobRecord
 
 log = logging.getLogger("mpqueue")
 
@@ -251,11 +251,11 @@ class Registry:
                     recorder.recall(held.book.table, line.number)
                 self._forget(held)
 
-    def add(self, book: JobBook, new: NewJob | None, options: RecordOptions) -> Held:
+    def add(self, book: JobBook, record: JobRecord | None, options: RecordOptions) -> Held:
         """Add the job, and its stages if it has any, to the queue's; return the job.
 
-        With a journal, ``new`` records or continues it. Raises `JobExistsError`, and the errors of
-        `NewJob.record_or_go_on`; then none of them is added.
+        With a journal, ``record`` is begun or continued. Raises `JobExistsError`, and the errors of
+        `JobRecord.record_or_go_on`; then none of them is added.
         """
         recorder, family = self._engine.recorder, book.family
         for each in family:
@@ -265,11 +265,11 @@ class Registry:
             with self._lock:
                 for job_id in ids:
                     self.check_free(job_id)
-                if recorder is None or new is None:
+                if recorder is None or record is None:
                     return self._hold_all(family)
                 self._coming[mark] = (ids, "being created")
             self._await_compaction(recorder.journal)
-            new.record_or_go_on(recorder, self._engine.clock.wall(), options)
+            record.record_or_go_on(recorder, self._engine.clock.wall(), options)
             return self._hold_all(family)
         finally:
             self._coming.pop(mark, None)  # one call, so that a Ctrl-C never leaves the ids taken
@@ -337,10 +337,10 @@ class Registry:
         asked = GivenOptions(uses=recorded.uses())
         needs = choose_needs(asked, None, options, self._backend, self._engine.count_lanes() or options.concurrency)
         mine = JobOptions(options.retry, options.timeout, options.per_worker.setup_timeout)
-        new = recorded.to_new_job(mine, needs, travels=travels)
-        new.book.number = self.next_number()
-        new.record_as_it_is(recorder, line.number)
-        return new.book
+        record = recorded.to_record(mine, needs, travels=travels)
+        record.book.number = self.next_number()
+        record.record_as_it_is(recorder, line.number)
+        return record.book
 
     def _hold(self, book: JobBook) -> Held:
         self._engine.end_at_exit()
@@ -508,7 +508,7 @@ class Registry:
     def check_journal(self) -> None:
         """Raise `JournalError` if the journal can't be written; it tries to write now."""
         recorder = self._engine.recorder
-        if recorder is not None and recorder.trouble is not None:
+        if recorder is not None and recorder.journal.fails:
             recorder.journal.flush()
 
     def _line(self, job_id: object) -> RecordedJob | None:

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from mpqueue._core.state.timings import Event, PastRun, Span, Sums
 from mpqueue._output.failure_groups import MOST_FAILED, Reason, alike, groups_of
 from mpqueue._output.job_facts import facts_of
-from mpqueue._report import in_band
-from mpqueue._report.in_band import InBand
 from mpqueue._report.paces import (
     FirstItems,
     LanePace,
@@ -130,8 +128,6 @@ class Figures:
     handler_weight: str
     handler_seconds: float  #: pickling the handler, before the start
     told_after: float  #: seconds from the job's end until listeners received it
-    item_in_band: InBand | None = None  #: the object that is copied into the pickle of an item, if it is big
-    result_in_band: InBand | None = None
     handler_name: str = ""
     started_at: float | None = None  #: seconds since the epoch
     host: str = ""
@@ -254,8 +250,6 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
         handler_weight=timings.handler_weight,
         handler_seconds=timings.handler_seconds,
         told_after=0.0 if told_at is None else max(0.0, told_at - start - wall),
-        item_in_band=in_band.of_first(book.table, book.table.payloads) if _are_big(sums.bytes_out, sums) else None,
-        result_in_band=in_band.of_first(book.table, book.table.results) if _are_big(sums.bytes_home, sums) else None,
         handler_name=timings.handler_name,
         started_at=book.started_at,
         host=platform.node() if book.here else "",
@@ -275,10 +269,6 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
 def _failures(book: JobView) -> list[FailedItems]:
     groups = groups_of(book.table, MOST_FAILED)
     return [FailedItems(str(group), group.items[0].traceback or "") for group in groups]
-
-
-def _are_big(size: int, sums: Sums) -> bool:
-    return size >= in_band.BIG * max(1, sums.items)
 
 
 _MOMENTS = ("packed_at", "left_at", "begun", "ended", "received", "decoded")

@@ -346,27 +346,6 @@ def _succeed_or_block(gate: Gate, item: int) -> int:
     return item
 
 
-@pytest.mark.long
-def test_a_connection_that_was_cut_is_made_anew_and_costs_nobody_a_try(
-    changing: DaskCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """As by a router that forgets it: the scheduler is well, and so are the workers."""
-    caplog.set_level("INFO", "mpqueue")
-    changing.have_workers(2)
-    gate = Gate(tmp_path)
-    with Way(changing.address) as way, JobQueue(None, backend=DaskBackend(way.address), retry=SOON) as queue:
-        job = queue.create_job("job", range(12), do.block_until_told(gate), chunksize=1)
-        run = queue.start("job")
-        gate.wait_for_count(2)
-        way.cut()
-        wait_until(lambda: "can't be reached" in caplog.text, what="a try to connect again")
-        way.open()
-        gate.open()
-        assert results_of(run.result(300)) == list(range(12))
-        assert [item.attempts for item in job.items] == [1] * 12
-        assert results_of(queue.run(range(4), do.double)) == [0, 2, 4, 6]
-
-
 def test_a_connection_that_was_cut_while_no_worker_was_there_is_made_anew(
     changing: DaskCluster, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,11 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from distributed import Client, LocalCluster
 
-import mpqueue
 from mpqueue import (
     ItemTimeoutError,
     JobQueue,
@@ -214,17 +212,6 @@ def test_an_item_that_takes_too_much_memory_fails_alone(two_slots: DaskCluster, 
     assert [(item.result, item.attempts) for item in others] == [(at, 1) for at in range(1, 20)]
 
 
-def test_a_worker_that_grows_from_item_to_item_is_replaced(two_slots: DaskCluster, other: Client) -> None:
-    def handle(item: int) -> int:
-        hogs.leak(25)
-        return do.return_pid(item)
-
-    with JobQueue(1, backend=DaskBackend(two_slots.address), per_worker={"memory": "200MB"}) as queue:
-        job = queue.run(range(20), handle)
-    assert {item.attempts for item in job.items} == {1}
-    assert len(set(results_of(job))) >= 2
-
-
 def test_where_a_worker_was_is_told_with_its_timeout(two_slots: DaskCluster, other: Client) -> None:
     with JobQueue(1, backend=DaskBackend(two_slots.address), max_retries=0) as queue:
 
@@ -283,25 +270,6 @@ def _kill_the_parent_of_item_3(item: int) -> int:
 
 
 # -- data and code ---------------------------------------------------------------------------------------------------
-
-
-def test_what_is_shared_is_one_copy_for_all_on_a_node(either_cluster: DaskCluster, tmp_path: Path) -> None:
-    table, gate = mpqueue.share(np.arange(500_000)), Gate(tmp_path)
-    with JobQueue(2, backend=DaskBackend(either_cluster.address)) as queue:
-        queue.create_job("met", range(2), partial(_look_up_and_meet, table, gate), chunksize=1)
-        run = queue.start("met")
-        gate.wait_for(0, 1)
-        gate.open()
-        (first, at_first), (second, at_second) = results_of(run.result(300))
-    assert (first, second) == (0, 1)
-    assert at_first == at_second != set()
-
-
-def _look_up_and_meet(table: Any, gate: Gate, item: int) -> tuple[int, set[str]]:
-    found = int(table[item])
-    maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
-    gate.pass_through(item)
-    return found, {line[4] for line in maps if len(line) > 5 and "memfd:mpqueue-segment" in line[5]}
 
 
 def test_modules_that_are_uploaded_later_are_found(two_slots: DaskCluster, other: Client, tmp_path: Path) -> None:

@@ -21,8 +21,6 @@ from mpqueue import JobQueue, RetryPolicy, SetupError, WorkerStartError
 from mpqueue.backends import RayBackend
 from tests.support import handlers as do
 from tests.support.arrays import (
-    check_arrays_after_rights_are_lost,
-    check_arrays_both_ways,
     segment_at,
     segments_here,
 )
@@ -108,20 +106,6 @@ def _meet_and_tell(table: Any, gate: Gate, item: int) -> tuple[int, int | None]:
 
 def _look_up(item: tuple[int, Any]) -> int:
     return int(item[1].value[item[0]])
-
-
-@pytest.mark.long
-def test_arrays_arrive_equal_and_writable_wherever_the_workers_are(place: str) -> None:
-    with JobQueue(WORKERS, backend=_backend(place), retry=SOON) as queue:
-        check_arrays_both_ways(queue)
-
-
-@pytest.mark.long
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
-@pytest.mark.parametrize("chunksize", [1, 4])
-def test_a_worker_that_gives_up_its_rights_has_its_items_carried(ray_node: None, chunksize: int) -> None:
-    with JobQueue(1, backend=RayBackend(), max_retries=0) as queue:
-        check_arrays_after_rights_are_lost(queue, chunksize)
 
 
 @pytest.mark.long

@@ -383,17 +383,22 @@ def test_a_list_longer_than_a_browser_can_scroll_is_listed_whole(queue: JobQueue
     expect(row(page, re.compile("150005"))).to_be_in_viewport()
 
 
-@pytest.mark.parametrize("width", [1280, 980])
+@pytest.mark.parametrize(("width", "opened"), [(1280, False), (980, False), (1280, True), (1440, True)])
 def test_the_job_and_the_workers_are_a_line_each_above_the_items(
-    queue: JobQueue, gate: Gate, open_page: Open, width: int
+    queue: JobQueue, gate: Gate, open_page: Open, width: int, opened: bool
 ) -> None:
     queue.run(range(5), do.only(3, do.fail), id="other")
     start_blocked(queue, gate, range(2000), "a-job-with-a-name-that-is-long")
     page = open_page(queue.serve().url, viewport={"width": width, "height": 800})
     expect(row(page, "Running")).to_have_count(2)
+    if opened:
+        row(page, "Running").first.click()
+        expect(page.get_by_role("combobox", name="Job")).to_be_visible()
     boxes = {name: page.locator(name).bounding_box() for name in ("#job", "#workers", "#items")}
     job, workers, items = (box for box in boxes.values() if box is not None)
     assert (job["height"] < 70, workers["height"] <= 40, items["y"] < 210) == (True, True, True), boxes
+    cancel = button(page, "^Cancel…$").first.bounding_box()
+    assert cancel["x"] + cancel["width"] < job["x"] + job["width"]
     gate.open()
 
 

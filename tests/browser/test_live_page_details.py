@@ -249,6 +249,12 @@ def test_an_address_that_leads_nowhere_says_so(queue: JobQueue, open_page: Open)
         page.evaluate("address => { location.hash = address }", address)
         expect(page.get_by_role("heading", name=heading)).to_be_visible()
         expect(page.locator("#job-heading")).to_have_text("first")
+    page.route("**/find?*", lambda route: route.abort())
+    with page.expect_event("requestfailed"):
+        page.evaluate("location.hash = '#/first/a'")
+    expect(page.locator("#nowhere")).to_be_hidden()
+    page.unroute("**/find?*")
+    expect(page.get_by_role("heading", name="Item a")).to_be_visible()
     page.evaluate("location.hash = '#/first/b'")
     expect(page.get_by_role("alert")).to_have_text("The job “first” has no item “b”.")
     expect(page.locator("#item")).to_be_hidden()
@@ -320,6 +326,12 @@ def test_a_question_mark_shows_the_keys_and_they_do_what_they_say(queue: JobQueu
     expect(page.get_by_role("searchbox", name="Search the items")).to_have_value("p?")
     expect(keys).to_be_hidden()
     assert not run.job.paused
+    queue.create_job("other", [1], do.succeed)
+    page.set_viewport_size({"width": 980, "height": 800})  # where jobs are a choice
+    expect(page.get_by_role("combobox", name="Job")).to_be_visible()
+    button(page, "Cancel…").first.focus()
+    page.keyboard.press("j")
+    expect(page.get_by_role("combobox", name="Job")).to_be_focused()
     gate.open()
     run.result()
 

@@ -116,24 +116,6 @@ def test_what_a_handler_has_shared_is_in_the_journal(tmp_path: Path) -> None:
             assert [*map(look_into, made)] == [(n, n, -n) for n in (1, 2, 3)]
 
 
-@pytest.mark.long
-@pytest.mark.slow
-def test_they_go_with_a_handler_are_shared_and_kept(tmp_path: Path) -> None:
-    sent = values()
-    shared = share(sent)
-    with JobQueue(1, journal=tmp_path / "journal") as queue:
-        for handler in (lambda kind: sent[kind], lambda kind: shared.value[kind]):
-            job = queue.run(list(sent), handler)
-            for kind, result in zip(sent, results_of(job), strict=True):
-                assert content(result) == content(sent[kind]), kind
-    with JobQueue(1, journal=tmp_path / "journal") as queue:
-        kept = queue.jobs()
-        assert len(kept) == 2
-        for job in kept:
-            for kind, result in zip(sent, job.results, strict=True):
-                assert content(result) == content(sent[kind]), kind
-
-
 def test_an_item_that_can_not_be_sent_is_refused_by_itself() -> None:
     records = memoryview(np.zeros(3, "i4,f8"))  # type: ignore[arg-type]
     with JobQueue(1) as queue:

@@ -23,7 +23,7 @@ from mpqueue import (
 from mpqueue.events import JOB_PROGRESS
 from mpqueue.testing import close_shared_pool
 from tests.support import handlers as do
-from tests.support.loops import LONG_WORK, Run, arrive, in_loops, turns_of_others
+from tests.support.loops import LONG_WORK, Run, arrive, in_loops
 from tests.support.programs import is_running
 from tests.support.waiting import Gate, spend, wait_until
 
@@ -85,26 +85,6 @@ def test_queue_can_be_entered_and_its_runs_awaited_and_iterated_over(run: Run) -
             assert job is await started
         assert found == {"0": None, "1": "ValueError: cannot do 'b'", "2": None}
         assert job.status is JobStatus.COMPLETED_WITH_ERRORS
-
-    run(main)
-
-
-@in_loops
-def test_loop_runs_on_while_the_items_of_a_run_are_plenty(run: Run) -> None:
-    async def main() -> None:
-        async with JobQueue(1) as queue:
-            queue.create_job("job", range(30), do.succeed)
-            started = queue.start("job")
-            await started
-
-            async def iterate() -> None:
-                found = []
-                async for item in started:
-                    found.append(item.result)
-                    spend(LONG_WORK)
-                assert found == list(range(30))
-
-            assert await turns_of_others(iterate) >= 29
 
     run(main)
 

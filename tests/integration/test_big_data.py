@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from mpqueue import JobQueue, RetryPolicy, current_item
-from tests.support import handlers as do
 from tests.support.results import results_of
 from tests.support.systems import LINUX_ONLY, not_on_windows
 from tests.support.this_system import KILL
@@ -69,17 +68,6 @@ def test_an_array_outlives_the_death_of_the_worker_that_had_it() -> None:
 
     with JobQueue(2, retry=RetryPolicy(base_delay=0.0)) as queue:
         assert queue.run([array(fill) for fill in range(10)], handle).results == [COUNT * fill for fill in range(10)]
-
-
-def test_strided_arrays_and_bytes_travel_whole() -> None:
-    wide = np.arange(4 * COUNT).reshape(-1, 2)
-    items: list[Any] = [wide[:, 0], wide[::2], bytes(COUNT * 8), np.asfortranarray(wide)]
-    with JobQueue(1) as queue:
-        results: list[Any] = results_of(queue.run(items, do.succeed))
-    assert all(np.array_equal(found, item) for found, item in zip(results[:2], items[:2], strict=True))
-    assert results[2] == items[2]
-    assert np.array_equal(results[3], wide)
-    assert results[3].flags.f_contiguous
 
 
 # -- a handler's own ---------------------------------------------------------------------------------------------------

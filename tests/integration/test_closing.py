@@ -176,17 +176,13 @@ def test_calls_on_a_closed_queue_raise_and_jobs_stay_readable() -> None:
 # --- drain ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.long(but=["sync"])
-@pytest.mark.parametrize("how", ["sync", "async", "in a listener"])
+@pytest.mark.long(but=["drain"])
+@pytest.mark.parametrize("how", ["drain", "adrain"])
 def test_a_drained_queue_has_written_all_that_ended_and_the_next_run_goes_on(how: str, tmp_path: Path) -> None:
     gate, path = Gate(tmp_path), tmp_path / "run.db"
 
     def work(item: str) -> object:
         return do.block_until_told(gate)(item) if item == "ends" else do.announce(gate, do.hang_sleep)(item)
-
-    def drain(_: object = None) -> None:
-        gate.wait_for("ends", "hangs")
-        queue.drain(2.0)
 
     def open_once_it_drains() -> None:
         wait_until(lambda: is_closed(queue))
@@ -194,22 +190,12 @@ def test_a_drained_queue_has_written_all_that_ended_and_the_next_run_goes_on(how
 
     queue = JobQueue(2, journal=path)
     queue.create_job("job", ["ends", "hangs", "later"], work, chunksize=1)
-    if how == "in a listener":
-        queue.on(JOB_STARTED, drain)
     run = queue.start("job")
     gate.wait_for("ends", "hangs")
     opener = threading.Thread(target=open_once_it_drains)
     opener.start()
-    match how:
-        case "sync":
-            drain()
-            assert run.done()
-        case "async":
-            asyncio.run(queue.adrain(2.0))
-            assert run.done()
-        case _:
-            run.result(300)
-            wait_until(lambda: not threads_of_queues())
+    asyncio.run(queue.adrain(2.0)) if how == "adrain" else queue.drain(2.0)
+    assert run.done()
     opener.join()
     job = run.job
     assert (job.status, job.cancelled) == ("cancelled", True)

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -1000,39 +999,6 @@ def test_completion_scripts_know_commands_options_and_choices(folder: Path, shel
         assert word in script
 
 
-@pytest.mark.long(but=["completed0", "completed3"])
-@not_on_windows("no bash")
-@pytest.mark.parametrize(
-    ("words", "completed"),
-    [
-        (
-            "mpqueue ''",
-            set(COMMANDS),
-        ),
-        ("mpqueue run --on", {"--on-error"}),
-        ("mpqueue run --on-error s", {"stop", "skip"}),
-        ("mpqueue run own:f a.t", {"a.txt"}),
-        ("mpqueue run own:f -o a.t", {"a.txt"}),
-        ("mpqueue completion f", {"fish"}),
-    ],
-)
-def test_bash_completes(folder: Path, words: str, completed: set[str]) -> None:
-    script = run(folder, "completion", "bash").stdout
-    # As bash itself sets them: a colon parts words.
-    parts = re.sub(r"(?<=\w)(:+)(?=\w|$)", r" \1 ", words)
-    line = f"COMP_LINE={shlex.quote(words)}; COMP_POINT=${{#COMP_LINE}}"
-    ask = f"{script}\n{line}; COMP_WORDS=({parts}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _shtab_mpqueue; "
-    done = subprocess.run(
-        ["bash", "-c", f"{ask} echo ${{COMPREPLY[@]}}"],
-        cwd=folder,
-        env=WITH_COMMAND,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert set(done.stdout.split()) == completed
-
-
 #: What is typed, with Tab at its end, and what is there then.
 TYPED = [
     ("mpqueue run --on", "mpqueue run --on-error"),
@@ -1041,26 +1007,6 @@ TYPED = [
     ("mpqueue run own:count -o a.t", "mpqueue run own:count -o a.txt"),
     ("mpqueue completion fi", "mpqueue completion fish"),
 ]
-
-
-@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
-def test_fish_completes(folder: Path) -> None:
-    (folder / "script").write_text(run(folder, "completion", "fish").stdout)
-    asked = "; echo ===; ".join(f"complete -C {shlex.quote(words)}" for words, _ in TYPED)
-    done = subprocess.run(
-        ["fish", "--no-config", "-c", f"source ./script; {asked}"],
-        cwd=folder,
-        env=WITH_COMMAND,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=PATIENCE,
-    )
-    offered = [[line.partition("\t")[0] for line in one.splitlines()] for one in done.stdout.split("===\n")]
-    # It offers what has the word in its middle, too.
-    assert [whole.rpartition(" ")[2] in found for (_, whole), found in zip(TYPED, offered, strict=True)] == [
-        True
-    ] * len(TYPED)
 
 
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")

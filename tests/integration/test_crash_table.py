@@ -153,9 +153,9 @@ SLOW = Ends(ItemTimeoutError, r"^the item ran longer than its timeout of 3 s; it
 CUT_OFF = broken("it (serves no more|lives on)")
 if IS_WINDOWS:
     # What kills a process there gives it an exit code, which os.kill takes from the signal.
-    SEGV, ABRT, KILL, TERM = 0xC0000005, 3, int(KILL_SIGNAL), int(signal.SIGTERM)
+    SEGV, KILL = 0xC0000005, int(KILL_SIGNAL)
 else:
-    SEGV, ABRT, KILL, TERM = -signal.SIGSEGV, -signal.SIGABRT, -signal.SIGKILL, -signal.SIGTERM
+    SEGV, KILL = -signal.SIGSEGV, -signal.SIGKILL
 #: A look at its page may come between the scribbling and its end.
 SEEN_OR_GONE = Ends(
     WorkerCrashedError, rf"^the worker process \d+ was (ended by {signal_name(SEGV)} |killed .* makes no sense: )"
@@ -177,9 +177,7 @@ TABLE = [
     item_unpickling("Exception", do.fail, Ends(ValueError, "^cannot do None$", attempts=0)),
     item_unpickling("SystemExit", do.sys_exit, base("SystemExit", "3", attempts=0)),
     item_unpickling("KeyboardInterrupt", do.raise_keyboard_interrupt, base("KeyboardInterrupt", attempts=0)),
-    item_unpickling("os._exit(0)", do.exit_zero, crash(0)),
     item_unpickling("os._exit(3)", do.exit_with(3), crash(3)),
-    item_unpickling("segfault", do.segfault, crash(SEGV)),
     item_unpickling("SIGKILL", do.kill_self, crash(KILL)),
     run("Exception", do.fail, Ends(ValueError, "^cannot do 'culprit'$")),
     run("Exception without a message", do.fail_silently, Ends(do.SilentError, "^SilentError$")),
@@ -199,20 +197,15 @@ TABLE = [
     run("KeyboardInterrupt", do.raise_keyboard_interrupt, base("KeyboardInterrupt")),
     run("GeneratorExit", do.raise_generator_exit, base("GeneratorExit")),
     run("BaseException", do.raise_base_exception, base("BaseException", "base")),
-    run("os._exit(0)", do.exit_zero, crash(0)),
     run("os._exit(3)", do.exit_with(3), crash(3)),
     run("os._exit in a thread", do.exit_in_thread, crash(7)),
     run("segfault", do.segfault, crash(SEGV)),
-    run("abort", do.abort, crash(ABRT)),
     run("SIGKILL", do.kill_self, crash(KILL)),
-    run("SIGTERM", do.terminate_self, crash(TERM)),
     run("garbage into every descriptor", do.write_garbage_everywhere, DAMAGED),
     run("a length into every socket", do.write_a_length, broken("what it sent is damaged: found bytes")),
     run("no way out of every socket", do.shut_sockets(socket.SHUT_WR), CUT_OFF),
     run("chance in the ledger, segfault", do.scribble(1, do.segfault), SEEN_OR_GONE),
-    run("zeros in the ledger, segfault", do.scribble(0, do.segfault), SEEN_OR_GONE),
     run("Python loop", do.hang_python, SLOW),
-    run("sleep", do.hang_sleep, SLOW),
     run("C code that holds the GIL", do.hang_holding_gil, SLOW),
     run("SIGTERM ignored", do.sigterm_ignore_and_hang, SLOW),
     Row("run", "SIGSTOP", SLOW, do.only(CULPRIT, do.stop_self)),
@@ -225,10 +218,7 @@ TABLE = [
     result_pickling("SystemExit", do.sys_exit, unpicklable("can't be pickled: 3")),
     result_pickling("KeyboardInterrupt", do.raise_keyboard_interrupt, unpicklable("can't be pickled")),
     Row("result pickling", "lock", unpicklable("can't be pickled.*lock"), do.only(CULPRIT, do.return_lock)),
-    result_pickling("os._exit(0)", do.exit_zero, crash(0)),
     result_pickling("os._exit(3)", do.exit_with(3), crash(3)),
-    result_pickling("segfault", do.segfault, crash(SEGV)),
-    result_pickling("SIGKILL", do.kill_self, crash(KILL)),
     result_pickling("hang", do.hang_sleep, SLOW),
     result_unpickling("Exception", do.fail, "ValueError: cannot do None"),
     result_unpickling("SystemExit", do.sys_exit, "SystemExit: 3"),
@@ -245,7 +235,6 @@ TABLE = [
     error_pickling("Exception", do.fail, BAD_WHEN_PICKLED),
     error_pickling("SystemExit", do.sys_exit, BAD_WHEN_PICKLED),
     error_pickling("KeyboardInterrupt", do.raise_keyboard_interrupt, BAD_WHEN_PICKLED),
-    error_pickling("os._exit(3)", do.exit_with(3), crash(3)),
     error_pickling("segfault", do.segfault, crash(SEGV)),
     error_pickling("hang", do.hang_sleep, SLOW),
     error_unpickling("Exception", do.fail, BAD_WHEN_UNPICKLED),
@@ -268,22 +257,8 @@ TABLE = [
 ]
 
 
-#: Rows that end one of two workers at each commit; the others end the only one, since each start of one takes long.
+#: Rows that end one of two workers; the others end the only one, since each start of one takes long.
 DEADLY_FOR_TWO = ("item unpickling: SIGKILL", "run: segfault", "run: Python loop")
-#: Rows whose fault another row has at the same place: in the long form only.
-LIKE_ANOTHER = (
-    "item unpickling: os._exit(0)",
-    "item unpickling: segfault",
-    "run: os._exit(0)",
-    "run: abort",
-    "run: SIGTERM",
-    "run: zeros in the ledger, segfault",
-    "run: sleep",
-    "result pickling: os._exit(0)",
-    "result pickling: segfault",
-    "result pickling: SIGKILL",
-    "exception pickling: os._exit(3)",
-)
 ONE_CHUNK, TWO_WORKERS = (1, 4), (2, None)
 #: Windows has no descriptors of sockets that a handler could hit upon, and no signals.
 POSIX_ONLY = (
@@ -294,18 +269,15 @@ POSIX_ONLY = (
 )
 
 
-def _marks(row: Row, *, is_long: bool) -> list[pytest.MarkDecorator]:
-    posix = [not_on_windows("no such descriptors, no signals")] if str(row) in POSIX_ONLY else []
-    return [*posix, pytest.mark.long] if is_long else posix
+def _marks(row: Row) -> list[pytest.MarkDecorator]:
+    return [not_on_windows("no such descriptors, no signals")] if str(row) in POSIX_ONLY else []
 
 
 ROWS = [
-    pytest.param(row, *way, id=f"{row}-{name}", marks=_marks(row, is_long=is_long))
+    pytest.param(row, *way, id=f"{row}-{name}", marks=_marks(row))
     for row in TABLE
     for name, way in (("one chunk", ONE_CHUNK), ("two workers", TWO_WORKERS))
-    for is_long in [
-        (way is TWO_WORKERS and row.is_deadly and str(row) not in DEADLY_FOR_TWO) or str(row) in LIKE_ANOTHER
-    ]
+    if way is ONE_CHUNK or not row.is_deadly or str(row) in DEADLY_FOR_TWO
 ]
 
 
@@ -362,17 +334,10 @@ def test_only_the_culprit_pays(row: Row, workers: int, chunksize: int | None, la
     recorder.check(job)
 
 
-#: One that ends its worker by itself, one at once, one whose worker is killed for it; what follows is the same.
-DEADLY_ONCE = ("run: os._exit(0)", "run: segfault", "run: garbage into every descriptor")
-RETRIED = [
-    row
-    for row in TABLE
-    if row.where == "run" and row.ends.error is not GiveUp and (not row.is_deadly or str(row) in DEADLY_ONCE)
-]
+RETRIED = [row for row in TABLE if str(row) in ("run: Exception", "run: Retry", "run: segfault", "run: SystemExit")]
 
 
-@pytest.mark.long(but=["run: Exception", "run: Retry", "run: segfault", "run: SystemExit"])
-@pytest.mark.parametrize("row", [pytest.param(row, id=str(row), marks=_marks(row, is_long=False)) for row in RETRIED])
+@pytest.mark.parametrize("row", RETRIED, ids=str)
 def test_what_failed_once_may_succeed_at_the_next_try(row: Row, lasting: dict[int, JobQueue]) -> None:
     assert isinstance(row.handler, functools.partial)
     _, bad, _ = row.handler.args

@@ -190,15 +190,6 @@ def test_progress_interval_merges_progress_and_always_sends_the_last_state() -> 
     assert recorder.names("job") == [JOB_STARTED, JOB_PROGRESS, JOB_PROGRESS, JOB_FINISHED]
 
 
-def test_progress_interval_is_each_job_s_own() -> None:
-    with JobQueue(1, progress_interval=300) as queue:
-        recorder = Recorder(queue)
-        queue.run(list("abc"), do.succeed, id="one")
-        queue.run(list("abc"), do.succeed, id="two")
-    for job_id in ("one", "two"):
-        assert recorder.of(JOB_PROGRESS, job_id)[-1].completed == 3
-
-
 def test_merged_progress_comes_when_the_interval_is_over_without_another_item(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1, progress_interval=0.05) as queue:

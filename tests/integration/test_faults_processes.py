@@ -13,7 +13,6 @@ import pytest
 
 from mpqueue import JobQueue, JobStatus, RetryPolicy, WorkerCrashedError, current_item
 from tests.support import handlers as do
-from tests.support.length import long
 from tests.support.programs import is_running, run_program
 from tests.support.recorder import Recorder
 from tests.support.results import results_of
@@ -42,17 +41,16 @@ MISDEEDS: dict[str, tuple[do.Handler, Any]] = {
 }
 
 
-@pytest.mark.parametrize("workers", [1, long(2)], ids=["one worker", "two workers"])
 @pytest.mark.parametrize("what", MISDEEDS)
-def test_works_where_a_handler(what: str, workers: int, capfd: pytest.CaptureFixture[str]) -> None:
+def test_works_where_a_handler(what: str, capfd: pytest.CaptureFixture[str]) -> None:
     bad, result = MISDEEDS[what]
-    with JobQueue(workers, max_retries=0) as queue:
+    with JobQueue(1, max_retries=0) as queue:
         recorder = Recorder(queue)
         job = queue.run(["left", "culprit", "right"], do.only("culprit", bad), chunksize=3)
         assert job.results == ["left", "culprit" if result is None else result, "right"], job.failures
         recorder.check(job)
         assert queue.run(range(100), do.double).results == list(range(0, 200, 2))
-        assert len(workers_of(queue)) == workers
+        assert len(workers_of(queue)) == 1
     out, err = capfd.readouterr()
     if what == "prints 10 MB":
         assert (len(out), len(err)) == (5 * 2**20, 5 * 2**20)
@@ -77,14 +75,10 @@ def test_children_left_behind_die_with_the_worker_and_hold_nothing_up(leave: Cal
     wait_until(lambda: not is_running(child), what="the child's end")
 
 
-@pytest.mark.long(but=["leave_forked_child"])
-@pytest.mark.parametrize("leave", [do.leave_child, do.leave_forked_child])
-def test_crash_of_a_worker_with_children_is_noticed_and_takes_them_along(
-    leave: Callable[[Any], int], tmp_path: Path
-) -> None:
+def test_crash_of_a_worker_with_a_child_is_noticed_and_takes_it_along(tmp_path: Path) -> None:
     def handle(item: str) -> None:
         if current_item().attempt == 1:
-            (tmp_path / "child").write_text(str(leave(item)))
+            (tmp_path / "child").write_text(str(do.leave_forked_child(item)))
             os.kill(os.getpid(), signal.SIGKILL)
 
     with JobQueue(1, retry=ONCE) as queue:

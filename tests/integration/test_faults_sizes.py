@@ -20,39 +20,18 @@ pytestmark = pytest.mark.slow
 BIG = 300_000_000
 
 
-@pytest.mark.long(but=["one worker"])
-@pytest.mark.parametrize("workers", [1, 2], ids=["one worker", "two workers"])
-def test_argument_of_300_mb_works(workers: int) -> None:
-    with JobQueue(workers) as queue:
-        job = queue.run([b"left", bytes(BIG), b"right"], do.return_length)
-        assert job.results == [4, BIG, 5]
-        assert len(workers_of(queue)) == workers
+def test_300_mb_go_there_and_back() -> None:
+    items = [b"left", bytes(BIG), b"right"]
+    with JobQueue(1) as queue:
+        assert queue.run(items, do.succeed, chunksize=3).results == items
+        assert len(workers_of(queue)) == 1
 
 
-@pytest.mark.long(but=["one worker"])
-@pytest.mark.parametrize("workers", [1, 2], ids=["one worker", "two workers"])
-def test_result_of_300_mb_works(workers: int) -> None:
-    with JobQueue(workers) as queue:
-        job = queue.run([1, BIG, 2], do.big_result, chunksize=3)
-        assert [len(result) for result in results_of(job)] == [1, BIG, 2]
-        assert len(workers_of(queue)) == workers
-
-
-def test_handler_with_100_mb_in_its_closure_works() -> None:
-    weights = bytearray(100_000_000)
-
-    def handle(item: int) -> int:
-        return len(weights) + item
-
+def test_items_and_results_of_all_sizes_come_through_unchanged() -> None:
     with JobQueue(2) as queue:
-        assert queue.run(range(50), handle).results == [100_000_000 + item for item in range(50)]
-
-
-@pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 1_000_000])
-def test_items_and_results_of_all_sizes_come_through_unchanged(size: int) -> None:
-    items = [os.urandom(size) for _ in range(8)]
-    with JobQueue(2) as queue:
-        assert queue.run(items, do.succeed).results == items
+        for size in (0, 1, 65_535, 65_536, 1_000_000):
+            items = [os.urandom(size) for _ in range(8)]
+            assert queue.run(items, do.succeed).results == items
 
 
 def test_worker_that_is_killed_while_its_large_result_travels_costs_one_try() -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C at a real terminal, SIGTERM handlers that raise, and parents that are killed."""
+"""Ctrl-C at a real terminal, and what a terminal does to workers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from mpqueue import JobQueue
 from tests.support import handlers as do
-from tests.support.programs import PATIENCE, descends_from, is_running, start_program
+from tests.support.programs import descends_from
 from tests.support.systems import LINUX_ONLY
 from tests.support.terminals import terminal
 from tests.support.waiting import Gate, wait_until
@@ -18,20 +18,19 @@ from tests.support.waiting import Gate, wait_until
 pytestmark = pytest.mark.slow
 
 RUNS = """
-    import os, signal, sys, threading
+    import threading
     import mpqueue
     from pathlib import Path
     from tests.support import handlers as do
     from tests.support.waiting import Gate
 
     gate = Gate(Path("."))
-    {before}
     try:
         with mpqueue.JobQueue(2) as queue:
             handler = do.only("a", do.succeed, do.announce(gate, {hang}))
             job = queue.create_job("job", ["a", "b", "c", "d"], handler, chunksize=1)
             {start}
-    except {interruption}:
+    except KeyboardInterrupt:
         print("interrupted")
     print(job.status, job.completed, job.results, [str(item.status) for item in job.items])
     print([item.attempts for item in job.items])
@@ -65,34 +64,12 @@ HANGS = ["do.hang_sleep", "do.hang_holding_gil", "do.sigterm_ignore_and_hang"]
 def test_ctrl_c_ends_the_block_shows_no_worker_s_traceback_and_keeps_results(
     where: str, hang: str, tmp_path: Path
 ) -> None:
-    body = RUNS.format(before="", hang=hang, start=WHERE[where], interruption="KeyboardInterrupt")
+    body = RUNS.format(hang=hang, start=WHERE[where])
     with terminal(tmp_path, body) as shown:
         Gate(tmp_path).wait_for_count(2)
         shown.press_ctrl_c()
         assert shown.end() == 0, shown.text
         check_interrupted(shown.text)
-
-
-def test_ctrl_c_in_run_ends_the_job(tmp_path: Path) -> None:
-    body = """
-        import mpqueue
-        from pathlib import Path
-        from tests.support import handlers as do
-        from tests.support.waiting import Gate
-
-        queue = mpqueue.JobQueue(2)
-        try:
-            queue.run(list("abc"), do.only("a", do.succeed, do.announce(Gate(Path(".")), do.hang_sleep)), id="job")
-        except KeyboardInterrupt:
-            print(queue.get_job("job").cancelled)
-        queue.close()
-        print(queue.get_job("job").status, queue.get_job("job").results)
-    """
-    with terminal(tmp_path, body) as shown:
-        Gate(tmp_path).wait_for("b", "c")
-        shown.press_ctrl_c()
-        assert shown.end() == 0, shown.text
-        assert shown.text == "True\ncancelled ['a', None, None]\n"
 
 
 def test_ctrl_c_that_nobody_catches_shows_one_traceback_the_user_s(tmp_path: Path) -> None:
@@ -139,9 +116,7 @@ def test_ctrl_c_while_workers_start_shows_no_worker_s_traceback(moment: int, tmp
 
 
 def test_ctrl_c_twice_ends_the_program_too(tmp_path: Path) -> None:
-    body = RUNS.format(
-        before="", hang="do.hang_sleep", start="queue.start('job').result()", interruption="KeyboardInterrupt"
-    )
+    body = RUNS.format(hang="do.hang_sleep", start="queue.start('job').result()")
     with terminal(tmp_path, body) as shown:
         Gate(tmp_path).wait_for_count(2)
         shown.press_ctrl_c()
@@ -175,19 +150,6 @@ def test_ctrl_c_in_an_event_loop_ends_the_block(tmp_path: Path) -> None:
         shown.press_ctrl_c()
         assert shown.end() == 0, shown.text
         assert shown.text == "interrupted cancelled\n"
-
-
-def test_sigterm_handler_that_raises_has_the_same_effect(tmp_path: Path) -> None:
-    before = "def leave(*_): raise SystemExit(5)\n    signal.signal(signal.SIGTERM, leave)"
-    body = RUNS.format(
-        before=before, hang="do.hang_sleep", start="queue.start('job').result()", interruption="SystemExit"
-    )
-    with start_program(tmp_path, body) as program:
-        Gate(tmp_path).wait_for_count(2)
-        program.terminate()
-        out, err = program.communicate(timeout=PATIENCE)
-    check_interrupted(out)
-    assert (program.returncode, err) == (0, "")
 
 
 def test_queue_installs_no_signal_handlers_in_the_parent() -> None:
@@ -237,55 +199,3 @@ def test_a_terminal_stops_no_handler_that_reads_from_it_writes_to_it_or_changes_
         wait_until(lambda: "[0]" in shown.text, what="the handler's end")
         assert shown.end() == 0, shown.text
         assert shown.text == "written\nno terminal\n[0]\n"
-
-
-# --- parents that are killed ----------------------------------------------------------------------------------------
-
-KILLED = """
-    import threading
-    import mpqueue
-    from pathlib import Path
-    from tests.support import handlers as do
-    from tests.support.strength import workers_of
-    from tests.support.waiting import Gate
-
-    gate = Gate(Path("."))
-    bad = {"a": do.hang_sleep, "b": do.hang_holding_gil, "c": do.sigterm_ignore_and_hang}
-
-    def handle(item):
-        gate.announce(item)
-        return bad[item](item)
-
-    queue = mpqueue.JobQueue(4)
-    queue.run([bytes(5_000_000)] * 8, len)
-    workers_of(queue)  # the names of semaphores go when a worker has answered
-    queue.create_job("job", list("abc"), handle, chunksize=1)
-    queue.start("job")
-    threading.Event().wait()
-"""
-
-
-@pytest.mark.holds("fault: kill -9 of your program")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=str)
-def test_workers_idle_and_busy_are_gone_soon_after_their_parent(number: signal.Signals, tmp_path: Path) -> None:
-    """The leak check sees to /dev/shm and the temporary folder."""
-    with start_program(tmp_path, KILLED) as program:
-        Gate(tmp_path).wait_for("a", "b", "c")
-        workers = descends_from(program.pid)
-        assert len(workers) >= 4
-        program.send_signal(number)
-        _, err = program.communicate(timeout=PATIENCE)
-    assert program.returncode == -number
-    wait_until(lambda: not any(map(is_running, workers)), what="the workers' end")
-    assert err == ""
-
-
-@pytest.mark.long(but=["9"])
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL, signal.SIGINT], ids=str)
-def test_nothing_is_left_when_the_whole_group_of_the_parent_is_killed(number: signal.Signals, tmp_path: Path) -> None:
-    with start_program(tmp_path, KILLED) as program:
-        Gate(tmp_path).wait_for("a", "b", "c")
-        workers = descends_from(program.pid)
-        os.killpg(program.pid, number)
-        program.communicate(timeout=PATIENCE)
-    wait_until(lambda: not any(map(is_running, workers)), what="the workers' end")

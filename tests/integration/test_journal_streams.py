@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
-import logging
 import os
 import tracemalloc
 from collections.abc import Callable
@@ -28,7 +27,6 @@ from tests.support.disk import Disk
 from tests.support.journals import Line, is_free, lines_of, values_of, wait_until_free
 from tests.support.kinds import Calls
 from tests.support.loops import Run, in_loops
-from tests.support.programs import WAS_KILLED, run_program
 from tests.support.results import outcomes
 from tests.support.systems import not_on_windows
 
@@ -51,10 +49,6 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def calls(tmp_path: Path) -> Calls:
     return Calls(tmp_path)
-
-
-def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def counts(path: Path) -> Line:
@@ -163,47 +157,6 @@ def test_an_interruption_while_a_result_is_read_makes_no_item_run_again(
     assert [called.read_text() for called in tmp_path.glob("called-*")] == ["called ", "called "]
 
 
-KILLED = """
-import os, sys, threading
-import mpqueue
-from tests.support.this_system import KILL
-
-class Result:
-    def __init__(self, number):
-        self.number = number
-
-def work(number):
-    with open(f"calls-{sys.argv[1]}-{os.getpid()}", "a") as file:  # two at a time overwrite each other on Windows
-        print(number, file=file)
-    return Result(number)
-
-def main(end):
-    for result in mpqueue.imap(work, range(400), journal="run.db", concurrency=2, chunksize=5, buffersize=30):
-        assert type(result) is Result
-        print(result.number, flush=True)
-        if result.number == end:
-            os.kill(os.getpid(), KILL)
-
-main(int(sys.argv[1]))
-"""
-
-
-@pytest.mark.slow
-def test_a_program_that_is_killed_loses_nothing_that_it_had(tmp_path: Path) -> None:
-    for end in (57, 130, 500):
-        done = run_program(tmp_path, KILLED, end, check=False)
-        assert done.returncode == (0 if end == 500 else WAS_KILLED), done.stderr
-        assert done.stdout.split() == [str(number) for number in range(min(end + 1, 400))]
-    calls = [
-        [number for file in tmp_path.glob(f"calls-{end}-*") for number in file.read_text().split()]
-        for end in (57, 130, 500)
-    ]
-    assert 58 <= len(calls[0]) <= 58 + 30
-    assert not set(calls[1]).intersection(map(str, range(58)))
-    assert not set(calls[2]).intersection(map(str, range(131)))
-    assert {*calls[0], *calls[1], *calls[2]} == {str(number) for number in range(400)}
-
-
 @pytest.mark.slow
 @pytest.mark.long(but=["imap"])
 @both
@@ -265,25 +218,6 @@ def test_failed_items_run_again_in_whatever_way_they_are_told(path: Path, calls:
     assert [*once(calls, range(4), journal=path)] == [f"result of {number}" for number in range(4)]
     assert calls.take() == ["2"]
     assert counts(path) == (JobStatus.COMPLETED, 4, 0, 4)
-
-
-def test_another_version_runs_everything_again_and_other_code_warns(
-    path: Path, calls: Calls, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert len([*once(calls, "ab", journal=path, rerun=mpqueue.Rerun(version="1"))]) == 2
-    assert len([*once(calls, "a", journal=path, rerun=mpqueue.Rerun(version="1"))]) == 1
-    assert len(calls.take()) == 2
-    assert len([*once(calls, "a", journal=path, rerun=mpqueue.Rerun(version="2"))]) == 1
-    assert len([*once(calls, "ab", journal=path, rerun=mpqueue.Rerun(version="2"))]) == 2
-    assert sorted(calls.take()) == ["'a'", "'b'"]
-    assert logged(caplog) == []
-    assert [*once(do.succeed, "ab", journal=path)] == ["result of 'a'", "result of 'b'"]
-    (warning,) = logged(caplog)
-    assert (
-        "the handler (now `tests.support.handlers.succeed`) has changed since some of these results were made"
-        in warning
-    )
-    assert "Rerun(redo='changed-code') (--redo changed-code), or a new version=, runs them again" in warning
 
 
 @pytest.mark.slow

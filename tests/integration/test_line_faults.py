@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -12,7 +13,6 @@ import pytest
 
 from mpqueue import ItemTimeoutError, JobQueue, WorkerCrashedError
 from tests.support import handlers as do
-from tests.support.length import long
 from tests.support.recorder import Recorder
 from tests.support.strength import workers_of
 
@@ -48,18 +48,17 @@ DEEDS = {
 
 @pytest.mark.long(
     but=[
-        "writes chance into the ledger-chunks of 8",
-        "reads its line dry-chunks of 8",
-        "shuts the line for reading-chunks of 8",
+        "writes chance into the ledger",
+        "reads its line dry",
+        "shuts the line for reading",
     ]
 )
 @pytest.mark.holds("promise: If a handler damages its worker's connection, only its own item is affected")
-@pytest.mark.parametrize("chunksize", [long(1), 8], ids=lambda size: f"chunks of {size}")
 @pytest.mark.parametrize("deed", DEEDS)
-def test_an_item_ends_well_that(deed: str, chunksize: int) -> None:
+def test_an_item_ends_well_that(deed: str) -> None:
     with JobQueue(1, max_retries=0) as queue:
         recorder = Recorder(queue)
-        job = queue.run(range(COUNT), do.only(CULPRIT, DEEDS[deed]), chunksize=chunksize)
+        job = queue.run(range(COUNT), do.only(CULPRIT, DEEDS[deed]), chunksize=8)
         recorder.check(job)
         assert len(workers_of(queue)) == 1
     assert job.results == [*range(COUNT)]
@@ -70,23 +69,25 @@ CUTS = {
     "shuts what it answers by": do.shut_sockets(socket.SHUT_WR),
     "closes its sockets": do.close_fds_of("socket:"),
     "closes its pipes": do.close_fds_of("pipe:"),
+    "closes its outbox": do.close_fds_of("mpqueue-outbox"),
+    "closes its timers": do.close_fds_of("anon_inode:"),
     "closes all": do.close_all_fds,
 }
 
 
-@pytest.mark.long(but=["closes all-chunks of 3"])
-@pytest.mark.parametrize("chunksize", [long(1), 3], ids=lambda size: f"chunks of {size}")
+@pytest.mark.long(but=["closes all"])
 @pytest.mark.parametrize("cut", CUTS)
-def test_what_runs_when_it_is_noticed_that_the_worker_is_cut_off_pays_nothing(cut: str, chunksize: int) -> None:
+def test_what_runs_when_it_is_noticed_that_the_worker_is_cut_off_pays_nothing(cut: str) -> None:
+    log = logging.getLogger("test")
+
     def handle(item: str) -> str:
+        log.warning("%s", item)
         threading.Event().wait(1.2 * (item == "right"))  # it is noticed meanwhile, after a second
         return item
 
     with JobQueue(1, max_retries=0) as queue:
         recorder = Recorder(queue)
-        queue.create_job(
-            "job", ["left", "culprit", "right"], do.only("culprit", CUTS[cut], handle), chunksize=chunksize
-        )
+        queue.create_job("job", ["left", "culprit", "right"], do.only("culprit", CUTS[cut], handle), chunksize=3)
         job = queue.start("job").result(300)
         recorder.check(job)
         assert len(workers_of(queue)) == 1

@@ -290,30 +290,6 @@ def test_the_picture_in_a_result_is_shown(queue: JobQueue, page: Visitor, caplog
 # --- the buttons --------------------------------------------------------------------------------------------------
 
 
-def test_a_job_is_paused_resumed_and_cancelled(queue: JobQueue, page: Visitor, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    run = queue.start(queue.create_job("job", range(10), do.block_until_told(gate), chunksize=1).id)
-    bystander = queue.create_job("bystander", ["x", "y"], do.succeed)
-    gate.wait_for(0, 1)
-    job = page.get("jobs")[0]["number"]
-    assert page.post(f"jobs/{job}/pause").status == 200
-    assert page.get("jobs")[0]["status"] == run.job.status == "paused"
-    assert page.post(f"jobs/{job}/resume").status == 200
-    assert page.get("jobs")[0]["status"] == "running"
-    assert page.post(f"jobs/{job}/cancel", kill=True).status == 200
-    assert run.result().status is JobStatus.CANCELLED
-    assert bystander.status is JobStatus.PENDING
-    gate.open()
-
-
-def test_failed_items_run_again(queue: JobQueue, page: Visitor) -> None:
-    job = queue.run(list("abc"), fail_on_b, id="job")
-    state = page.get("jobs")[0]
-    assert page.post(f"jobs/{state['number']}/retry-failed").status == 200
-    wait_until(lambda: job.status is JobStatus.COMPLETED_WITH_ERRORS and len(job.items[1].history) == 2)
-    assert job.results == ["aa", None, "cc"]
-
-
 def test_some_items_run_again_or_are_cancelled(queue: JobQueue, page: Visitor, tmp_path: Path) -> None:
     job = queue.run(list("abcb"), fail_on_b, id="job")
     number = page.get("jobs")[0]["number"]

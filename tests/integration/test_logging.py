@@ -17,6 +17,7 @@ import pytest
 import mpqueue
 from mpqueue import JobQueue, RetryPolicy
 from tests.support import handlers as do
+from tests.support.front_ends import FRONT_ENDS, FrontEnd
 from tests.support.programs import run_program
 from tests.support.waiting import Gate, wait_until
 
@@ -252,12 +253,11 @@ def test_what_a_long_item_logs_comes_while_it_runs(heard: Heard, tmp_path: Path)
     assert len(heard.records) == 3
 
 
-@pytest.mark.parametrize("die", [do.segfault, do.kill_self, do.exit_zero])
-def test_what_was_logged_before_a_crash_comes(heard: Heard, die: Any) -> None:
+def test_what_was_logged_before_a_crash_comes(heard: Heard) -> None:
     def handle(item: str) -> str:
         log(item)
         if item == "b":
-            die(item)
+            do.kill_self(item)
         return item
 
     with JobQueue(1, max_retries=0) as queue:
@@ -358,28 +358,12 @@ def test_a_handler_that_raises_here_harms_nothing(heard: Heard, monkeypatch: pyt
         logging.getLogger("mine").removeHandler(broken)
 
 
-def test_the_drop_ins_have_told_all_when_they_return(heard: Heard) -> None:
-    def at_once(count: int) -> list[str]:
-        texts = heard.texts
-        assert len(texts) == count
-        heard.records.clear()
-        return texts
-
-    assert mpqueue.map(log, range(20), concurrency=2) == list(range(20))
+@pytest.mark.parametrize("front_end", [one for one in FRONT_ENDS if one.tells_progress], ids=str)
+def test_the_drop_ins_have_told_all_when_they_return(front_end: FrontEnd, heard: Heard) -> None:
+    with front_end.open() as call:
+        assert front_end.sort(call(log, range(20))) == sorted(range(20), key=repr if not front_end.is_ordered else None)
+        assert len(heard.texts) == 20
     assert {record.mpqueue_job for record in heard.records} == {None}
-    at_once(20)
-    assert list(mpqueue.imap(log, range(20), concurrency=2)) == list(range(20))
-    at_once(20)
-    with mpqueue.Pool(2, initializer=log, initargs=("start",)) as pool:
-        assert pool.map(log, range(20)) == list(range(20))
-        heard.records = [record for record in heard.records if record.getMessage() != "at start"]
-        at_once(20)
-        assert list(pool.imap(log, range(20))) == list(range(20))
-        heard.records = [record for record in heard.records if record.getMessage() != "at start"]
-        at_once(20)
-    with mpqueue.Executor(2) as executor:
-        assert list(executor.map(log, range(20))) == list(range(20))
-        at_once(20)
 
 
 def test_a_job_inside_a_job_tells_through_both(heard: Heard) -> None:

@@ -52,18 +52,6 @@ def run_torch(layers: Any, item: float) -> float:
     return float(sum(layer.weight.mean() for layer in layers)) * item
 
 
-def sklearn_model() -> Callable[[float], float]:
-    from sklearn.linear_model import LinearRegression
-
-    model = LinearRegression()
-    model.coef_, model.intercept_ = np.full(SIZE // 8, 4.0), 0.0
-    return partial(run_sklearn, model)
-
-
-def run_sklearn(model: Any, item: float) -> float:
-    return float(model.coef_.mean()) * item
-
-
 def resident() -> int:
     """Bytes of this process, what it shares counted in equal parts."""
     lines = dict(line.split(":", 1) for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
@@ -109,9 +97,7 @@ def shared(model: Callable[[float], float], gate: Gate) -> Callable[[int], tuple
 
 @pytest.mark.long(but=["numpy_model-numpy-in_a_closure", "torch_model-torch-shared"])
 @pytest.mark.parametrize("way", [in_a_closure, in_a_partial, shared])
-@pytest.mark.parametrize(
-    ("make", "module"), [(numpy_model, "numpy"), (torch_model, "torch"), (sklearn_model, "sklearn")]
-)
+@pytest.mark.parametrize(("make", "module"), [(numpy_model, "numpy"), (torch_model, "torch")])
 def test_workers_have_one_copy_of_a_models_weights(
     way: Callable[..., Any], make: Callable[[], Callable[[float], float]], module: str, tmp_path: Path
 ) -> None:
@@ -129,5 +115,5 @@ def test_workers_have_one_copy_of_a_models_weights(
 
 
 def after_import(module: str, item: float) -> float:
-    __import__("sklearn.linear_model" if module == "sklearn" else module)
+    __import__(module)
     return plain(item)

@@ -5,7 +5,6 @@ File names and input are bytes; Python has those that are no UTF-8 as lone surro
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import subprocess
@@ -116,29 +115,6 @@ def test_a_terminal_is_steered_by_no_name_and_no_error(folder: Path) -> None:
     assert "\x1b]0;" not in text
     assert "\x1b[2J" not in text
     assert "5 completed" in text
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("given", ["-", "list"])
-def test_lines_that_are_no_text_are_items_and_every_format_can_be_written(folder: Path, given: str) -> None:
-    arguments = ("--from", "lines", given, "-j", "1", "--retries", "0", "--journal", "run.db", "-o")
-    done = mpqueue(folder, "run", "own:work", *arguments, "x.csv", stdin=b"\n".join(NAMES))
-    assert (done.returncode, b"3 completed" in done.stderr) == (1, True)
-    again = mpqueue(folder, "run", "own:work", *arguments, "again.jsonl", stdin=b"\n".join(NAMES))
-    assert (again.returncode, b"3 completed" in again.stderr) == (1, True)
-    assert names_of((folder / "again.jsonl").read_bytes()) == NAMES
-    for form in ("tsv", "json", "jsonl", "parquet"):
-        assert mpqueue(folder, "export", "run.db", "-o", f"x.{form}").returncode == 0
-    retried = mpqueue(folder, "retry", "run.db", "--retries", "0", "-j", "1")
-    assert (retried.returncode, b"4 items: 3 completed, 1 failed" in retried.stderr) == (1, True)
-    table = (folder / "x.csv").read_bytes()
-    assert all(name in table for name in NAMES)  # the very bytes
-    with (folder / "x.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows = list(csv.DictReader(file))
-    assert [os.fsencode(row["payload"]) for row in rows] == NAMES
-    assert rows[2]["result.half"] == r"\ud800"
-    assert int(rows[2]["result.number"], 16) == 10**5000
-    assert [os.fsencode(row["payload"]) for row in json.loads((folder / "x.json").read_text())] == NAMES
 
 
 @pytest.mark.long

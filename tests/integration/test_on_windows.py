@@ -15,7 +15,6 @@ import pytest
 from mpqueue import ItemTimeoutError, JobQueue, JournalError, Rerun, WorkerCrashedError
 from tests.support import handlers as do
 from tests.support.command_line import main
-from tests.support.length import long
 from tests.support.programs import APART, PATIENCE, is_running, run_program, start_program, write_program
 from tests.support.this_system import IS_WINDOWS
 from tests.support.waiting import Gate, wait_until
@@ -186,17 +185,15 @@ _SCREEN = """
 """
 
 
-@pytest.mark.parametrize("first", ["", long("sys.modules['tqdm'] = None")], ids=["tqdm", "no tqdm"])
-def test_a_bar_and_text_in_any_script_are_seen_on_a_console(tmp_path: Path, first: str) -> None:
+def test_a_bar_and_text_in_any_script_are_seen_on_a_console(tmp_path: Path) -> None:
     """Wine's console shows codes that move the cursor as text: it is seen that it is asked to take them, no more."""
     program = write_program(
         tmp_path,
         textwrap.dedent(_SCREEN)
         + textwrap.dedent(
-            f"""
+            """
             import json, sys
             from pathlib import Path
-            {first}
             import mpqueue
             from tests.support.command_line import main
 

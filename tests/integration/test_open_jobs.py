@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from mpqueue import JobQueue, RetryPolicy, current_item
@@ -176,23 +175,6 @@ def links(page: dict[str, str]) -> Any:
     return current_item().id
 
 
-@pytest.mark.parametrize(
-    ("first", "item", "said"),
-    [
-        ({"id": 1}, {"x": 1}, 'items[0]: expected an "id" key'),
-        ({"id": 1}, {"id": frozenset()}, "expected an id that is"),
-    ],
-)
-def test_items_without_a_good_id_are_refused(queue: JobQueue, first: Any, item: Any, said: str) -> None:
-    job = queue.open_job("j", [first], partial(add_to, [item]), max_retries=0)
-    with pytest.raises(TypeError) as refused:
-        queue.add_items("j", [{"id": 2}, item] if "expected an id" in said else [item])
-    assert said.replace("[0]", "") in str(refused.value).replace("[0]", "")
-    assert job.total == 1
-    queue.seal("j")
-    assert isinstance(queue.start("j").result().items[0].exception, TypeError)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("one", ["abc", b"abc", {"id": 5, "url": "/"}])
 def test_what_is_one_item_is_not_taken_apart(queue: JobQueue, one: Any) -> None:
@@ -294,22 +276,3 @@ def test_close_seals_it_and_waits_for_what_is_left() -> None:
         job = queue.open_job("j", [64], split)
         queue.start("j")
     assert (job.status, job.sealed, job.total) == (JobStatus.COMPLETED, True, 127)
-
-
-def test_views_exports_and_arrays_are_as_ever(queue: JobQueue) -> None:
-    job = queue.open_job("j", handler=add_arrays)
-    run = queue.start("j", progress=lambda _: None)
-    queue.add_items("j", [np.full(20_000, 1.0)])
-    queue.seal("j")
-    run.result()
-    assert job.results == [1.0, 2.0, 2.0]
-    assert [row["status"] for row in job.to_records()] == ["completed"] * 3
-    assert job.to_dict()["total"] == 3
-    assert "3 items" in str(job.report())
-    assert job.items[0].replay() == 1.0
-
-
-def add_arrays(array: np.ndarray[Any, Any]) -> Any:
-    if array[0] == 1:
-        current_item().add([array * 2, array * 2])
-    return array[0]

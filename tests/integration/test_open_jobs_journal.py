@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import shutil
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -28,8 +25,6 @@ from tests.support import handlers as do
 from tests.support.command_line import main
 from tests.support.disk import Disk
 from tests.support.journals import cells_of, lines_of, queue_of, rows_of, values_of
-from tests.support.length import long
-from tests.support.programs import write_program
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
@@ -87,67 +82,6 @@ def finish(path: Path, calls: Any, items: Any, job_id: str = "j", *, workers: in
 
 
 # -- run again ---------------------------------------------------------------------------------------------------------
-
-PROGRAM = """
-import os, sys
-from mpqueue import JobQueue, current_item
-
-def note(name, what):
-    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.write(fd, f"{what}\\n".encode())
-    os.close(fd)
-
-def split(number):
-    note("calls", f"number {number}")
-    if number > 1:
-        current_item().add([number // 2, number - number // 2])
-    return number
-
-def links(page):
-    note("calls", f"page {page['id']}")
-    current_item().add([{"id": n} for n in (2 * page["id"], 2 * page["id"] + 1) if n < 200])
-    return page["id"]
-
-if __name__ == "__main__":
-    with JobQueue(2, journal="run.db") as queue:
-        numbers = queue.open_job("numbers", [40], split)
-        pages = queue.open_job("pages", handler=links)
-        queue.on("job:progress", lambda told: told.job_id == "pages" and note("told", f"page {told.item.id}"))
-        runs = [queue.start("numbers"), queue.start("pages")]
-        for n in range(1, 13):
-            queue.add_items("numbers", [n, n])
-            queue.add_items("pages", [{"id": n}])
-            note("added", n)
-        queue.seal("numbers"), queue.seal("pages")
-        [run.result() for run in runs]
-        note("results", f"{sorted(numbers.results)} {sorted(pages.results)}")
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, long(2), long(3)])
-def test_a_program_that_is_killed_anywhere_loses_nothing_and_repeats_nothing(tmp_path: Path, seed: int) -> None:
-    chance, told, ended = random.Random(seed), set[str](), False
-    program, file = write_program(tmp_path, PROGRAM), tmp_path / "calls"
-    kills = [chance.choice((0, 1, 20, 100, 200)) for _ in range(4)]
-    while not ended:
-        done = len(lines(file))
-        started = subprocess.Popen([sys.executable, str(program)], cwd=tmp_path, stdin=subprocess.DEVNULL)
-        if kills:
-            most = done + kills.pop()
-            wait_until(partial(is_far, file, most, started))
-            started.kill()
-        ended = started.wait(300) == 0
-        assert not told.intersection(lines(file)[done:]), "what was told as ended does not run again"
-        told = {*lines(tmp_path / "told")}
-        ids = {row["id"] for row in rows_of(tmp_path / "run.db", "pages", "id")}
-        assert ids >= {int(added) for added in lines(tmp_path / "added")}, "what was added is on disk"
-    numbers = [40, *(n for n in range(1, 13) for _ in range(2))]
-    assert (tmp_path / "results").read_text() == f"{sorted(halves(numbers))} {[*range(1, 200)]}\n"
-
-
-def is_far(file: Path, most: int, program: subprocess.Popen[bytes]) -> bool:
-    return len(lines(file)) > most or program.poll() is not None
 
 
 def lines(path: Path) -> list[str]:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-import mpqueue
-from mpqueue import Executor, InternalError, JobQueue, JobRun, Pool
+from mpqueue import InternalError, JobQueue, JobRun
 from mpqueue.backends import Backend, LokyBackend
 from mpqueue.status import JobStatus
 from mpqueue.testing import InlinePool
+from tests.support.front_ends import FRONT_ENDS, FrontEnd
 from tests.support.handlers import block_until_told, square, succeed
 from tests.support.waiting import Gate
 from tests.support.wrapped_engine import WrappedEngine
@@ -47,7 +47,6 @@ def check(run: JobRun) -> None:
 
 
 @pytest.mark.holds("error: InternalError", "fault: mpqueue itself has a bug")
-@pytest.mark.holds("fault: mpqueue itself has a bug", "error: InternalError")
 def test_the_job_that_a_mistake_touched_ends_and_the_one_beside_it_goes_on(tmp_path: Path) -> None:
     engine, gate = flawed(LokyBackend()), Gate(tmp_path)
     with JobQueue(2, backend=engine) as queue:
@@ -123,55 +122,25 @@ def test_a_journal_does_not_record_it_and_the_next_run_goes_on(tmp_path: Path) -
         assert queue.start("job").result(LIMIT).results == [0, 1, 2, 3]
 
 
-async def amapped(backend: Backend) -> list[int]:
-    return await mpqueue.amap(square, range(10), backend=backend)
+EACH_END = pytest.mark.parametrize("mistakes", [["send"], ["send", "recycle"]], ids=["its job ends", "its queue ends"])
+
+
+@EACH_END
+@pytest.mark.parametrize("front_end", [one for one in FRONT_ENDS if "joblib" not in one.name], ids=str)
+def test_every_way_to_call_a_function_raises_it(front_end: FrontEnd, mistakes: list[str]) -> None:
+    with front_end.open(backend=flawed(InlinePool(), *mistakes)) as call, pytest.raises(InternalError):
+        list(call(square, range(10)))
 
 
 async def awaited(run: JobRun) -> object:
     return await run
 
 
-def in_pool(call: Callable[[Pool], object]) -> Callable[[Backend], object]:
-    def use(backend: Backend) -> object:
-        with Pool(1, backend=backend) as pool:
-            return call(pool)
-
-    return use
-
-
-def in_executor(call: Callable[[Executor], object]) -> Callable[[Backend], object]:
-    def use(backend: Backend) -> object:
-        with Executor(1, backend=backend) as executor:
-            return call(executor)
-
-    return use
-
-
-def in_job(take: Callable[[JobRun], object]) -> Callable[[Backend], object]:
-    def use(backend: Backend) -> object:
-        with JobQueue(1, backend=backend) as queue:
-            queue.create_job("job", [1], square)
-            return take(queue.start("job"))
-
-    return use
-
-
-USES: dict[str, Callable[[Backend], object]] = {
-    "map": lambda backend: mpqueue.map(square, range(10), backend=backend),
-    "amap": lambda backend: asyncio.run(amapped(backend)),
-    "imap": lambda backend: list(mpqueue.imap(square, range(10), backend=backend)),
-    "await": in_job(lambda run: asyncio.run(awaited(run))),
-    "as_completed": in_job(lambda run: list(run.as_completed())),
-    "Pool.map": in_pool(lambda pool: pool.map(square, range(10))),
-    "Pool.apply": in_pool(lambda pool: pool.apply(square, (1,))),
-    "Pool.imap": in_pool(lambda pool: list(pool.imap(square, range(10)))),
-    "Executor.submit": in_executor(lambda executor: executor.submit(square, 1).result(LIMIT)),
-    "Executor.map": in_executor(lambda executor: list(executor.map(square, range(10)))),
-}
-
-
-@pytest.mark.parametrize("mistakes", [["send"], ["send", "recycle"]], ids=["its job ends", "its queue ends"])
-@pytest.mark.parametrize("use", USES)
-def test_every_way_to_run_a_function_raises_it(use: str, mistakes: list[str]) -> None:
-    with pytest.raises(InternalError):
-        USES[use](flawed(InlinePool(), *mistakes))
+@EACH_END
+@pytest.mark.parametrize("wait", [lambda run: asyncio.run(awaited(run)), lambda run: list(run.as_completed())])
+def test_every_way_to_wait_for_a_run_raises_it(wait: Callable[[JobRun], object], mistakes: list[str]) -> None:
+    with JobQueue(1, backend=flawed(InlinePool(), *mistakes)) as queue:
+        queue.create_job("job", [1], square)
+        run = queue.start("job")
+        with pytest.raises(InternalError):
+            wait(run)

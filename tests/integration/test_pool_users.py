@@ -43,15 +43,6 @@ def test_scipy_minimizes_as_it_does_serially(pool: Pool) -> None:
     assert minimize(workers=pool.map) == minimize()
 
 
-def test_scipy_integrates_as_it_does_serially(pool: Pool) -> None:
-    integrate = pytest.importorskip("scipy.integrate")
-
-    def total(**options: object) -> float:
-        return float(integrate.quad_vec(np.sin, 0, 3, **options)[0])
-
-    assert total(workers=pool.map) == total()
-
-
 def test_emcee_samples_as_it_does_serially(pool: Pool) -> None:
     emcee = pytest.importorskip("emcee")
     start = np.random.default_rng(1).normal(size=(8, 2))

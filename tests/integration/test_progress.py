@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, cast
 
@@ -303,20 +303,6 @@ def test_a_wait_for_the_last_call_that_is_cancelled_loses_nothing(run: Run) -> N
     run(main)
 
 
-def test_a_pool_s_results_that_are_waited_for_in_a_callback_come_without_the_last_call() -> None:
-    show = Answered()
-    found: Future[list[int]] = Future()
-    with mpqueue.Pool(1, progress=lambda progress: None if progress.status.final else show(progress)) as pool:
-
-        def call_back(_: object) -> None:
-            found.set_result(early.get() + pool.map(do.square, [3]) + list(pool.imap(do.square, [4])))
-
-        early = pool.map_async(do.square, [2])
-        pool.apply_async(do.square, [1], callback=call_back)
-        wait_until(lambda: show.answer() and found.done())
-        assert found.result() == [4, 9, 16]
-
-
 def test_the_end_of_a_pool_s_iterator_waits_for_the_last_call_as_long_as_it_may() -> None:
     show = Answered()
     with mpqueue.Pool(1, progress=show) as pool:
@@ -338,7 +324,6 @@ def test_the_end_of_a_pool_s_iterator_waits_for_the_last_call_as_long_as_it_may(
 
 TALKS = """
     import logging, sys
-    {first}
     import mpqueue
     from mpqueue import current_item
 
@@ -354,7 +339,6 @@ TALKS = """
         job = queue.run(range(8), talk, id="talks", progress=True, chunksize=2)
     print("after", job.completed)
 """
-NO_TQDM = "sys.modules['tqdm'] = None"
 
 
 def shown_on_terminal(folder: Path, body: str) -> list[str]:
@@ -364,43 +348,20 @@ def shown_on_terminal(folder: Path, body: str) -> list[str]:
         return [line for line in screen(shown.text) if line]
 
 
-@pytest.fixture(params=["", NO_TQDM], ids=["tqdm", "no tqdm"])
-def talking(request: pytest.FixtureRequest) -> str:
-    return TALKS.format(first=request.param)
-
-
-def test_a_bar_ends_above_what_is_printed_later_and_is_not_torn(talking: str, tmp_path: Path) -> None:
-    lines = shown_on_terminal(tmp_path, talking)
+def test_a_bar_ends_above_what_is_printed_later_and_is_not_torn(tmp_path: Path) -> None:
+    lines = shown_on_terminal(tmp_path, TALKS)
     assert lines[-1] == "after 8"
     bar = lines[-2]
     assert bar.startswith("talks:")
     assert "8/8" in bar
     said = {f"said {number}" for number in range(8)} | {f"logged {number}" for number in range(8)}
     others = [line for line in lines[:-2] if line not in said]
-    # Without tqdm one warning, of two lines, says so; a first look at the bar may be above it.
     assert said <= set(lines)
     assert [line for line in others if "said" in line or "logged" in line] == []
 
 
-def test_without_tqdm_one_warning_names_the_extra(tmp_path: Path) -> None:
-    body = """
-        import sys
-        {first}
-        import mpqueue
-
-        with mpqueue.JobQueue(1) as queue:
-            queue.run(list("ab"), str.upper, progress=True)
-            queue.run(list("ab"), str.upper, progress=True)
-    """
-    lines = shown_on_terminal(tmp_path, body.format(first=NO_TQDM))
-    assert sum("mpqueue[progress]" in line for line in lines) == 1
-    assert sum("2/2" in line for line in lines) == 2
-
-
-@pytest.mark.long(but=["tqdm"])
-@pytest.mark.parametrize("first", ["", NO_TQDM], ids=["tqdm", "no tqdm"])
-def test_nothing_is_drawn_where_stderr_is_no_terminal(first: str, tmp_path: Path) -> None:
-    done = run_program(tmp_path, TALKS.format(first=first))
+def test_nothing_is_drawn_where_stderr_is_no_terminal(tmp_path: Path) -> None:
+    done = run_program(tmp_path, TALKS)
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1] == "after 8"
 
@@ -421,7 +382,7 @@ def test_a_bar_is_followed_by_the_failures_in_groups_and_that_of_a_call_is_not(t
             print("after")
     """
     lines = shown_on_terminal(tmp_path, body)
-    assert (lines[0].startswith("job: 100%"), "10/10, 9 failed" in lines[0]) == (True, True)
+    assert (lines[0].startswith("job: 100%"), "10/10  9 failed" in lines[0]) == (True, True)
     assert lines[1] == "  ValueError × 9 at program.py:6, first: 0: bad header"
     assert [line.partition(":")[0] for line in lines[2:]] == ["load", "after"]
 
@@ -472,25 +433,19 @@ NOTEBOOK = """
     import nbclient, nbformat
 
     code = "import mpqueue; mpqueue.map(str, range(5), concurrency=1, progress=True)"
-    cell = nbformat.v4.new_code_cell({first!r} + code)
+    cell = nbformat.v4.new_code_cell(code)
     notebook = nbformat.v4.new_notebook(cells=[cell])
     client = nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3")
     client.execute()
-    print([state.get("value") for state in client.widget_state.values()])
-    print([output.get("text") for output in cell.outputs])
+    print([sorted(output["data"].values()) for output in cell.outputs if output.output_type == "display_data"])
 """
 
 
-def test_a_notebook_shows_a_widget(tmp_path: Path) -> None:
-    widgets, _ = run_program(tmp_path, NOTEBOOK.format(first="")).stdout.splitlines()
-    assert "5/5" in widgets
-    assert "100%" in widgets
-
-
-@pytest.mark.long
-def test_a_notebook_without_widgets_shows_text(tmp_path: Path) -> None:
-    without = "import sys; sys.modules['ipywidgets'] = None\n"
-    assert "| 5/5 [" in run_program(tmp_path, NOTEBOOK.format(first=without)).stdout.splitlines()[-1]
+def test_a_notebook_shows_a_bar_in_its_cell(tmp_path: Path) -> None:
+    (line,) = run_program(tmp_path, NOTEBOOK).stdout.splitlines()
+    ((html, text),) = ast.literal_eval(line)
+    assert '<code>str: 100%</code> <progress value="1.000"></progress> <code>5/5' in html
+    assert text.startswith("str: 100% [####################] 5/5")
 
 
 def test_a_bar_is_complete_before_the_drop_in_returns(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from mpqueue import Job, JobQueue, Rerun, RetryPolicy, current_item
 from mpqueue.testing import InlinePool
 from tests.support.spinning import HEAVINESS, Heavy, spin
+from tests.support.strength import workers_of
 from tests.support.waiting import Gate
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -175,6 +176,7 @@ def test_what_workers_do_for_other_jobs_is_neither_idleness_of_a_job_nor_its_los
             os.kill(os.getpid(), signal.SIGKILL)
 
     with JobQueue(2, retry=NO_WAIT) as queue:
+        workers_of(queue)  # what a job waits for its first worker is no part of this
         queue.create_job("long", [0], gate.pass_through)
         long = queue.start("long")
         gate.wait_for(0)
@@ -190,7 +192,8 @@ def test_what_workers_do_for_other_jobs_is_neither_idleness_of_a_job_nor_its_los
     assert found.share("idle", "tail", "replacing", "lost") < 0.2
     assert (found.sums.deaths, figures(killer).sums.deaths) == (0, 2)
     assert not {"deaths", "recycling"} & {one.rule.name for one in job.report().findings}
-    assert so_far.share("under_way") > 0.45, "its item runs, though nothing of it was reported"
+    # All the time of one of two workers, but for what passed on a busy machine until the item had begun.
+    assert so_far.share("under_way") > 0.25, "its item runs, though nothing of it was reported"
 
 
 def test_tries_of_earlier_runs_are_not_those_of_the_last(tmp_path: Path) -> None:

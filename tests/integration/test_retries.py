@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -128,27 +127,20 @@ def test_item_that_a_crash_ran_again_delivers_its_result_once(tmp_path: Path) ->
 # --- timeouts -------------------------------------------------------------------------------------------------------
 
 
-STACKS: list[tuple[Callable[[Any], Any], str]] = [
-    (do.hang_sleep, "hang_sleep"),
-    (do.hang_python, "hang_python"),
-    (do.hang_holding_gil, "hang_holding_gil"),
-    (do.sigterm_ignore_and_hang, "sigterm_ignore_and_hang"),
-]
-
-
 @pytest.mark.slow
 @pytest.mark.holds("error: ItemTimeoutError")
-@pytest.mark.parametrize(("bad", "name"), STACKS, ids=lambda value: value if isinstance(value, str) else "")
-def test_timeout_error_holds_the_stack_where_the_item_hung(bad: do.Handler, name: str) -> None:
-    with JobQueue(1, max_retries=0, timeout=1) as queue:
-        (item,) = queue.run(["a"], bad).items
-    assert isinstance(item.exception, ItemTimeoutError)
-    assert isinstance(item.exception, TimeoutError)
-    if bad is do.hang_holding_gil and IS_WINDOWS:  # no signal there shows where C code hangs
-        assert item.exception.stack is None
-    else:
-        assert item.exception.stack is not None
-        assert name in item.exception.stack
+def test_timeout_error_holds_the_stack_where_the_item_hung() -> None:
+    hangs = [do.hang_sleep, do.hang_python, do.hang_holding_gil, do.sigterm_ignore_and_hang]
+    with JobQueue(4, max_retries=0, timeout=1) as queue:
+        job = queue.run(range(4), lambda at: hangs[at](at), chunksize=1)
+    for item, hang in zip(job.items, hangs, strict=True):
+        assert isinstance(item.exception, ItemTimeoutError)
+        assert isinstance(item.exception, TimeoutError)
+        if hang is do.hang_holding_gil and IS_WINDOWS:  # no signal there shows where C code hangs
+            assert item.exception.stack is None
+        else:
+            assert item.exception.stack is not None
+            assert hang.__name__ in item.exception.stack
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,8 @@ from mpqueue.errors import type_name_of
 from mpqueue.events import JOB_PROGRESS
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
-from tests.support.results import results_of
 from tests.support.strength import workers_of
-from tests.support.systems import KILLED_ITSELF_WORD, SEGFAULT_WORD
-from tests.support.this_system import IS_WINDOWS
+from tests.support.systems import KILLED_ITSELF_WORD
 from tests.support.waiting import Gate
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
@@ -55,35 +54,6 @@ def return_state(item: Any, state: Any) -> Any:
 
 
 # --- that works -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_setup_runs_once_in_each_worker_before_the_first_item_there(tmp_path: Path) -> None:
-    gate_folder = tmp_path / "gate"
-    gate_folder.mkdir()
-    log = tmp_path / "log"
-    log.mkdir()
-    gate = Gate(gate_folder)
-
-    def setup() -> int:
-        note(log, "setup in", os.getpid())
-        return os.getpid()
-
-    def handle(item: int, state: int) -> tuple[int, int]:
-        if item < 2:
-            gate.pass_through(item)
-        return os.getpid(), state
-
-    with JobQueue(2) as queue:
-        queue.create_job("job", range(50), handle, setup=setup)
-        run = queue.start("job")
-        gate.wait_for(0, 1)
-        gate.open()
-        job = run.result()
-    workers = {worker for worker, _ in results_of(job)}
-    assert len(workers) == 2
-    assert all(worker == state for worker, state in results_of(job))
-    assert notes(log) == sorted(f"setup in {worker}" for worker in workers)
 
 
 def test_each_job_has_a_setup_of_its_own() -> None:
@@ -266,52 +236,29 @@ def check_failed(recorder: Recorder, queue: JobQueue, cause: type[BaseException]
     assert recorder.retries("job") == []
 
 
-CRASHES = {
-    "os._exit(0)": (do.exit_zero, "ended with exit code 0"),
-    "os._exit(3)": (do.exit_with(3), "ended with exit code 3"),
-    "segfault": (do.segfault, SEGFAULT_WORD),
-    "abort": (do.abort, "ended with exit code" if IS_WINDOWS else "SIGABRT"),
-    "SIGKILL": (do.kill_self, KILLED_ITSELF_WORD),
+#: Where it fails and how; what the cause is, and on how many workers it is tried.
+FAILURES: dict[str, tuple[Callable[..., Any], Any, type[BaseException], str, int]] = {
+    "setup raises": (return_state, partial(do.fail, None), ValueError, "cannot do", 2),
+    "setup raises oddly": (return_state, partial(do.raise_two_argument_error, None), RemoteError, "two: arguments", 1),
+    "setup exits": (return_state, partial(do.sys_exit, None), RemoteError, "SystemExit: 3", 1),
+    "setup ends its worker": (
+        return_state,
+        partial(do.exit_zero, None),
+        WorkerCrashedError,
+        "ended with exit code 0",
+        1,
+    ),
+    "setup is killed": (return_state, partial(do.kill_self, None), WorkerCrashedError, KILLED_ITSELF_WORD, 1),
+    "setup can't be loaded": (return_state, do.WhenUnpickled(do.fail), ValueError, "cannot do", 1),
+    "handler can't be loaded": (do.WhenUnpickled(do.exit_with(3)), None, WorkerCrashedError, "exit code 3", 2),
 }
-RAISES = {
-    "Exception": (do.fail, ValueError, "cannot do"),
-    "Exception that can't be unpickled": (do.raise_two_argument_error, RemoteError, "two: arguments"),
-    "SystemExit": (do.sys_exit, RemoteError, "SystemExit: 3"),
-    "KeyboardInterrupt": (do.raise_keyboard_interrupt, RemoteError, "KeyboardInterrupt"),
-    "StopIteration": (do.raise_stop_iteration, StopIteration, ""),
-    "BaseException": (do.raise_base_exception, RemoteError, "base"),
-}
-ALL = {how: (bad, WorkerCrashedError, message) for how, (bad, message) in CRASHES.items()} | RAISES
-
-
-WHERE_AND_HOW = [
-    *(("setup", how, workers) for how in ALL for workers in (1, 2)),
-    *(("handler loading", how, 2) for how in ALL),
-    *(("setup loading", how, 1) for how in ("os._exit(3)", "Exception", "KeyboardInterrupt")),
-]
 
 
 @pytest.mark.slow
-@pytest.mark.long(
-    but=[
-        "setup-SIGKILL-1",
-        "setup-Exception-2",
-        "setup-SystemExit-1",
-        "setup-Exception that can't be unpickled-1",
-        "handler loading-os._exit(3)-2",
-        "setup-os._exit(0)-1",
-    ]
-)
 @pytest.mark.holds("error: SetupError", "fault: setup fails in every worker")
-@pytest.mark.parametrize(("where", "how", "workers"), WHERE_AND_HOW)
-def test_job_ends_at_once_where_setup_fails_in_every_worker(where: str, how: str, workers: int) -> None:
-    bad, cause, message = ALL[how]
-    handler: Callable[..., Any] = do.WhenUnpickled(bad) if where == "handler loading" else return_state
-    setup: Callable[[], Any] | None = {
-        "setup": lambda: bad(None),
-        "handler loading": None,
-        "setup loading": do.WhenUnpickled(bad),
-    }[where]  # type: ignore[assignment]
+@pytest.mark.parametrize("how", FAILURES)
+def test_job_ends_at_once_where_setup_fails_in_every_worker(how: str) -> None:
+    handler, setup, cause, message, workers = FAILURES[how]
     with JobQueue(workers, max_retries=0) as queue:
         recorder = run_with_bystander(queue, handler, setup)
         check_failed(recorder, queue, cause, message)
@@ -320,10 +267,9 @@ def test_job_ends_at_once_where_setup_fails_in_every_worker(where: str, how: str
 
 @pytest.mark.slow
 @pytest.mark.holds("wait: setup, its end, loading the handler")
-@pytest.mark.parametrize("bad", [do.hang_python, do.hang_sleep, do.hang_holding_gil, do.sigterm_ignore_and_hang])
-def test_setup_that_hangs_past_its_timeout_is_killed(bad: do.Handler) -> None:
+def test_setup_that_hangs_past_its_timeout_is_killed() -> None:
     with JobQueue(2, max_retries=0, per_worker={"setup_timeout": 1.0}) as queue:
-        recorder = run_with_bystander(queue, return_state, lambda: bad(None))
+        recorder = run_with_bystander(queue, return_state, partial(do.hang_holding_gil, None))
         check_failed(recorder, queue, TimeoutError, "setup ran longer than setup_timeout of 1 s")
         assert len(workers_of(queue)) == 2
 

@@ -19,7 +19,7 @@ from tests.support.length import IS_LONG, long
 from tests.support.recorder import Recorder
 from tests.support.waiting import spend
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 COUNT = 240
 #: Each of so many items leaves an alarm.
@@ -86,7 +86,7 @@ class RaisesLater:
 
 @pytest.mark.parametrize("chunksize", [None, long(1)])
 def test_what_is_raised_at_any_step_after_an_item_gives_no_item_the_result_of_another(chunksize: int | None) -> None:
-    with JobQueue(1, retry=RetryPolicy(50, base_delay=0), preload=[__name__]) as queue:
+    with JobQueue(1, retry=RetryPolicy(50, base_delay=0)) as queue:
         for steps in range(1, 200 if IS_LONG else 25):
             job = queue.run(range(6), RaisesLater(steps), chunksize=chunksize)
             assert job.results == list(range(6)), steps

@@ -281,20 +281,6 @@ def test_killed_workers_change_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_setup_is_that_of_a_stage(queue: JobQueue) -> None:
-    job = queue.run_stages([1, 2], [do.double, Stage(add_state, setup=ten), do.double])
-    assert job.results == [24, 28]
-
-
-def ten() -> int:
-    return 10
-
-
-def add_state(number: int, state: int) -> int:
-    return number + state
-
-
-@pytest.mark.slow
 def test_an_ordered_stage_gets_items_in_the_order_of_the_inputs(queue: JobQueue, tmp_path: Path) -> None:
     written = tmp_path / "written"
     stages: list[Any] = [partial(odd_ones_wait, tmp_path), Stage(partial(append, written), concurrency=1, ordered=True)]
@@ -314,14 +300,6 @@ def append(path: Path, number: int) -> None:
 
 
 @pytest.mark.slow
-def test_random_numbers_depend_on_the_input_only(queue: JobQueue) -> None:
-    stages = [draw_two, draw]
-    once, again = (queue.run_stages(range(12), stages, seed=7).results for _ in range(2))
-    assert once == again
-    assert len({value for values in once for value in values or ()}) == 24
-
-
-@pytest.mark.slow
 def test_each_stage_draws_random_numbers_of_its_own(queue: JobQueue) -> None:
     stages: list[Any] = [Stage(draw_more, name=name, setup=draw_first) for name in "abc"]
     once, again = (results_of(queue.run_stages([[], []], stages, seed=7)) for _ in range(2))
@@ -337,15 +315,6 @@ def draw_first() -> float:
 
 def draw_more(numbers: list[float], first: float) -> list[float]:
     return [*numbers, first, float(current_item().rng.random())]
-
-
-def draw_two(number: int) -> Iterator[float]:
-    yield current_item().rng.random()
-    yield current_item().rng.random()
-
-
-def draw(value: float) -> float:
-    return value + current_item().rng.random()
 
 
 @pytest.mark.slow
@@ -412,6 +381,18 @@ def test_the_short_form_returns_results_and_raises_as_map_does() -> None:
     for wrong in ({"concurrency": 0}, {"on_error": "x"}, {"max_failures": -1}, {"seed": -1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             mpqueue.stages([1], stages, **wrong)
+
+
+@pytest.mark.slow
+def test_failures_are_raised_as_run_raises_them(queue: JobQueue) -> None:
+    stages: list[Any] = [do.double, Stage(fail_on_four, max_retries=0)]
+    assert queue.run_stages([1, 2], stages).failed == 1
+    with pytest.raises(StageError, match="in stage 'fail_on_four': ValueError: four"):
+        queue.run_stages([1, 2], stages, on_error="raise")
+    with pytest.raises(ExceptionGroup, match="1 of 2 items failed"):
+        queue.run_stages([1, 2], stages, on_error="group")
+    with pytest.raises(ValueError, match="on_error: expected one of 'collect', 'raise', 'group', got 'x'"):
+        queue.run_stages([1], stages, on_error="x")  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

@@ -44,7 +44,6 @@ if __name__ == "__main__":
     print({call})
 """
 
-UNSET = "sys.executable = {}"
 IN_A_POOL = """
 import multiprocessing
 def in_pool():

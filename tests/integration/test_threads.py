@@ -8,8 +8,8 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -154,22 +154,52 @@ def test_threads_that_create_and_clear_jobs_do_not_disturb_each_other() -> None:
         sys.setswitchinterval(switch_interval)
 
 
-def test_a_job_that_is_just_being_created_is_cleared_only_where_the_journal_has_nothing_of_it(tmp_path: Path) -> None:
-    def key(item: int) -> str:
-        asked.set()
-        assert may_go_on.wait(300)
+class Pausing:
+    """A key for items; the thread that asks for the first one waits until it may go on."""
+
+    def __init__(self) -> None:
+        self.asked, self.may_go_on = threading.Event(), threading.Event()
+
+    def __call__(self, item: object) -> str:
+        self.asked.set()
+        assert self.may_go_on.wait(300)
         return str(item)
 
-    for expected in (JobNotFoundError, JobStateError):
-        asked, may_go_on = threading.Event(), threading.Event()
-        with JobQueue(1, journal=tmp_path / "run.db") as queue, ThreadPoolExecutor(1) as executor:
-            creating = executor.submit(queue.create_job, "job", [1, 2], do.double, rerun=Rerun(key=key))
-            assert asked.wait(300)
-            with pytest.raises(expected):
-                queue.clear_job("job")
-            may_go_on.set()
-            creating.result(300)
-            assert queue.start("job").result(300).results == [2, 4]
+
+@contextlib.contextmanager
+def creating(queue: JobQueue, items: Sequence[Any]) -> Iterator[Future[Job]]:
+    """Meanwhile a job is just being created of these items."""
+    key = Pausing()
+    with ThreadPoolExecutor(1) as executor:
+        rerun = Rerun(update=True, key=key)
+        creates = executor.submit(queue.create_job, "job", items, do.only(items[0], do.fail), rerun=rerun)
+        assert key.asked.wait(300)
+        try:
+            yield creates
+        finally:
+            key.may_go_on.set()
+
+
+def test_a_job_that_is_just_being_created_is_not_there_yet_for_clear_job(tmp_path: Path) -> None:
+    with JobQueue(1, journal=tmp_path / "run.db", max_retries=0) as queue:
+        with creating(queue, [1, 2]) as creates, pytest.raises(JobNotFoundError):
+            queue.clear_job("job")
+        creates.result(300)
+        assert queue.start("job").result(300).results == [None, 2]
+
+
+def test_a_job_that_is_just_being_created_again_is_neither_cleared_nor_retried_nor_pruned(tmp_path: Path) -> None:
+    with JobQueue(1, journal=tmp_path / "run.db", max_retries=0) as queue:
+        queue.run(_items(*"abc"), do.only(_items("a")[0], do.fail), id="job", rerun=Rerun(key=str))
+    with JobQueue(1, journal=tmp_path / "run.db", max_retries=0) as queue:
+        with creating(queue, _items(*"ab")) as creates:
+            for call in (queue.clear_job, queue.retry_failed, queue.prune):
+                with pytest.raises(JobStateError, match="got one that is being created"):
+                    call("job")
+            pruned = queue.prune(older_than=0)
+            assert (pruned.jobs, pruned.items) == (0, 0)
+        assert creates.result(300).failed == 1
+        assert queue.retry_failed("job").result(300).failed == 1
 
 
 class FailsAtOne:
@@ -220,25 +250,6 @@ def test_a_job_that_is_just_being_read_for_a_retry_is_neither_cleared_nor_replac
         assert [(job.id, job.completed, job.failed) for job in queue.jobs()] == [("job", 1, 1)]
 
 
-def test_failed_items_of_a_job_that_is_just_being_created_are_not_retried(tmp_path: Path) -> None:
-    def key(item: int) -> str:
-        asked.set()
-        assert may_go_on.wait(300)
-        return str(item)
-
-    asked, may_go_on = threading.Event(), threading.Event()
-    with JobQueue(1, journal=tmp_path / "run.db", max_retries=0) as queue:
-        queue.run([1, 2], do.only(1, do.fail), id="job", rerun=Rerun(key=str))
-    with JobQueue(1, journal=tmp_path / "run.db", max_retries=0) as queue, ThreadPoolExecutor(1) as executor:
-        creating = executor.submit(queue.create_job, "job", [1, 2], do.only(1, do.fail), rerun=Rerun(key=key))
-        assert asked.wait(300)
-        with pytest.raises(JobStateError, match="to retry failed items, got one that is being created"):
-            queue.retry_failed("job")
-        may_go_on.set()
-        assert creating.result(300).failed == 1
-        assert queue.retry_failed("job").result(300).failed == 1
-
-
 def _items(*names: str) -> list[dict[str, Any]]:
     return [{"id": name} for name in names]
 
@@ -270,27 +281,6 @@ def test_a_job_that_is_created_while_it_is_pruned_runs_items_again_that_come_bac
         with JobQueue(1, journal=journal_with_a_gone_item) as queue:
             assert queue.load_job("job").results == _items(*"abc")
             queue.run(_items(*"ab"), do.succeed, id="job", rerun=Rerun(update=True))
-
-
-def test_a_job_that_is_just_being_created_is_not_pruned(journal_with_a_gone_item: Path) -> None:
-    def key(item: dict[str, Any]) -> str:
-        asked.set()
-        assert may_go_on.wait(300)
-        return str(item)
-
-    asked, may_go_on = threading.Event(), threading.Event()
-    with JobQueue(1, journal=journal_with_a_gone_item) as queue, ThreadPoolExecutor(1) as executor:
-        creating = executor.submit(
-            queue.create_job, "job", _items(*"abc"), do.succeed, rerun=Rerun(update=True, key=key)
-        )
-        assert asked.wait(300)
-        pruned = queue.prune(older_than=0)
-        assert (pruned.jobs, pruned.items) == (0, 0)
-        with pytest.raises(JobStateError, match="expected a pending or finished job to prune, got one that is being"):
-            queue.prune("job")
-        may_go_on.set()
-        creating.result(300)
-        assert queue.start("job").result(300).results == _items(*"abc")
 
 
 def test_a_job_that_runs_again_while_it_is_pruned_is_either_pruned_or_runs(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import gc
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -20,9 +19,11 @@ from mpqueue.errors import ItemPicklingError
 from mpqueue.testing import close_shared_pool
 from tests.support import handlers as do
 from tests.support import tracked
+from tests.support.front_ends import FRONT_ENDS, FrontEnd
 from tests.support.length import long
+from tests.support.results import errors_in_place
 from tests.support.strength import workers_of
-from tests.support.tracked import Stuck, Tracked, TrackedError, make_state, value_of, work, work_beside, work_with
+from tests.support.tracked import Stuck, Tracked, TrackedError, make_state, value_of, work_beside, work_with
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -46,77 +47,41 @@ def run_job(journal: str | None) -> None:
         assert queue.retry_failed("job").result(300).failed == 3
 
 
-def by_job(_: Path) -> None:
-    run_job(None)
+@pytest.mark.parametrize("has_journal", [False, True], ids=["without a journal", "with a journal"])
+def test_code_of_users_classes_never_runs_on_the_coordinators_thread(has_journal: bool, tmp_path: Path) -> None:
+    with collections_put_off():
+        run_job(str(tmp_path / "run.db") if has_journal else None)
+        if has_journal:
+            with JobQueue(2, journal=str(tmp_path / "run.db")) as queue:
+                assert len(queue.load_job("job").items) == 9
+    check_threads()
 
 
-def by_journal(tmp_path: Path) -> None:
-    run_job(str(tmp_path / "run.db"))
-    with JobQueue(2, journal=str(tmp_path / "run.db")) as queue:
-        assert len(queue.load_job("job").items) == 9
-
-
-def by_cancelled_job(_: Path) -> None:
-    with JobQueue(1) as queue:
-        started = threading.Event()
-        queue.on("job:progress", lambda _: started.set())
-        queue.create_job("job", items(2000), work, chunksize=1)
-        run = queue.start("job")
-        assert started.wait(300)
-        queue.cancel("job")
-        assert run.result(300).cancelled
-        queue.clear_job("job")
-
-
-def by_map(_: Path) -> None:
-    handler = partial(work_beside, mpqueue.share(Tracked(0, "shared")))
-    for _time in range(3):
-        mpqueue.map(handler, items(), on_error="collect")
-
-
-def by_imap(_: Path) -> None:
-    for _outcome in mpqueue.imap(work, items(), on_error="collect"):
-        pass
-    for _outcome in mpqueue.imap(work, items(500), on_error="collect"):
-        break
-
-
-def by_pool(_: Path) -> None:
-    with mpqueue.Pool(2) as pool:
-        for _time in range(20):
-            assert pool.apply(work, (Tracked(0, "item"),)).value == 0
-        results = [pool.apply_async(work, (item,)) for item in items()]
-        for result in results:
-            with contextlib.suppress(TrackedError):
-                result.get(300)
-        with contextlib.suppress(TrackedError):
-            pool.map(work, items())
-
-
-def by_executor(_: Path) -> None:
-    with mpqueue.Executor(2) as executor:
-        for value in range(30):
-            future = executor.submit(work, Tracked(value, "item"))
-            with contextlib.suppress(TrackedError):
-                future.result(300)
-        futures = [executor.submit(work, item) for item in items(20)]
-        for future in futures:
-            future.cancel()
-
-
-@pytest.mark.long(but=["by_job", "by_journal"])
+@pytest.mark.long
 @pytest.mark.usefixtures("shared_pool_ends")
-@pytest.mark.parametrize("way", [by_job, by_journal, by_cancelled_job, by_map, by_imap, by_pool, by_executor])
-def test_code_of_users_classes_never_runs_on_the_coordinators_thread(
-    way: Callable[[Path], None], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("front_end", [one for one in FRONT_ENDS if "joblib" not in one.name], ids=str)
+def test_nor_that_of_calls(front_end: FrontEnd) -> None:
+    handler = partial(work_beside, mpqueue.share(Tracked(0, "shared")))
+    with collections_put_off(), front_end.open(max_retries=0) as call:
+        for number in (9, 200):
+            with contextlib.suppress(TrackedError):
+                errors_in_place(call(handler, items(number)))
+    check_threads()
+
+
+@contextlib.contextmanager
+def collections_put_off() -> Iterator[None]:
+    """The collector would run on any thread that there is."""
     tracked.begin()
-    gc.disable()  # the collector runs on any thread that there is
+    gc.disable()
     try:
-        way(tmp_path)
+        yield
         close_shared_pool(kill=True)
     finally:
         gc.enable()
+
+
+def check_threads() -> None:
     assert any(what == "item.__reduce__" for what, _ in tracked.seen)
     assert any(what == "result.__setstate__" for what, _ in tracked.seen)
     assert not sorted((what, thread) for what, thread in tracked.seen if "coordinator" in thread)

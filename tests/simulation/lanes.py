@@ -63,7 +63,6 @@ class SimulatedLane:
         self.number, self.generation, self.pid = worker.lane, worker.generation, worker.pid
         self.worker = worker
         self.early: bytes | None = None  #: the outbox
-        self.asked: dict[tuple[str, int], Tell] = {}
         self.arrives_at = 0.0  #: when what it said last arrives
         self._sent_at = 0.0  #: when what it was sent last arrives
         self._pool = pool
@@ -77,12 +76,10 @@ class SimulatedLane:
         received: SendChunk | ForgetJob
         items: list[Item] = []
         if isinstance(read, ChunkFrame):
-            self.asked["chunk", read.chunk] = tell
             chunk, items = self._pool.chunk_of(self, read)
             received = SendChunk(self.number, self.generation, chunk, read.handler is not None)
         else:
             assert isinstance(read, ForgetFrame)
-            self.asked["job", read.job] = tell
             received = ForgetJob(self.number, self.generation, self._pool.jobs[read.job], at_once=True)
         self._sent_at = max(self._sent_at, self._pool.now + self._pool.delay())
         self._pool.call_at(self._sent_at, lambda: self.worker.receive(received, items))
@@ -128,31 +125,33 @@ class SimulatedLane:
         if isinstance(message, ChunkReported):
             data = dump_frame(_frame_of(message, self._pool.sent[self.number, self.generation, message.chunk]))
             if message.final:
-                self._read(partial(self._answer, ("chunk", message.chunk), data))
+                self._read(partial(self._answer, data))
             else:
                 self.early = data
                 self.arrive(self._look_into_outbox)
         elif isinstance(message, JobForgotten):
-            self._read(partial(self._answer, ("job", message.job), dump_frame(ForgottenFrame(None))))
+            self._read(partial(self._answer, dump_frame(ForgottenFrame(None))))
         else:
             self._read(partial(self._gone, message))
 
-    def _read(self, settle: Callable[[], object]) -> None:
-        """The coordinator's thread reads that; it, or the lane's own thread, settles what the worker was asked."""
-        put = self.answers.put_plain if self._pool.world.rng.random() < 0.7 else self.answers.put
+    def _read(self, take: Callable[[bool], object]) -> None:
+        """The coordinator's thread reads that; it, or the lane's own thread, hands it over: it may be plain."""
+        plain = self._pool.world.rng.random() < 0.7
 
         def read() -> None:
             self._look_into_outbox()
-            put(settle)
+            take(plain)
 
         self.arrive(lambda: self._pool.read_in(read))
 
-    def _answer(self, key: tuple[str, int], data: bytes) -> None:
-        tell = self.asked.pop(key, None)
-        if tell is not None:
-            self.answers.settle(tell, data)
+    def _answer(self, data: bytes, plain: bool) -> None:
+        self.answers.answered(data, plain=plain)
 
-    def _gone(self, message: Message) -> None:
+    def _gone(self, message: Message, plain: bool) -> None:
+        put = self.answers.put_plain if plain else self.answers.put
+        put(partial(self._bury, message))
+
+    def _bury(self, message: Message) -> None:
         error = EOFError("the worker died")
         self.answers.close(error)
         self.answers.fail_all(error)

@@ -458,13 +458,6 @@ def kill_self(item: Any) -> NoReturn:
     raise AssertionError("survived SIGKILL")
 
 
-def terminate_self(item: Any) -> NoReturn:
-    """SIGTERM this process."""
-    os.kill(os.getpid(), signal.SIGTERM)
-    hang_sleep(item)
-    raise AssertionError("survived SIGTERM")
-
-
 def exit_in_thread(item: Any) -> Any:
     """Leave the process with exit code 7 from a thread, while the handler sleeps."""
     threading.Thread(target=os._exit, args=(7,)).start()
@@ -501,15 +494,6 @@ def write_garbage_everywhere(item: Any) -> Any:
         with contextlib.suppress(OSError):
             os.write(fd, bytes(range(100, 164)))
     return item
-
-
-def write_garbage_into_pipes(item: Any) -> Any:
-    """The same into pipes only, among them what tells of this worker's end where the system has no better, and wait."""
-    for fd in _descriptors():
-        with contextlib.suppress(OSError):
-            if stat.S_ISFIFO(os.fstat(fd).st_mode):
-                os.write(fd, bytes(range(100, 164)))
-    return hang_sleep(item)
 
 
 def write_a_length(item: Any) -> Any:
@@ -835,11 +819,6 @@ def start_executor(item: Any) -> Any:
     """Double the item in a `ProcessPoolExecutor` of its own."""
     with ProcessPoolExecutor(1) as executor:
         return executor.submit(double, item).result()
-
-
-def map_inside(item: Any) -> list[Any]:
-    """Double the item three times, in a pool of the worker's own."""
-    return mpqueue.map(double, [item] * 3)
 
 
 def run_false(item: Any) -> int:

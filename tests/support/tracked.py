@@ -154,11 +154,6 @@ class Slow:
         return Slow, ()
 
 
-def get_slow(item: Any) -> Any:
-    """A handler: an odd item's result takes long on its way into a journal."""
-    return Slow() if item % 2 else item
-
-
 def id_of(item: Any) -> Any:
     """A handler: the item's id."""
     return item["id"]

@@ -16,7 +16,7 @@ from mpqueue._worker.chunk.capture import CapturedFile
 from tests.support.systems import LINUX_ONLY
 
 
-@pytest.fixture(params=[memory_files._punch_beginning, memory_files._free_nothing], ids=["freed", "not freed"])
+@pytest.fixture(params=[memory_files.free_beginning, lambda *_: False], ids=["freed", "not freed"])
 def file(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[CapturedFile]:
     monkeypatch.setattr(capture, "free_beginning", request.param)
     made = CapturedFile("test")

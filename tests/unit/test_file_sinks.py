@@ -339,16 +339,6 @@ def test_a_column_that_can_t_be_widened_for_a_value_in_the_file_is_text(
     assert pq.read_table(exported)[name].to_pylist() == there
 
 
-def test_columns_of_which_no_row_has_one_are_told_and_all_are_written(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "out.csv"
-    table = table_of([{"label": "cat"}] * 3)
-    write(file_sinks.TableSink(path, ["lable"], or_default=True), table, [range(2), range(2, 3)])
-    assert "got 'lable', which no item has; " in caplog.text
-    assert [row["result.label"] for row in cells(path, ",")] == ["cat"] * 3
-
-
 @pytest.mark.parametrize("item", ["bad", b"bad", 17, ["bad"]], ids=repr)
 def test_methods_of_items_and_what_all_numbers_have_are_no_cells(
     item: object, tmp_path: Path, caplog: pytest.LogCaptureFixture

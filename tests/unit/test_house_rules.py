@@ -308,11 +308,6 @@ OF_THE_SYSTEM = {
 #: Where such files are, in a text that is no docstring.
 FOLDERS_OF_THE_SYSTEM = ("/proc", "/sys/", "/dev/fd", "/dev/shm", "prctl")
 
-#: What a module may use all the same, and why.
-MAY_USE_THE_SYSTEM = {
-    ("mpqueue/_wire/pickling/reducers.py", "ctypes"): "Pillow tells where pixels are by an address, on every system",
-}
-
 
 def uses_of_the_system(tree: ast.Module) -> Iterator[str]:
     """Names of `OF_THE_SYSTEM` that a module uses, and texts that name such folders."""
@@ -338,9 +333,8 @@ def uses_of_the_system(tree: ast.Module) -> Iterator[str]:
 
 @each([path for path in MODULES if PACKAGE / "_os" not in path.parents])
 def test_the_operating_system_is_known_in_its_room_only(path: Path) -> None:
-    allowed = {name for module, name in MAY_USE_THE_SYSTEM if module == name_of(path)}
     found = set(uses_of_the_system(parse(path)))
-    assert found == allowed, "draw it out into mpqueue/_os, which has a form for each system"
+    assert not found, "draw it out into mpqueue/_os, which has a form for each system"
 
 
 def test_what_belongs_to_the_system_is_found_however_it_is_written() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mpqueue._os.memory.memory_use import NO_LIMIT, LinuxMachine, Memory
+from mpqueue._os.memory.memory_use import NO_LIMIT, MachineMemory, Memory
 
 GB = 1 << 30
 
@@ -57,67 +57,67 @@ def files(tmp_path: Path) -> Files:
 
 
 def test_without_groups_it_is_the_machine_s(files: Files) -> None:
-    assert LinuxMachine(files.root).memory() == Memory(12 * GB, 16 * GB)
+    assert MachineMemory(files.root).memory() == Memory(12 * GB, 16 * GB)
 
 
 def test_nothing_is_known_where_nothing_is_told(tmp_path: Path) -> None:
-    assert LinuxMachine(tmp_path).memory() is None
+    assert MachineMemory(tmp_path).memory() is None
 
 
 def test_a_meminfo_that_makes_no_sense_tells_nothing(files: Files) -> None:
     files.write("proc/meminfo", "MemAvailable: much\nMemTotal\n")
-    assert LinuxMachine(files.root).memory() is None
+    assert MachineMemory(files.root).memory() is None
 
 
 def test_a_group_of_version_2_counts_without_what_is_cached(files: Files) -> None:
     files.member("0::/work/run\n", V2_MOUNTS)
     files.v2("/work/run", 4 * GB, used=3 * GB, cached=GB)
-    assert LinuxMachine(files.root).memory() == Memory(2 * GB, 4 * GB)
+    assert MachineMemory(files.root).memory() == Memory(2 * GB, 4 * GB)
 
 
 def test_the_tightest_group_above_counts(files: Files) -> None:
     files.member("0::/work/run\n", V2_MOUNTS)
     files.v2("/work/run", "max", used=GB, cached=1)
     files.v2("/work", 8 * GB, used=7 * GB, cached=1)
-    assert LinuxMachine(files.root).memory() == Memory(GB + 1, 8 * GB)
+    assert MachineMemory(files.root).memory() == Memory(GB + 1, 8 * GB)
 
 
 def test_a_container_of_version_2_sees_its_own_group_as_the_root(files: Files) -> None:
     files.member("0::/\n", V2_MOUNTS)
     files.v2("", 2 * GB, used=GB, cached=1)
-    assert LinuxMachine(files.root).memory() == Memory(GB + 1, 2 * GB)
+    assert MachineMemory(files.root).memory() == Memory(GB + 1, 2 * GB)
 
 
 def test_a_group_of_version_1(files: Files) -> None:
     files.member("9:name=systemd:/\n4:cpu,cpuacct:/a\n3:memory:/a/b\n0::/\n", V1_MOUNTS)
     files.v1("/a/b", 4 * GB, used=3 * GB, cached=GB)
     files.v1("/a", NO_LIMIT * 7, used=3 * GB)
-    assert LinuxMachine(files.root).memory() == Memory(2 * GB, 4 * GB)
+    assert MachineMemory(files.root).memory() == Memory(2 * GB, 4 * GB)
 
 
 def test_a_container_of_version_1_has_only_its_part_of_the_tree(files: Files) -> None:
     files.member("3:memory:/docker/abc/inner\n", V1_MOUNTS, root="/docker/abc")
     files.v1("/inner", 4 * GB, used=GB)
     files.v1("", 3 * GB, used=GB)
-    assert LinuxMachine(files.root).memory() == Memory(2 * GB, 3 * GB)
+    assert MachineMemory(files.root).memory() == Memory(2 * GB, 3 * GB)
 
 
 def test_a_group_that_is_full_leaves_nothing(files: Files) -> None:
     files.member("0::/run\n", V2_MOUNTS)
     files.v2("/run", GB, used=2 * GB, cached=1)
-    assert LinuxMachine(files.root).memory() == Memory(0, GB)
+    assert MachineMemory(files.root).memory() == Memory(0, GB)
 
 
 def test_a_limit_that_changes_is_seen(files: Files) -> None:
     files.member("0::/run\n", V2_MOUNTS)
     files.v2("/run", "max", used=GB, cached=1)
-    machine = LinuxMachine(files.root)
+    machine = MachineMemory(files.root)
     assert machine.memory() == Memory(12 * GB, 16 * GB)
     files.v2("/run", 2 * GB, used=GB, cached=1)
     assert machine.memory() == Memory(GB + 1, 2 * GB)
 
 
 def test_this_machine_tells() -> None:
-    memory = LinuxMachine().memory()
+    memory = MachineMemory().memory()
     assert memory is not None
     assert 0 <= memory.available <= memory.total

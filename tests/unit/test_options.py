@@ -203,6 +203,6 @@ def test_a_limit_on_memory_is_refused_without_proc(monkeypatch: pytest.MonkeyPat
     def tell_nothing(pid: int) -> Any:
         raise FileNotFoundError(pid)
 
-    monkeypatch.setattr(memory_use, "open_gauge", tell_nothing)
+    monkeypatch.setattr(memory_use, "MemoryGauge", tell_nothing)
     with pytest.raises(NotImplementedError, match=r"mount it .* or leave it out"):
         memory_limit("memory", "2GB")

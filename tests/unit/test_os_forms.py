@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import math
@@ -20,8 +21,7 @@ from _pytest.mark import ParameterSet
 from mpqueue._os import descriptors, file_lock, file_system, system
 from mpqueue._os.facts import facts
 from mpqueue._os.memory import mappings, memory_files, memory_use
-from mpqueue._os.process import process_facts
-from mpqueue._os.process.process_table import LinuxProcessTable, PosixProcessTable, ProcessTable
+from mpqueue._os.process import process_facts, process_table
 from tests.support.systems import LINUX_ONLY
 from tests.support.this_system import IS_LINUX
 
@@ -39,7 +39,7 @@ def test_each_system_gets_its_form(monkeypatch: pytest.MonkeyPatch) -> None:
         assert system.choose(linux="linux", posix="posix") == form
 
 
-@forms(memory_files._make_memfd, memory_files._make_temporary)
+@forms(memory_files.make_file, memory_files._make_temporary)
 def test_a_file_in_memory_has_no_name_and_is_private_to_this_process(form: Callable[[str], int]) -> None:
     fd = form("test")
     try:
@@ -55,7 +55,7 @@ def test_a_file_in_memory_has_no_name_and_is_private_to_this_process(form: Calla
         os.close(fd)
 
 
-@forms(memory_files._make_memfd, memory_files._make_temporary)
+@forms(memory_files.make_file, memory_files._make_temporary)
 def test_a_file_in_memory_begins_with_its_data_or_says_what_limit_is_in_its_way(
     form: Callable[[str], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,11 +78,11 @@ def test_a_file_in_memory_begins_with_its_data_or_says_what_limit_is_in_its_way(
     file.close()
 
 
-@forms(memory_files._path_in_proc, memory_files._no_path)
-def test_a_path_leads_to_the_file_or_is_empty(form: Callable[[int], str]) -> None:
+def test_a_path_leads_to_the_file_or_is_empty() -> None:
     fd = memory_files.make_file("test")
     try:
-        path = form(fd)
+        path = memory_files.path_of(fd)
+        assert (path == "") is not IS_LINUX
         assert path == "" or os.path.samestat(os.stat(path), os.fstat(fd))
     finally:
         os.close(fd)
@@ -106,16 +106,25 @@ def test_where_nothing_lists_descriptors_all_that_there_may_be_are_looked_at(mon
     assert descriptors.descriptors_left() == math.inf
 
 
-@forms(descriptors._reopen_by_proc, descriptors._refuse_to_reopen)
-def test_what_is_opened_anew_is_the_same_file_with_an_offset_of_its_own(form: Callable[[int, int], int]) -> None:
+@pytest.fixture(params=[pytest.param(system.PROC, id="here"), pytest.param("/dev/null/proc", id="elsewhere")])
+def tells(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the system tells what only Linux does: as it is here, and as it is on other systems."""
+    for module in (descriptors, memory_use, process_facts, process_table):
+        monkeypatch.setattr(module, "PROC", request.param)
+    process_table.namespace.cache_clear()
+    return str(request.param) == "/proc"
+
+
+def test_what_is_opened_anew_is_the_same_file_with_an_offset_of_its_own(tells: bool) -> None:
     fd = memory_files.make_file("test")
     try:
         os.write(fd, b"all")
         try:
-            anew = form(fd, os.O_RDONLY)
+            anew = descriptors.reopen(fd, os.O_RDONLY)
         except OSError:
-            assert form is descriptors._refuse_to_reopen
+            assert not tells
         else:
+            assert tells
             assert os.read(anew, 9) == b"all"
             os.close(anew)
     finally:
@@ -135,26 +144,21 @@ def test_memory_that_is_no_longer_shared_changes_for_nobody_else() -> None:
     file.close()
 
 
-@forms(memory_use.LinuxGauge, memory_use._no_gauge)
-def test_a_gauge_reads_another_process_or_there_is_none(form: Callable[[int], memory_use.MemoryGauge]) -> None:
-    try:
-        gauge = form(os.getppid())
-    except OSError:
-        assert form is memory_use._no_gauge
-    else:
-        assert gauge.read() >= 0
-        gauge.close()
+def test_a_gauge_reads_another_process_or_there_is_none(tells: bool) -> None:
+    assert (memory_use.memory_of(os.getppid()) is not None) == tells
+    assert (memory_use.private_bytes() or 0) > 1 << 20 or not tells
+    assert (memory_use.why_not_told() is None) == tells
 
 
-@forms(memory_use.LinuxMachine, memory_use.PosixMachine)
-def test_the_machine_s_memory_is_bytes_or_not_told(form: Callable[[], memory_use.MachineMemory]) -> None:
-    found = form().memory()
-    assert found is None if form is memory_use.PosixMachine else found is not None and found.total >= found.available
+def test_the_machine_s_memory_is_bytes_or_not_told() -> None:
+    for root, tells in ((Path("/"), IS_LINUX), (Path("/dev/null"), False)):
+        found = memory_use.MachineMemory(root).memory()
+        assert (found is not None and found.total >= found.available) == tells
 
 
 def test_a_peak_is_not_told_where_the_kernel_does_not_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_use, "_reset_peak", lambda: False)
-    peak = memory_use.LinuxPeak()
+    peak = memory_use.Peak()
     peak.begin()
     assert peak.end() is None
 
@@ -169,35 +173,34 @@ def test_where_memfds_are_refused_files_are_made_in_the_temporary_folder(monkeyp
 
     monkeypatch.setattr(os, "memfd_create", refuse)
     memory_files.SharedFile("test", data=b"in the temporary folder").close()
-    assert not memory_files._try_path.__wrapped__()
+    assert not memory_files.can_be_opened_by_others.__wrapped__()
     monkeypatch.setattr(tempfile, "gettempdir", tell_none)
     with pytest.raises(FileNotFoundError, match="set TMPDIR to one"):
         memory_files.make_sealable("test")
 
 
-@forms(memory_use.LinuxPeak, memory_use.PosixPeak)
-def test_a_peak_is_bytes_or_not_told(form: Callable[[], memory_use.Peak]) -> None:
-    peak = form()
+def test_a_peak_is_bytes_or_not_told(tells: bool) -> None:
+    peak = memory_use.Peak()
     peak.begin()
     found = peak.end()
-    assert found is None if form is memory_use.PosixPeak else found is None or found > 1 << 20
+    assert found is None or (tells and found > 1 << 20)
 
 
-@forms(process_facts._read_run_delay, process_facts._do_not_know)
-def test_a_delay_only_grows_or_is_not_told(form: Callable[[], int | None]) -> None:
-    before, after = form(), form()
+def test_a_delay_only_grows_or_is_not_told(tells: bool) -> None:
+    before, after = process_facts.read_run_delay(), process_facts.read_run_delay()
+    assert (before is None) == (not tells)
     assert (before or 0) <= (after or 0)
 
 
-@forms(LinuxProcessTable(), PosixProcessTable())
-def test_a_table_names_a_process_by_its_start_or_knows_none(form: ProcessTable) -> None:
+def test_a_table_names_a_process_by_its_start_or_knows_none(tells: bool) -> None:
     me = os.getpid()
-    assert me not in form.others()
-    assert form.start_time(me) == form.start_time(me)
-    assert form.namespace() == form.namespace()
-    told = isinstance(form, LinuxProcessTable)
-    assert (form.start_time(me) > 0) == told
-    assert (form.environment(me) is not None) == told
+    with contextlib.nullcontext() if tells else pytest.raises(OSError, match="proc"):
+        assert me not in process_table.others()
+    assert process_table.start_time(me) == process_table.start_time(me)
+    assert process_table.namespace() == process_table.namespace()
+    assert (process_table.start_time(me) > 0) == tells
+    assert (process_table.environment(me) is not None) == tells
+    process_table.namespace.cache_clear()
 
 
 @forms(file_system._allocate, file_system._take_for_granted)
@@ -214,16 +217,13 @@ def test_room_is_there_or_refused_and_what_is_written_stays(
         assert os.pread(file.fileno(), 3, 0) == b"abc"
 
 
-@forms(file_system._by_mount, file_system._do_not_know)
-def test_a_file_system_is_named_or_not_told(
-    form: Callable[[str], file_system.FileSystem | None], tmp_path: Path
-) -> None:
+def test_a_file_system_is_named_or_not_told(tmp_path: Path) -> None:
     file = tmp_path / "a file"
     file.touch()
-    found = form(str(file))
-    assert found == form(str(tmp_path))
-    assert (found is None) == (form is file_system._do_not_know)
-    assert form(str(tmp_path / "not there")) is None
+    found = file_system.file_system_of(str(file))
+    assert found == file_system.file_system_of(str(tmp_path))
+    assert (found is not None) == IS_LINUX
+    assert file_system.file_system_of(str(tmp_path / "not there")) is None
     if found is not None:
         assert file.is_relative_to(found.root)
 
@@ -242,29 +242,33 @@ def test_a_file_system_is_found_by_its_mount_s_number_and_names_may_have_any_byt
     assert file_system.mounted_as(b"", 3) is None
 
 
-@forms(
-    (file_lock._lock_opening, file_lock._opening_is_locked),
-    (file_lock._flock, file_lock._is_flocked),
-)
+@pytest.mark.parametrize("kind", [pytest.param("of openings", marks=LINUX_ONLY), "of flock"])
 def test_a_lock_on_a_file_survives_that_the_file_is_opened_and_closed_again(
-    form: tuple[Callable[[int], None], Callable[[int], bool]], tmp_path: Path
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock, is_locked = form
-    one, other = (os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC) for _ in range(2))
+    if kind == "of flock":
+        monkeypatch.setattr(file_lock, "_ask", refuse)
+    one, other = (FileIO(tmp_path / "lock", "w+") for _ in range(2))
     try:
-        assert not is_locked(other)
-        lock(one)
+        assert not file_lock.is_locked(other.fileno())
+        file_lock.lock_file(one)
         os.close(os.open(tmp_path / "lock", os.O_RDWR | os.O_CLOEXEC))
-        assert is_locked(other)
+        assert file_lock.is_locked(other.fileno())
         with pytest.raises(OSError, match="temporarily unavailable"):
-            lock(other)
-        os.close(one)
-        assert not is_locked(other)
-        one = os.open(tmp_path / "lock", os.O_RDWR | os.O_CLOEXEC)
-        lock(one)  # to have asked is no lock
+            file_lock.lock_file(other)
+        one.close()
+        assert not file_lock.is_locked(other.fileno())
+        one = FileIO(tmp_path / "lock", "w+")
+        file_lock.lock_file(one)  # to have asked is no lock
+        file_lock.unlock_file(one.fileno())
+        file_lock.lock_file(other)
     finally:
-        os.close(one)
-        os.close(other)
+        one.close()
+        other.close()
+
+
+def refuse(*_: object) -> int:
+    raise OSError(errno.EINVAL, "refused")
 
 
 @LINUX_ONLY

@@ -39,6 +39,10 @@ def reads_a_global(item: object) -> object:
     return [LOCK for _ in (item,)]
 
 
+def reads_it_in_a_lambda(item: object) -> object:
+    return [*map(lambda _: LOCK, (item,))]  # noqa: C417 - a function inside of it
+
+
 def with_defaults(item: object, lock: object = LOCK, *, other: object = None) -> object:
     return item, lock, other
 
@@ -57,6 +61,8 @@ def closing_over(value: object) -> Any:
         (do.double, None),
         (closing_over(LOCK), f"{IN_CLOSURE}, of type lock"),
         (reads_a_global, "the global variable 'LOCK', of type lock"),
+        (reads_it_in_a_lambda, "the global variable 'LOCK', of type lock"),
+        (functools.wraps(reads_it_in_a_lambda)(closing_over(LOCK)), f"{IN_CLOSURE}, of type lock"),
         (with_defaults, "the default value 0 of its arguments, of type lock"),
         (with_keyword, "the default value of its argument 'lock', of type lock"),
         (functools.partial(do.double, LOCK), "the partial's argument 0, of type lock"),

@@ -11,7 +11,7 @@ from mpqueue._core.state.item_table import make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._options import JobOptions
 from mpqueue._output import bars
-from mpqueue._output.bars import PlainBar, aside, describe
+from mpqueue._output.bars import TerminalBar, aside, describe
 from mpqueue._output.job_facts import Progress
 from mpqueue._output.progress import LogLines, Showing, are_wanted, label_of, make_displays
 from mpqueue._output.words import done, minutes, rate
@@ -103,8 +103,8 @@ def test_a_third_of_the_line_is_the_bar_and_what_failed_and_the_time_left_stay(
 ) -> None:
     shown = io.StringIO()
     monkeypatch.setattr("sys.stderr", shown)
-    monkeypatch.setattr(bars, "NARROW", columns + 3)
-    bar = PlainBar("thumbnails of a long name")
+    monkeypatch.setattr(bars, "NARROW", columns + 1)
+    bar = TerminalBar("thumbnails of a long name")
     bar.draw(made(**facts))
     (line,) = screen(shown.getvalue())
     bar.close()
@@ -112,6 +112,7 @@ def test_a_third_of_the_line_is_the_bar_and_what_failed_and_the_time_left_stay(
     assert line.endswith(" left")
     assert len(line) <= columns
     drawn = line[line.index("[") : line.index("]") + 1]
+    assert not set(drawn) - set("[█░]")
     assert len(drawn) >= columns // 3 - 2
 
 
@@ -137,26 +138,33 @@ def test_lines_are_for_logs_that_somebody_reads(monkeypatch: pytest.MonkeyPatch)
     assert make_displays(Showing(progress=True), book, thread, lambda: 0.0, failures=False) == []
 
 
-def test_plain_bars_share_a_line_and_each_stays_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bars_are_one_below_the_other_and_each_stays_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()
     monkeypatch.setattr("sys.stderr", shown)
-    first, second = PlainBar("first"), PlainBar("second")
+
+    def seen() -> list[str]:
+        return [line.partition(":")[0] for line in screen(shown.getvalue())]
+
+    first, second = TerminalBar("first"), TerminalBar("second")
     first.draw(made(completed=99))
     second.draw(made(total=None, failed=0, retries=0))
     first.draw(made(completed=99))
-    assert screen(shown.getvalue()) == ["first: 100% 100/100  1 failed  0:10 | second: 29 items  2.9/s  0:10"]
+    assert seen() == ["first", "second"]
+    assert screen(shown.getvalue())[1] == "second: 29 items  2.9/s  0:10"
     with aside():
         shown.write("a log line\n")
-    first.close()
+    assert seen() == ["a log line", "first", "second"]
     second.close()
-    lines = screen(shown.getvalue())
-    assert [line.partition(":")[0] for line in lines] == ["a log line", "first", "second", ""]
+    assert seen() == ["a log line", "second", "first"]
+    first.draw(made(completed=99))
+    first.close()
+    assert seen() == ["a log line", "second", "first", ""]
 
 
 def test_a_broken_terminal_ends_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()
     monkeypatch.setattr("sys.stderr", shown)
-    bar = PlainBar(None)
+    bar = TerminalBar(None)
     shown.close()
     bar.draw(made())
     bar.close()

@@ -16,10 +16,9 @@ from mpqueue._core.state.pending import Care
 from mpqueue._options import JobOptions
 from mpqueue._parent.journal import recorder as module
 from mpqueue._parent.journal.chunk_rows import ADD_CHUNK
-from mpqueue._parent.journal.growth import COUNT_ENDED, RecordedGrowth, StreamRecord
+from mpqueue._parent.journal.growth import COUNT_ENDED, RecordedGrowth, StreamGrowth
 from mpqueue._parent.journal.journal_writer import GROUP, Entry
 from mpqueue._parent.journal.recorder import COUNTS, ENDED, MOST_WAITING, STARTED, STATUS, Recorder, Recording
-from mpqueue._parent.surroundings.replies import Reply
 from mpqueue._wire.item_names import IdRule
 from mpqueue.errors import InternalError, JournalError, WorkerStartError
 from mpqueue.retry import RetryPolicy
@@ -255,7 +254,7 @@ def test_the_end_of_a_job_is_told_when_it_is_on_disk_and_ends_its_thread(
     recorded: Recorded, is_stream: bool, busy: bool
 ) -> None:
     if is_stream:
-        recorded.recording.stream = StreamRecord(0)
+        recorded.recording.stream = StreamGrowth(0)
     if busy:
         recorded.job.table.complete(range(1), [Recorded])
         recorded.announce(AnnounceItems(recorded.job, [0], frozenset(), {}, 1, 0, JobStatus.RUNNING))
@@ -297,7 +296,7 @@ def test_what_an_item_had_tried_is_written_at_the_end_of_its_job_which_ends_befo
 
 def test_of_a_stream_what_no_worker_could_be_had_for_has_not_failed(recorded: Recorded) -> None:
     """That a handler raises the same error is no such thing."""
-    recorded.recording.stream = StreamRecord(0)
+    recorded.recording.stream = StreamGrowth(0)
     for index, charged in enumerate((False, True)):
         recorded.job.table.fail(index, Failure(WorkerStartError("none"), charged=charged))
         recorded.announce(AnnounceItems(recorded.job, [index], frozenset({index}), {}, 0, 1, JobStatus.RUNNING))
@@ -323,7 +322,7 @@ def test_what_a_job_took_is_written_at_its_end(recorded: Recorded) -> None:
 def test_what_ends_in_a_stream_is_urgent_where_items_take_long_or_the_consumer_starves(
     recorded: Recorded, seconds: float | None, waits: bool, over: bool, urgent: bool
 ) -> None:
-    recorded.recording.stream = StreamRecord(0)
+    recorded.recording.stream = StreamGrowth(0)
     recorded.recording.stream.consumer_waits = waits
     recorded.job.sizer.seconds_per_item = seconds
     recorded.job.completed = 3 if over else 1
@@ -449,47 +448,10 @@ def growing(recorded: Recorded) -> Recorded:
     return recorded
 
 
-def add(growing: Recorded, item: str, written: Reply[None] | None) -> None:
+def test_items_are_written_with_the_next_group_commit(growing: Recorded) -> None:
     growth = growing.job.table.growth
     assert isinstance(growth, RecordedGrowth)
-    growing.job.take_in(growth.look_at([item], None), IdRule.POSITION)
-    growing.recorder.items_added(growing.job, written)
-
-
-def test_items_are_on_disk_at_once_where_their_user_waits_for_that(growing: Recorded) -> None:
-    written = Reply[None]()
-    add(growing, "d", None)
-    add(growing, "e", written)
-    assert [entry.urgent for entry in growing.journal.posted] == [False, True]
-    assert growing.journal.posted[0].done is None
-    assert growing.recorder._awaited == {written}
-    growing.write(1)
-    assert written.result() is None
-    assert growing.recorder._awaited == set()
-    at_once = Reply[None]()
-    growing.recorder.items_added(growing.job, at_once)
-    assert at_once.done(), "nothing is left to be written"
-
-
-@pytest.mark.parametrize("first", ["trouble", "items"])
-def test_who_waits_for_items_is_told_that_the_journal_can_not_be_written(growing: Recorded, first: str) -> None:
-    written = Reply[None]()
-    if first == "trouble":
-        growing.recorder._troubled(JournalError("no room"))
-    add(growing, "d", written)
-    if first == "items":
-        growing.recorder._troubled(JournalError("no room"))
-    with pytest.raises(JournalError, match=r"no room.* The items are added, and not on disk yet"):
-        written.result()
-    assert len(growing.journal.posted) == 1
-    assert growing.recorder._awaited == set()
-
-
-def test_items_that_are_lost_with_their_journal_are_said_to_be(growing: Recorded) -> None:
-    written = Reply[None]()
-    add(growing, "d", written)
-    lost = growing.journal.posted[0].lost
-    assert lost is not None
-    lost()
-    with pytest.raises(JournalError, match="lost unless they are added again"):
-        written.result()
+    growing.job.take_in(growth.look_at(["d"], None), IdRule.POSITION)
+    for _ in range(2):
+        growing.recorder.items_added(growing.job)
+    assert [(entry.urgent, entry.done) for entry in growing.journal.posted] == [(False, None)]

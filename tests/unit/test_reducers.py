@@ -25,7 +25,7 @@ from mpqueue._parent.transport.packing import dump_harmless
 from mpqueue._wire.memory.segments import BIG_BUFFER, Pieces, SegmentStore
 from mpqueue._wire.pickling import beside as beside_module
 from mpqueue._wire.pickling import rebuilding, reducers
-from mpqueue._wire.pickling.beside import UNFRAMED, Buffers, Pickled
+from mpqueue._wire.pickling.beside import UNFRAMED, Buffers, Later, Pickled
 from mpqueue._wire.pickling.payload import Packed, dump, dump_code, dump_plain, load, load_home
 from tests.support.needed import needs
 
@@ -157,7 +157,7 @@ def test_a_small_array_arrives_as_numpy_would_bring_it(code: str, shape: tuple[i
             assert found.tolist() == sent.tolist()
 
 
-def test_an_array_with_gaps_is_beside_the_pickle() -> None:
+def test_an_array_with_gaps_in_pieces_the_pickle() -> None:
     value = np.arange(BIG).reshape(400, -1)[::2, ::3]
     for way in (beside, harmless):
         assert np.array_equal(way(value), value)
@@ -385,7 +385,7 @@ def test_an_opened_image_stays_of_its_type(form: str) -> None:
 
 
 @pytest.mark.slow
-def test_an_image_is_beside_the_pickle_whatever_its_memory_is_like() -> None:
+def test_an_image_in_pieces_the_pickle_whatever_its_memory_is_like() -> None:
     small = Image.effect_noise((700, 500), 50).convert("RGB")
     large = Image.effect_noise((3000, 2500), 50).convert("RGB")  # more than one block of Pillow's memory
     for value in (small, large):
@@ -393,9 +393,8 @@ def test_an_image_is_beside_the_pickle_whatever_its_memory_is_like() -> None:
         assert mapped == value == beside(mapped)
 
 
-@pytest.mark.skipif(not hasattr(Image.Image, "__arrow_c_array__"), reason="an older Pillow is left to itself")
 @pytest.mark.parametrize("mode", reducers._MODES)
-def test_an_image_is_its_pixels_in_memory_in_one_piece_or_in_bands(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_is_its_pixels_in_bands(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert reducers._are_mapped.__wrapped__(Image), "this Pillow is one of those that work so"
     width = reducers._MODES[mode][1]
     value = Image.effect_noise((310, 290), 50).convert(mode)
@@ -403,20 +402,14 @@ def test_an_image_is_its_pixels_in_memory_in_one_piece_or_in_bands(mode: str, mo
     pixels = value.tobytes("raw", reducers._MODES[mode][0])
     monkeypatch.setattr(reducers._under_way, "buffers", Buffers())
     monkeypatch.setattr(reducers, "PIECE", 310 * width * 100)
-    for _ in range(2):
-        make, (kind, state, *place, buffer) = reducers._reduce_image(value)
-        content = buffer.raw()
-        if not content.nbytes:
-            source = content.obj.source
-            assert isinstance(source, Pieces)
-            assert [part.nbytes for part in source.make()] == [310 * width * rows for rows in (100, 100, 90)]
-            content = source.whole()
-        assert (make, kind, place) == (rebuilding.image, Image.Image, [mode, (310, 290)])
-        assert bytes(content) == pixels
-        assert state[:3] == [{"dpi": (72, 72)}, mode, (0, 0)], "with no pixels of its own"
-        again = make(kind, state, *place, bytearray(content))
-        assert again == value
-        monkeypatch.setattr(reducers, "_pixels", lambda *_: None)  # as of an image of more than 16 MB
+    make, (kind, state, *place, buffer) = reducers._reduce_image(value)
+    source = buffer.raw().obj.source
+    assert isinstance(source, Pieces)
+    assert [part.nbytes for part in source.make()] == [310 * width * rows for rows in (100, 100, 90)]
+    assert (make, kind, place) == (rebuilding.image, Image.Image, [mode, (310, 290)])
+    assert bytes(source.whole()) == pixels
+    assert state[:3] == [{"dpi": (72, 72)}, mode, (0, 0)], "with no pixels of its own"
+    assert make(kind, state, *place, bytearray(source.whole())) == value
     for few in (Image.new(mode, (10, 10)), Image.new("P", (310, 290)), Image.new(mode, (0, 5))):
         assert reducers._reduce_image(few)[0] is not rebuilding.image, "Pillow does it"
     limit = BIG_BUFFER // width
@@ -429,9 +422,10 @@ def test_images_of_a_pillow_that_makes_others_of_memory_are_left_to_it(
     color: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def reduce(image: Image.Image) -> tuple[Any, ...]:
-        return lambda _: Image.new(image.mode, (3, 2), color), (SimpleNamespace(raw=bytes),)
+        made = lambda _: Image.new(image.mode, (3, 2), color)  # noqa: E731
+        return made, (pickle.PickleBuffer(Later(Pieces(0, lambda: iter(())))),)
 
-    monkeypatch.setattr(reducers, "_reduce_image", reduce)
+    monkeypatch.setattr(reducers, "_by_pixels", reduce)
     assert reducers._are_mapped.__wrapped__(Image) is (color == 7)
 
 
@@ -636,7 +630,7 @@ def test_a_series_or_a_frame_arrives_as_polars_would_bring_it(
 
 
 @pytest.mark.slow
-def test_the_memory_of_a_series_is_beside_the_pickle_and_only_what_it_shows(columns: dict[str, Any]) -> None:
+def test_the_memory_of_a_series_in_pieces_the_pickle_and_only_what_it_shows(columns: dict[str, Any]) -> None:
     numbers, texts = columns["numbers"], columns["texts"]
     found = beside([numbers, numbers.to_frame()])
     assert found[0].equals(numbers)

@@ -248,7 +248,7 @@ class History:
             stands = LOST
         elif record.status == FAILED and options.redo == "failed":
             stands = RETRIED
-        return FAILED if stands not in DONE and self.journal.suspects.get(slot, 0) >= 5 else stands
+        return FAILED if stands not in (*DONE, RETRIED) and self.journal.suspects.get(slot, 0) >= 5 else stands
 
     def status_of(self, stands: list[int]) -> JobStatus:
         """That of the job: whatever it was, or, where it was over, whether it is so still."""
@@ -276,18 +276,17 @@ class History:
                 record.status, record.code = FAILED, self.code
             if record.status == PENDING:
                 may_run.append(slot)
-        journal.suspects = {journal.order[index]: count for index, count in plan.suspects.items()}
         ends = chance.choice([len(may_run), chance.randrange(len(may_run) + 1)])
         for slot in may_run[:ends]:
             record = journal.records[slot]
             record.status, record.code = chance.choice([COMPLETED, COMPLETED, FAILED]), self.code
             record.is_discarded = record.status == COMPLETED and chance.random() < 0.1
-            journal.suspects.pop(slot, None)
         if ends < len(may_run):
             with_workers = may_run[ends : ends + chance.choice([1, 1, 2])]
             suspect(journal.suspects, RunningMark(1, with_workers, alone=len(with_workers) == 1))
         journal.status = JobStatus.PENDING
         if ends == len(may_run):
+            journal.suspects = {}
             failed = any(journal.records[slot].status == FAILED for slot in journal.order)
             journal.status = JobStatus.COMPLETED_WITH_ERRORS if failed else JobStatus.COMPLETED
 

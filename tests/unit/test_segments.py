@@ -1,4 +1,4 @@
-"""Segments: filling them again through a mapping, and those of handlers, which many workers map."""
+"""Segments: filling them again through a mapping."""
 
 from __future__ import annotations
 
@@ -13,24 +13,13 @@ from typing import Any
 import pytest
 
 from mpqueue._os.memory import mappings, memory_files
-from mpqueue._os.process.own_forks import fork_here
 from mpqueue._wire.memory import segments
-from mpqueue._wire.memory.segments import CommonSegment, Segment, SegmentStore, layout, spare, view
+from mpqueue._wire.memory.segments import Segment, SegmentStore, layout, view
 from tests.support.systems import LINUX_ONLY, not_on_windows
 from tests.support.this_system import IS_LINUX
 
 SIZE = 300_000
 FILLED_AGAIN = not_on_windows("each segment is filled once")
-
-
-@pytest.fixture(autouse=True)
-def user() -> Iterator[object]:
-    """Somebody for whom it is worth keeping spare ones."""
-    user = SegmentStore()
-    spare.enter(user)
-    yield user
-    spare.leave(user)
-    assert not len(spare)
 
 
 def parts(*fills: int, size: int = SIZE) -> list[memoryview]:
@@ -194,85 +183,6 @@ def test_where_nothing_can_be_mapped_it_is_copied(monkeypatch: pytest.MonkeyPatc
     ref, _ = store.lend(parts(1, size=segments.PIECE + 5))
     monkeypatch.setattr(segments, "map_file", lambda *_: None)
     assert bytes(view(ref)[: segments.PIECE + 5]) == bytes(parts(1, size=segments.PIECE + 5)[0])
-
-
-def common(fill: int, *, lent: bool = True) -> CommonSegment:
-    segment = CommonSegment(parts(fill))
-    if lent:
-        segment.lent()
-    return segment
-
-
-@FILLED_AGAIN
-@LINUX_ONLY
-def test_one_for_all_is_filled_again_when_nobody_holds_it() -> None:
-    first = common(1)
-    serial = first.ref.serial
-    other = common(2)
-    assert other.ref.serial != serial, "the first one is held"
-    del first
-    second = common(3)
-    assert second.ref.serial == serial
-    assert bytes(view(second.ref)[:SIZE]) == bytes(parts(3)[0])
-
-
-@pytest.mark.parametrize("ending", ["never lent", "given up", "given up before it is lent again"])
-def test_one_that_somebody_may_still_map_is_never_filled_again(ending: str) -> None:
-    first = common(1, lent=ending != "never lent")
-    serial, found = first.ref.serial, view(first.ref)
-    if ending != "never lent":
-        first.give_up()
-    if ending.endswith("again"):
-        first.lent()
-    del first
-    assert common(2).ref.serial != serial
-    assert bytes(found[:SIZE]) == bytes(parts(1)[0])
-
-
-@FILLED_AGAIN
-@LINUX_ONLY
-def test_what_is_spare_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segments, "KEEP_FREE", 2.5 * SIZE)
-    made = [common(number) for number in range(4)]
-    serials = [one.ref.serial for one in made]
-    made.reverse()
-    while made:
-        made.pop()
-    held = [common(9) for _ in range(4)]
-    assert len({one.ref.serial for one in held} & set(serials)) == 2
-
-
-@not_on_windows("no forks")
-def test_a_fork_takes_none_of_its_parent_s() -> None:
-    first = common(1)
-    found, serial = view(first.ref), first.ref.serial
-    reader, writer = os.pipe()
-    child = fork_here()
-    if child == 0:
-        try:
-            spare.enter(SegmentStore)
-            del first
-            other = common(2)
-            os.write(writer, b"same" if other.ref.serial == serial else b"another")
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
-    assert os.read(reader, 10) == b"another"
-    assert bytes(found[:SIZE]) == bytes(parts(1)[0])
-    os.close(reader)
-    os.close(writer)
-
-
-@FILLED_AGAIN
-@LINUX_ONLY
-def test_nothing_is_kept_for_nobody(user: object) -> None:
-    first, second = common(1), common(2)
-    del first
-    assert len(spare) == 1
-    spare.leave(user)
-    assert not len(spare)
-    del second
-    assert not len(spare)
 
 
 @contextlib.contextmanager

@@ -6,10 +6,8 @@ Run by `.ci/test-wheel` only, hence its name: once without extras, and once with
 from __future__ import annotations
 
 import importlib
-import io
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +24,6 @@ USES: dict[str, Callable[[], object]] = {
     "joblib": lambda: importlib.import_module("mpqueue.joblib_backend").register(),
     "otel": lambda: importlib.import_module("mpqueue.otel"),
     "pandas": lambda: importlib.import_module("mpqueue.pandas"),
-    "progress": lambda: show_progress(),  # noqa: PLW0108 - which is defined below
     "ray": lambda: importlib.import_module("mpqueue.backends").RayBackend,
 }
 #: Another use of one of them.
@@ -47,24 +44,6 @@ BESIDE = {
     *("examples", "examples-search", "examples-ocr", "examples-torch"),
     *("test-core", "test", "docs", "bench", "dev"),
 }
-
-
-class Terminal(io.StringIO):
-    """A terminal to draw a bar on."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-def show_progress() -> None:
-    """Run a job with a bar; raises the warning that says what is missing for it."""
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        patch.setattr(sys, "stderr", Terminal())
-        with JobQueue(1) as queue:
-            queue.run([-1], abs, progress=True)
-    for one in said:
-        raise one.message if isinstance(one.message, Warning) else RuntimeWarning(one.message)
 
 
 def a_job() -> Job:

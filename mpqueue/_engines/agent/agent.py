@@ -70,7 +70,6 @@ LaneKey = tuple[int, int]  #: a lane's number and generation
 class _Due(NamedTuple):
     """A frame that waits until its lane holds a slot."""
 
-    turn: int
     frame: bytes | memoryview
     carried: Carried
     lent: Sequence[Lent]
@@ -111,7 +110,6 @@ class _Berth:
         self.suspected_at: float | None = None  #: since when it has done nothing about them, at the last look
         self.hold: _Hold | None = None
         self.due: deque[_Due] = deque()
-        self.apart: dict[int, _Apart] = {}  #: segments of the worker's frames, by their turns
         self.is_blind = False  #: the worker could not open such a segment
 
 
@@ -168,13 +166,12 @@ class Agent:
     def frame(
         self,
         key: LaneKey,
-        turn: int,
         frame: bytes | memoryview,
         tokens: Sequence[Token],
         dropped: Sequence[Token],
         carried: Carried,
     ) -> None:
-        """Send the frame to that worker; its answer is sent back, with its ``turn``.
+        """Send the frame to that worker; its answer is sent back.
 
         ``tokens`` are shared objects here that the frame is the first to name; ``dropped`` those that the program has
         no longer. ``carried`` are the contents of the program's segments that the frame names.
@@ -183,7 +180,7 @@ class Agent:
         for token in dropped:
             self._lent.pop(token, None)
         if (berth := self._berth(key)) is not None and not berth.is_over:
-            berth.due.append(_Due(turn, frame, carried, lent))
+            berth.due.append(_Due(frame, carried, lent))
             self._hand_in_due(berth)
 
     def order(self, key: LaneKey, order: Order) -> None:
@@ -318,35 +315,35 @@ class Agent:
         berth.path = path
         if due.lent or is_new:
             lane.send(dump_frame(NodeFrame(path if is_new else None, due.lent)), lambda _: None)
-        lane.send(self._sent_as(berth, due), partial(self._soon, self._settle, berth, due.turn))
+        sent, apart = self._sent_as(berth, due)
+        lane.send(sent, partial(self._soon, self._settle, berth, apart))
 
-    def _sent_as(self, berth: _Berth, due: _Due) -> bytes:
+    def _sent_as(self, berth: _Berth, due: _Due) -> tuple[bytes, _Apart | None]:
         """Return the frame itself, or if it is big, the name of its segment, with the data carried with it."""
         serials, beside = [*due.carried], [*due.carried.values()]
         is_small = len(due.frame) + sum(part.nbytes for part in beside) < BIG
         packed = None if is_small or berth.is_blind else put_apart(self._store, due.frame, beside)
         if packed is None:
-            return _whole(due.frame, beside, serials)
-        berth.apart[due.turn] = _Apart(packed, serials)
-        return dump_frame(ApartFrame(packed, serials))
+            return _whole(due.frame, beside, serials), None
+        return dump_frame(ApartFrame(packed, serials)), _Apart(packed, serials)
 
-    def _settle(self, berth: _Berth, turn: int, answered: bytes | BaseException) -> None:
+    def _settle(self, berth: _Berth, apart: _Apart | None, answered: bytes | BaseException) -> None:
         """Answer a frame that was done, or never will be; if the worker could not open it, send it again whole."""
         answer = answered if isinstance(answered, bytes) else None
-        apart, lane = berth.apart.pop(turn, None), self._lane(berth.key)
+        lane = self._lane(berth.key)
         if apart is not None:
             again = _whole(*view_parts(apart.packed), apart.serials) if answer == NOT_OPENED else b""
             if apart.packed.segment is not None:
                 self._store.take_back([apart.packed.segment.serial])
             if again and lane is not None:
                 berth.is_blind = True
-                lane.send(again, partial(self._soon, self._settle, berth, turn))
+                lane.send(again, partial(self._soon, self._settle, berth, None))
                 return
         berth.at_work -= 1
         berth.asked_at = self._now()
         if answer is not None and not berth.is_over:
             frame, carried = _opened(answer)
-            self._tell("answered", berth.key, turn, frame, carried, lane is not None and lane.is_blind)
+            self._tell("answered", berth.key, frame, carried, lane is not None and lane.is_blind)
         self._hand_in_due(berth)
         self._free_if_idle(berth)
 

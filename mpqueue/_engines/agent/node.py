@@ -8,7 +8,6 @@ them.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -48,12 +47,10 @@ class NodeLane(Lane):
         self.is_blind = False  #: its worker can't open our segments
         self.unsent = b""
         self.answers = Answers(pool.post, number, generation)
-        self.tells: dict[int, Tell] = {}  #: of frames, by their turns
         self.claims: deque[Callable[[Claim], None]] = deque()
         self.stacks: deque[Callable[[str | None], object]] = deque()
         self.last: Claim | None = None
         self._pool = pool
-        self._turns = itertools.count()
         self._to_bring: dict[Shared[Any], None] = {}
         self._to_carry: dict[int, memoryview] = {}
         self._is_looking = False
@@ -67,11 +64,11 @@ class NodeLane(Lane):
     @property
     def is_busy(self) -> bool:
         """True where the worker has something to do."""
-        return bool(self.tells)
+        return self.is_ready and len(self.answers) > 0
 
     def send(self, frame: bytes, tell: Tell) -> None:
         if self.answers.begin(tell):
-            self._pool.soon(self._send, frame, tell)
+            self._pool.soon(self._send, frame)
 
     def bring(self, shared: Shared[Any]) -> None:
         self._pool.soon(self._to_bring.__setitem__, shared, None)
@@ -121,13 +118,11 @@ class NodeLane(Lane):
 
     # -- on the event loop -------------------------------------------------------------------------------------------
 
-    def _send(self, frame: bytes, tell: Tell) -> None:
-        turn = next(self._turns)
-        self.tells[turn] = tell
+    def _send(self, frame: bytes) -> None:
         to_bring, self._to_bring = list(self._to_bring), {}
         to_carry, self._to_carry = self._to_carry, {}
         tokens = [self.node.bring(one) for one in to_bring]
-        self.node.call("frame", self.key, turn, frame, tokens, self.node.take_dropped(), to_carry)
+        self.node.call("frame", self.key, frame, tokens, self.node.take_dropped(), to_carry)
         self._pool.want_slot(self)
 
     def _observe(self, tell: Callable[[Claim], None]) -> None:
@@ -145,11 +140,9 @@ class NodeLane(Lane):
         """Note that the worker is gone: fail what is under way, and what is yet to come. Then post ``died``."""
         self.is_ready = False
         error = ChildProcessError(f"the worker {self.pid} on {self.node.title} is gone: {why}")
-        self.answers.close(error)
-        self.answers.put_plain(partial(self.answers.fail_all, error))
+        self.answers.die(error)
         if died is not None:
             self.answers.put_plain(partial(self._pool.post, died))
-        self.tells.clear()
         for tell in self.stacks:
             tell(None)
         self.stacks.clear()
@@ -218,12 +211,11 @@ class Node:
         except Exception as error:
             self._pool.post(found("while it took in what an agent said", error))
 
-    def _answered(self, lane: NodeLane, turn: int, answer: Any, carried: Carried, is_blind: bool) -> None:
+    def _answered(self, lane: NodeLane, answer: Any, carried: Carried, is_blind: bool) -> None:
         lane.carried.update(carried)
         lane.is_blind |= is_blind  # before its answer is read, and the frame is sent again
         lane.used_at = self._pool.now()
-        if (tell := lane.tells.pop(turn, None)) is not None:
-            lane.answers.put(partial(lane.answers.settle, tell, bytes(answer)))
+        lane.answers.answered(bytes(answer))
 
     def _left_early(self, lane: NodeLane, early: Any, carried: Carried) -> None:
         lane.carried.update(carried)

@@ -105,7 +105,7 @@ class DaskPool(NodePool):
     async def _hold(self, lane: NodeLane) -> None:
         """Hold a slot by one task after the other: others can come in between."""
         try:
-            while lane.tells and not lane.node.is_lost and not self.is_closed:
+            while lane.is_busy and not lane.node.is_lost and not self.is_closed:
                 await self._connected.wait()
                 try:
                     await self._have_done(lane)

@@ -21,7 +21,6 @@ import multiprocessing.util
 import os
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -163,7 +162,6 @@ class LokyLane:
         self.number = number
         self.generation = generation
         self.answers = Answers(inbox.post, number, generation)
-        self._awaited: deque[Tell] = deque()  #: in the order of the line
         self._inbox = inbox
         self._is_ending = False
         self.is_up = False  #: it has answered; set by its warden
@@ -240,7 +238,7 @@ class LokyLane:
         )
         on_failure.callback(_abort, self._executor, leash)
         self.first_answer: Future[bytes] | None = Future()
-        self._begin(functools.partial(_resolve, self.first_answer))
+        self.answers.begin(functools.partial(_resolve, self.first_answer))
         self._executor.submit(serving.serve, *RECEIVER).add_done_callback(self._served)
         # loky forgets that it has registered its exit hook: with each start it would come before ours again.
         process_executor.process_pool_executor_at_exit = True
@@ -259,25 +257,14 @@ class LokyLane:
 
     def send(self, frame: bytes, tell: Tell) -> None:
         """Write the frame to the line. 10 us."""
-        if self._begin(tell):
+        if self.answers.begin(tell):
             self._line.send(frame)
-
-    def _begin(self, tell: Tell) -> bool:
-        if is_open := self.answers.begin(tell):
-            self._awaited.append(tell)
-        return is_open
 
     def _answered(self, answer: Answer) -> None:
         """Take in an answer, on the inbox's thread."""
-        if not self._awaited:
-            self.break_off("it answered what it was not asked")
-            return
-        settle = functools.partial(self.answers.settle, self._awaited.popleft(), answer.data)
         self.take_early()
-        if answer.plain:
-            self.answers.put_plain(settle)
-        else:
-            self.answers.put(settle)
+        if not self.answers.answered(answer.data, plain=answer.plain):
+            self.break_off("it answered what it was not asked")
 
     def _ended(self, damage: DamagedError | None) -> None:
         """Note on the inbox's thread that the worker closed the line, most likely by dying, or broke it."""
@@ -315,9 +302,7 @@ class LokyLane:
         self._line.read_rest()
 
     def _finish(self, then: Callable[[], object]) -> None:
-        error = BrokenProcessPool(f"worker {self.pid} has ended")
-        self.answers.put_plain(functools.partial(self.answers.fail_all, error))
-        self.answers.put_plain(then)
+        self.answers.die(BrokenProcessPool(f"worker {self.pid} has ended"), then)
 
     def break_off(self, why: str) -> None:
         """Say that the worker is of no more use, before its death does, and kill it. On any thread."""

@@ -1,7 +1,7 @@
 """The lanes of a queue, on loky: starts them, watches them, and leaves nothing when it is closed.
 
-The *starter*, a thread that `close` ends, starts workers, and sweeps up behind them. All later events of lanes are
-handled on the inbox's thread.
+The *starter*, a thread, starts workers, and sweeps up behind them. All later events of lanes are handled on the inbox's
+thread.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ import functools
 import itertools
 import logging
 import os
-import queue
 import threading
-from collections.abc import Callable
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
 
@@ -35,6 +33,7 @@ from mpqueue._parent.surroundings import replies as threads
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.surroundings.interpreter_exit import on_exit
 from mpqueue._parent.surroundings.replies import SafeEvent
+from mpqueue._parent.users_threads import Errands
 from mpqueue._wire.pickling.script import Script
 
 if TYPE_CHECKING:
@@ -77,23 +76,25 @@ class LokyPool:
         self._is_closing = False
         self._is_short = False  #: descriptors or threads were lacking for so long that it will not pass
         self._gone = SafeEvent()
-        self._starter_has_ended = False
-        self._starter = Starter(
-            f"mpqueue-starter-{self._number}", functools.partial(inbox.call, self._note_starter_ended), self._fault
-        )
+        self._starts_are_over = False
+        #: Starts all workers, one after another. Threads that loky starts for a lane inherit from it that they are
+        #: daemons, for which no exit waits.
+        self._starter = Errands(f"mpqueue-starter-{self._number}", self._fault)
         register_exit()
         interpreter_exit.run_before_loky()
         self._take_back = on_exit(functools.partial(self.close, kill=True), last=True)
-        inbox.call(inbox.later, ORPHANS_AFTER, self._starter.submit, worker_process.kill_orphans)
+        inbox.call(inbox.later, ORPHANS_AFTER, self._starter.put, worker_process.kill_orphans)
 
     def start(self, number: int, generation: int) -> None:
         self._wanted[number] = generation
-        self._starter.submit(functools.partial(self._start_safely, number, generation))
+        self._starter.put(functools.partial(self._start_safely, number, generation))
+        if self._starter.thread is None:
+            self._inbox.post(LaneStartFailed(number, generation, RuntimeError(NO_THREAD)))
 
     def await_starts(self) -> None:
         """Wait until each worker to be started exists as a process, or the pool is closed."""
         started = SafeEvent()
-        self._starter.submit(started.set)
+        self._starter.put(started.set)
         while not started.wait(STARTS_LIMIT) and not self._is_closing:
             _log.warning("starting workers takes more than %g s", STARTS_LIMIT)
 
@@ -171,7 +172,7 @@ class LokyPool:
 
     def _own_threads(self) -> set[threading.Thread]:
         of_lanes = itertools.chain.from_iterable(lane.threads() for lane in list(self._wardens))
-        return {self._starter.thread, *of_lanes, *self._threads}
+        return {thread for thread in (self._starter.thread, *of_lanes, *self._threads) if thread is not None}
 
     def _what_is_left(self) -> str:
         workers = ", ".join(str(lane.pid) for lane in list(self._wardens))
@@ -180,6 +181,9 @@ class LokyPool:
     # -- on the starter's thread ---------------------------------------------------------------------------------------
 
     def _start_safely(self, number: int, generation: int) -> None:
+        report_broken_pipes()
+        standard_streams.keep_taken()
+        _block_interrupts()
         try:
             self._start(number, generation)
         except BaseException as error:
@@ -251,7 +255,7 @@ class LokyPool:
     def _sweep_behind(self, lane: LokyLane) -> None:
         """Have the processes killed that a dead worker has left, once its successor was started."""
         cookie = worker_process.cookie(self._number, lane.number, lane.generation)
-        self._inbox.call(self._starter.submit, functools.partial(worker_process.kill_strays, cookie))
+        self._inbox.call(self._starter.put, functools.partial(worker_process.kill_strays, cookie))
 
     def _begin_to_close(self, kill: bool) -> None:
         if self._preloading is not None:
@@ -259,19 +263,20 @@ class LokyPool:
         self._lanes.clear()
         for warden in list(self._wardens.values()):
             warden.leave(kill=kill)
-        self._finish_if_gone()
+        if self._starter.busy:  # a start is under way
+            self._starter.put(functools.partial(self._inbox.call, self._note_starts_are_over))
+        else:
+            self._note_starts_are_over()
 
-    def _note_starter_ended(self) -> None:
-        self._starter_has_ended = True
+    def _note_starts_are_over(self) -> None:
+        self._starts_are_over = True
         self._finish_if_gone()
 
     def _finish_if_gone(self) -> None:
-        """End the starter once all workers have ended, which would be killed with it."""
-        if self._wardens:
+        """Leave nothing once all workers have ended, and no start is under way."""
+        if self._wardens or not self._starts_are_over or self._gone.is_set():
             return
-        if not self._starter_has_ended:
-            self._starter.stop()
-            return
+        self._starter.end()
         if self._preloading is not None:
             self._preloading.close()
         with contextlib.suppress(OSError):  # no descriptor to look with
@@ -292,52 +297,6 @@ def _without_frames(error: BaseException) -> BaseException:
         error = error.__context__
     error.__context__ = error.__cause__ = None
     return error.with_traceback(None)
-
-
-# -- One thread that starts all workers of a pool, one after another. --------------------------------------------------
-#
-# The kernel kills a worker when the *thread* that started it ends (`PR_SET_PDEATHSIG`), so that thread must outlive all
-# its workers. Threads that loky starts for a lane inherit from it that they are daemons, for which no exit waits, and
-# that a pipe whose worker is dead is an error. It knows nothing of lanes or loky.
-
-Start = Callable[[], object]
-
-
-class Starter:
-    """The thread, started at once. Owner: the pool, which calls `stop` when its last worker is gone.
-
-    ``on_fault`` gets an error of a start, which should have none.
-    """
-
-    def __init__(self, name: str, on_end: Callable[[], object], on_fault: Callable[[BaseException], object]) -> None:
-        self._on_fault = on_fault
-        self._starts: queue.SimpleQueue[Start | None] = queue.SimpleQueue()
-        self._on_end = on_end
-        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self.thread.start()
-
-    def submit(self, start: Start) -> None:
-        """Call ``start`` on the starter's thread. From any thread; never blocks."""
-        self._starts.put(start)
-
-    def stop(self) -> None:
-        """End the thread after all starts submitted before; ``on_end`` is its last call."""
-        self._starts.put(None)
-
-    def _run(self) -> None:
-        report_broken_pipes()
-        try:
-            while (start := self._starts.get()) is not None:
-                standard_streams.keep_taken()
-                _block_interrupts()
-                try:
-                    start()
-                except BaseException as error:
-                    self._on_fault(error)
-                # A start holds a lane's semaphores; it must not be held while this thread waits for the next one.
-                del start
-        finally:
-            self._on_end()
 
 
 def _block_interrupts() -> None:

@@ -231,7 +231,11 @@ class Warden:
         self._stack.read()
 
     def _ask_for_stack(self) -> None:
-        self._stack.request(self.lane.worker.kill)
+        self._stack.look(self._kill_with)
+
+    def _kill_with(self, text: str | None) -> None:
+        self._text = text
+        self.lane.worker.kill()
 
     def _look_at_stack(self, tell: Callable[[str | None], object]) -> None:
         self._stack.look(tell)
@@ -269,7 +273,7 @@ class Warden:
             self._exitcode = lane.worker.exited()
             self._claim = lane.ledger.read()
             if self._was_ready:
-                self._text = self._stack.take()
+                self._stack.end()
                 self._inbox.forget(lane.bell)
         except Exception as fault:  # its death is reported in any case
             at = f"while it looked at what worker {lane.number} left behind"

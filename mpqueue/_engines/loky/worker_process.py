@@ -15,12 +15,11 @@ import threading
 from collections.abc import Callable
 
 from mpqueue._os import channels
-from mpqueue._os.process import process_signals
+from mpqueue._os.process import process_signals, process_table
 from mpqueue._os.process.parent_death import Leash
 from mpqueue._os.process.process_facts import busy_machine, use_of
 from mpqueue._os.process.process_handle import is_reaped, open_exactly, open_process
 from mpqueue._os.process.process_signals import KILL, kill_group
-from mpqueue._os.process.process_table import processes
 from mpqueue._parent.inbox import Inbox, TimedCall
 from mpqueue._wire.seed import COOKIE_VARIABLE
 
@@ -75,7 +74,7 @@ class WorkerProcess:
         Negative: minus the signal's number. None: other code has reaped the process and the kernel does not report it.
         """
         with self._lock:
-            code = self._process.exit_code()
+            code, self.when_killed = self._process.exit_code(), None
             # The process too: a worker that lives on can also close a sentinel.
             self.kill()
             self._is_gone = True
@@ -130,10 +129,8 @@ class StartProgress:
 # -- Asking a worker for its stacks: before it is killed, and when a caller wants to see them. On the inbox's thread.
 
 #: Seconds to wait for the beginning of the text. It comes within 2 ms, later on a busy machine, or not at all: the
-#: handler blocks the signal, or on Windows holds the interpreter. The kill is delayed by that time.
+#: handler blocks the signal, or on Windows holds the interpreter. A kill is delayed by that time.
 PATIENCE = 0.5
-#: The same if the worker goes on: only the caller that asked waits for it.
-LOOK_PATIENCE = 1.0
 #: Seconds without more text after which it is complete. It comes in pieces, 10 us per thread, between which the worker
 #: may have to wait on a busy machine.
 SETTLE = 0.02
@@ -142,7 +139,7 @@ MOST = 1 << 20
 
 
 class StackDump:
-    """One worker's pipe for stacks: any number of `look`s, at most one `request`, then `take`.
+    """One worker's pipe for stacks: any number of `look`s, then `end`.
 
     Its owner watches the pipe from the worker's first answer on, and calls `read` if it is readable.
     """
@@ -152,64 +149,41 @@ class StackDump:
         self._worker = worker
         self._inbox = inbox
         self._text = bytearray()
-        self._then: Callable[[], object] | None = None
         self._lookers: list[Callable[[str | None], object]] = []
         self._timer: TimedCall | None = None
 
-    def request(self, then: Callable[[], object]) -> None:
-        """Ask for the stack, and call ``then`` when it has come or will not come."""
-        if self._then is None:
-            self._then = then
-            process_signals.ask(self._worker.send, self._fd)
-            self._wait(PATIENCE)
-
     def look(self, tell: Callable[[str | None], object]) -> None:
         """Call ``tell`` with the stack; with None if there is none. The worker goes on."""
-        if self._then is None and not self._lookers:
+        if not self._lookers:
             process_signals.ask(self._worker.send, self._fd)
-            self._wait(LOOK_PATIENCE)
+            self._wait(PATIENCE)
         self._lookers.append(tell)
 
-    def take(self) -> str | None:
-        """Stop listening after the worker's death, and return the text that was asked for, if any came."""
-        self._cancel_timer()
-        if self._then is None and not self._lookers:
-            self._inbox.forget(self._fd)
-            return None
-        channels.set_blocking(self._fd, False)
-        while self.read():
-            pass
-        self._cancel_timer()
+    def end(self) -> None:
+        """Pass on what has come, after the worker's death."""
+        if self._lookers:
+            channels.set_blocking(self._fd, False)
+            while self.read():
+                pass
         self._inbox.forget(self._fd)
         self._tell_lookers()
-        requested, self._then = self._then is not None, None
-        return self._as_text() if requested else None
 
     def _wait(self, seconds: float) -> None:
         self._cancel_timer()
-        self._timer = self._inbox.later(seconds, self._settled)
+        self._timer = self._inbox.later(seconds, self._tell_lookers)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._inbox.cancel(self._timer)
             self._timer = None
 
-    def _settled(self) -> None:
-        """Pass the text on: it is complete, or does not come."""
-        self._timer = None
-        self._tell_lookers()
-        if self._then is not None:
-            self._then()
-
     def _tell_lookers(self) -> None:
-        text, lookers, self._lookers = self._as_text(), self._lookers, []
-        if self._then is None:
-            self._text.clear()
+        """Pass the text on: it is complete, or does not come."""
+        self._cancel_timer()
+        text, lookers, self._lookers = self._text.decode(errors="replace") or None, self._lookers, []
+        self._text.clear()
         for tell in lookers:
             tell(text)
-
-    def _as_text(self) -> str | None:
-        return self._text.decode(errors="replace") or None
 
     def read(self) -> bool:
         """Read available data; False at the end, or if there is none. Text that was not asked for is dropped."""
@@ -220,8 +194,8 @@ class StackDump:
         if not text:
             self._inbox.forget(self._fd)
             return False
-        if self._then is not None or self._lookers:
-            if self._timer is not None and len(self._text) < MOST:
+        if self._lookers:
+            if len(self._text) < MOST:
                 self._wait(SETTLE)
             self._text += text
         return True
@@ -251,7 +225,7 @@ def cookie(*path: int) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _identity(pid: int) -> str:
-    return f"{pid}.{processes.start_time(pid)}.{processes.namespace()}"
+    return f"{pid}.{process_table.start_time(pid)}.{process_table.namespace()}"
 
 
 def kill_strays(prefix: str) -> None:
@@ -274,14 +248,14 @@ def kill_orphans() -> None:
 
 def _is_orphan(found: re.Match[bytes]) -> bool:
     # In another pid namespace (a container's), the parent's number means nothing here.
-    return found[4].decode() == processes.namespace() and processes.start_time(int(found[2])) != int(found[3])
+    return found[4].decode() == process_table.namespace() and process_table.start_time(int(found[2])) != int(found[3])
 
 
 def _kill_where(condemned: Callable[[re.Match[bytes]], bool]) -> None:
     with contextlib.suppress(OSError):
         for _ in range(_LOOKS):
             any_killed = False
-            for pid in processes.others():
+            for pid in process_table.others():
                 found = _cookie_of(pid)
                 if found is not None and condemned(found):
                     any_killed |= _kill(pid, found[1])
@@ -300,5 +274,5 @@ def _kill(pid: int, of_cookie: bytes) -> bool:
 
 
 def _cookie_of(pid: int) -> re.Match[bytes] | None:
-    environment = processes.environment(pid)
+    environment = process_table.environment(pid)
     return None if environment is None else _PATTERN.search(environment)

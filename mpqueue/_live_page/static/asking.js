@@ -1,10 +1,11 @@
 // What is asked of the program beside the stream. Nothing here throws.
 
-// Null where there is no answer, or none that is any use.
-async function get(address) {
+// Null where there is no answer, or none that is any use; `missing` where the program says that there is no such thing.
+async function get(address, missing = null) {
   try {
     const answer = await fetch(address);
-    return answer.ok ? await answer.json() : null;
+    if (answer.ok) return await answer.json();
+    return answer.status === 404 ? missing : null;
   } catch {
     return null;
   }
@@ -12,8 +13,8 @@ async function get(address) {
 
 // A page of a job's items, with how the job stands.
 export const askForItems = (number, query) => get(`jobs/${number}/items?${query}`);
-// {index} of the item with that id, as the address has it; null where there is none.
-export const askForPlace = (number, id) => get(`jobs/${number}/find?${new URLSearchParams({ id })}`);
+// {index} of the item with that id, as the address has it; of null where there is none.
+export const askForPlace = (number, id) => get(`jobs/${number}/find?${new URLSearchParams({ id })}`, { index: null });
 export const askForItem = (number, index) => get(`jobs/${number}/items/${index}`);
 export const askForFailures = (number) => get(`jobs/${number}/failures`);
 export const askForThroughput = (number) => get(`jobs/${number}/throughput`);

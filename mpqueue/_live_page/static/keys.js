@@ -4,7 +4,7 @@ import { byId, make } from "./dom.js";
 
 const ALL = [
   ["/", "search the items"],
-  ["j", "search the jobs"],
+  ["j", "search or choose a job"],
   ["↑ ↓", "move through the items; also Page Up, Page Down, Home, End"],
   ["Enter", "open the item"],
   ["Esc", "close it"],
@@ -24,7 +24,7 @@ export class Keys {
     byId("keys-close").addEventListener("click", () => byId("keys").close());
     this.on("?", () => byId("keys").showModal());
     this.on("/", () => byId("search").focus());
-    this.on("j", () => byId("job-search").focus());
+    this.on("j", () => [byId("job-search"), byId("job-choice")].find((one) => one.checkVisibility())?.focus());
     document.addEventListener("keydown", (event) => this.#pressed(event));
   }
 

@@ -97,14 +97,18 @@ function follow() {
   } else if (wanted.missing) {
     itemView.close();
     setText(byId("nowhere-text"), `The job “${id}” has no item “${item}”.`);
-  } else if (!wanted.asked) find(job, wanted);
+  } else if (!wanted.asked && stream.live) find(job, wanted);
 }
 
 async function find(job, place) {
   place.asked = true;
   const found = await askForPlace(job.number, place.item);
   if (place !== wanted) return; // the user has gone elsewhere meanwhile
-  if (found === null) place.missing = true;
+  if (found === null) {
+    place.asked = false; // the program was not reached: it is asked again when the page is drawn again
+    return;
+  }
+  if (found.index === null) place.missing = true;
   else {
     wanted = null;
     itemView.open(job, found.index, itemView.index !== null);

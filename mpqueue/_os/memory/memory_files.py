@@ -20,7 +20,7 @@ from collections.abc import Callable
 from mpqueue._os.descriptors import duplicate, reopen
 from mpqueue._os.files import open_unseen, write_at
 from mpqueue._os.memory.mappings import map_file
-from mpqueue._os.system import IS_WINDOWS, c_library, choose
+from mpqueue._os.system import IS_LINUX, IS_WINDOWS, PROC, c_library
 
 if sys.platform == "win32":
     from mpqueue._os.windows import file_handles as windows
@@ -65,11 +65,21 @@ class SharedFile:
             self.fd = -1
 
 
-def _make_memfd(label: str) -> int:
+def make_file(label: str) -> int:
+    """Return the descriptor of such a file, empty, private to this process, and no standard stream.
+
+    Raises OSError, with the remedy if there is no folder for it.
+    """
+    return _make(label, 0x1)
+
+
+def _make(label: str, flags: int) -> int:
     try:
-        return _memfd(label, os.MFD_CLOEXEC)  # type: ignore[attr-defined,unused-ignore]
-    except (AttributeError, OSError) as error:
-        return _make_instead(label, error)
+        return _memfd(label, flags)
+    except (AttributeError, OSError) as error:  # refused by the kernel or a filter, or a Python built for an old glibc
+        if isinstance(error, OSError) and error.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS):
+            raise
+        return _make_temporary(label)
 
 
 def _memfd(label: str, flags: int) -> int:
@@ -82,13 +92,6 @@ def _memfd(label: str, flags: int) -> int:
         os.close(fd)
 
 
-def _make_instead(label: str, error: AttributeError | OSError) -> int:
-    """A temporary file, if memfds are refused: by the kernel, a filter, or a Python built for an old glibc."""
-    if isinstance(error, OSError) and error.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS):
-        raise error
-    return _make_temporary(label)
-
-
 def _make_temporary(label: str) -> int:
     if sys.platform == "win32":
         return windows.make_temporary(label)
@@ -98,11 +101,6 @@ def _make_temporary(label: str) -> int:
     except FileNotFoundError as error:  # `tempfile` has tried all folders that it knows
         text = f"expected a folder where temporary files can be made, got none; set TMPDIR to one ({error.strerror})"
         raise FileNotFoundError(errno.ENOENT, text) from None
-
-
-#: The descriptor of such a file, empty, private to this process, and no standard stream. Raises OSError, with the
-#: remedy if there is no folder for it.
-make_file = choose(linux=_make_memfd, posix=_make_temporary)
 
 
 def make_appended(label: str) -> int:
@@ -130,35 +128,20 @@ def _fallocate() -> Callable[[int, int, int, int], int] | None:
     return function  # type: ignore[no-any-return]
 
 
-def _punch_beginning(fd: int, size: int) -> bool:
+def free_beginning(fd: int, size: int) -> bool:
+    """Free the memory of a file's first bytes, up to that number; they are zeros from then on.
+
+    Returns False if the system can't do that.
+    """
     fallocate = _fallocate()
     return fallocate is not None and fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, 0, size) == 0
 
 
-def _free_nothing(fd: int, size: int) -> bool:  # noqa: ARG001 - no portable way
-    return False
-
-
-#: Free the memory of a file's first bytes, up to that number; they are zeros from then on. Returns False if the system
-#: can't do that.
-free_beginning = choose(linux=_punch_beginning, posix=_free_nothing)
-
-
-def _make_sealable_memfd(label: str) -> int:
-    try:
-        return _memfd(label, _SEALABLE)
-    except (AttributeError, OSError) as error:
-        return _make_instead(label, error)
-
-
-def _make_named(label: str) -> int:
-    if not can_be_opened_by_others():  # and Windows passes no descriptors
+def make_sealable(label: str) -> int:
+    """Like `make_file`: a file that can be sealed, if the system has such files, and passed on in any case."""
+    if IS_WINDOWS and not can_be_opened_by_others():  # and Windows passes no descriptors
         raise OSError(errno.ENOTSUP, f"expected temporary files that other processes can open, for a {label}; got none")
-    return _make_temporary(label)
-
-
-#: Like `make_file`: a file that can be sealed, if the system has such files, and passed on in any case.
-make_sealable = _make_named if IS_WINDOWS else choose(linux=_make_sealable_memfd, posix=_make_temporary)
+    return _make(label, _SEALABLE)
 
 
 def may_be_one(found: os.stat_result) -> bool:
@@ -166,36 +149,25 @@ def may_be_one(found: os.stat_result) -> bool:
     return IS_WINDOWS or not found.st_nlink
 
 
-def _seal_memfd(fd: int) -> None:
+def seal(fd: int) -> None:
+    """From now on the size of a file of `make_sealable` stays, and only existing mappings can write it.
+
+    Raises OSError if that is not supported (Linux before 5.1, other systems).
+    """
+    if sys.platform != "linux":
+        raise OSError(errno.ENOTSUP, f"this system can't seal what is open under {fd}")
     fcntl.fcntl(fd, _F_ADD_SEALS, _SEAL_SHRINK | _SEAL_GROW | _SEAL_FUTURE_WRITE)
 
 
-def _seal_nothing(fd: int) -> None:
-    raise OSError(errno.ENOTSUP, f"this system can't seal what is open under {fd}")
+def path_of(fd: int) -> str:
+    """Return the path by which a process of the same user opens again the file under this number here.
 
-
-#: From now on the size of a file of `make_sealable` stays, and only existing mappings can write it. Raises OSError if
-#: that is not supported (Linux before 5.1, other systems).
-seal = choose(linux=_seal_memfd, posix=_seal_nothing)
-
-
-def _path_in_proc(fd: int) -> str:
-    return f"/proc/{_own_name(os.getpid())}/fd/{fd}"
-
-
-def _no_path(fd: int) -> str:  # noqa: ARG001 - there is none
-    return ""
-
-
-def _name(fd: int) -> str:
+    Empty if there is no such path. Once the number is another file's, it may lead there; from other namespaces it leads
+    nowhere.
+    """
     if sys.platform == "win32":
         return windows.name_of(fd)
-    return _no_path(fd)
-
-
-#: The path by which a process of the same user opens again the file under this number here. Empty if there is no such
-#: path. Once the number is another file's, it may lead there; from other namespaces it leads nowhere.
-path_of = _name if IS_WINDOWS else choose(linux=_path_in_proc, posix=_no_path)
+    return f"{PROC}/{_own_name(os.getpid())}/fd/{fd}" if IS_LINUX else ""
 
 
 #: Temporary errors; any other is the system's final answer.
@@ -203,7 +175,11 @@ _PASSES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 @functools.cache
-def _try_path() -> bool:
+def can_be_opened_by_others() -> bool:
+    """Tell whether other processes can open a file of `make_sealable` by its path: on Linux a memfd, on Windows any.
+
+    Tried out once in each process, 30 us. Raises OSError if it can't be tried now.
+    """
     try:
         fd = _make_temporary("segment") if IS_WINDOWS else _memfd("segment", _SEALABLE)
         try:
@@ -222,20 +198,11 @@ def _try_path() -> bool:
         return False
 
 
-def _has_no_path() -> bool:
-    return False
-
-
-#: Whether other processes can open a file of `make_sealable` by its path: on Linux a memfd, on Windows any. Tried out
-#: once in each process, 30 us. Raises OSError if it can't be tried now.
-can_be_opened_by_others = _try_path if IS_WINDOWS else choose(linux=_try_path, posix=_has_no_path)
-
-
 @functools.cache
 def _own_name(process: int) -> str:
     """Return the name of this process in ``/proc``, which may be that of another namespace of processes."""
     try:
-        return os.readlink("/proc/self")
+        return os.readlink(f"{PROC}/self")
     except OSError:
         return str(process)
 

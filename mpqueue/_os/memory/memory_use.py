@@ -1,4 +1,4 @@
-"""The memory that a process has, as the system counts it. Linux reports it in /proc; elsewhere it is None."""
+"""The memory that a process has, and that is left, as the system counts it. Most of it is known on Linux only."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import errno
 import mmap
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
+from mpqueue._os.files import open_file, read_at
 from mpqueue._os.process import process_facts
-from mpqueue._os.system import IS_WINDOWS, choose
+from mpqueue._os.system import IS_LINUX, PROC
 
 if sys.platform != "win32":
     import resource
@@ -26,45 +27,32 @@ def private_bytes() -> int | None:
 # -- of another process ------------------------------------------------------------------------------------------------
 
 
-class MemoryGauge(Protocol):
-    """Measures another process's private memory, even if its number is used again later."""
+class MemoryGauge:
+    """Measures another process's private memory, by a file that stays that process's.
+
+    Raises OSError if there is no such process, or the system does not report it.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._statm = open_file(f"{PROC}/{pid}/statm", os.O_RDONLY)
 
     def read(self) -> int:
         """Return resident bytes, without mapped files and shared segments.
 
         Raises OSError or ValueError if the process has ended.
         """
-
-    def close(self) -> None:
-        """Close its open file."""
-
-
-class LinuxGauge:
-    """A `MemoryGauge` by a file of /proc that stays that process's. Raises OSError if there is no such process."""
-
-    def __init__(self, pid: int) -> None:
-        self._statm = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
-
-    def read(self) -> int:
-        resident, shared = os.pread(self._statm, 128, 0).split()[1:3]
+        resident, shared = read_at(self._statm, 128, 0).split()[1:3]
         return (int(resident) - int(shared)) * mmap.PAGESIZE
 
     def close(self) -> None:
+        """Close its open file."""
         os.close(self._statm)
-
-
-def _no_gauge(pid: int) -> MemoryGauge:
-    raise OSError(errno.ENOTSUP, f"this system does not tell how much memory process {pid} has")
-
-
-#: A gauge for that process. Raises OSError if the system does not report it, or there is no such process.
-open_gauge = choose(linux=LinuxGauge, posix=_no_gauge)
 
 
 def memory_of(pid: int) -> int | None:
     """Bytes, see `MemoryGauge.read`, of the process that has that number now; None if not reported. 15 us."""
     try:
-        gauge = open_gauge(pid)
+        gauge = MemoryGauge(pid)
     except OSError:
         return None
     try:
@@ -78,11 +66,13 @@ def memory_of(pid: int) -> int | None:
 def why_not_told() -> str | None:
     """Return why a gauge can't tell how much memory a process has, and the cure; None if it can."""
     try:
-        open_gauge(os.getpid()).close()
-    except FileNotFoundError:
-        return "it is read in /proc, which is not there; mount it (`mount -t proc proc /proc`)"
+        MemoryGauge(os.getpid()).close()
     except OSError as error:
-        return None if error.errno in (errno.EMFILE, errno.ENFILE) else str(error)
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return None
+        if IS_LINUX and isinstance(error, FileNotFoundError):
+            return "it is read in /proc, which is not there; mount it (`mount -t proc proc /proc`)"
+        return "this system does not tell how much memory a process has"
     return None
 
 
@@ -93,18 +83,8 @@ def why_not_told() -> str | None:
 _NOT_TOLD = -1
 
 
-class Peak(Protocol):
-    """The most memory that is resident from `begin` to `end`, mapped files included."""
-
-    def begin(self) -> None:
-        """Count from now on."""
-
-    def end(self) -> int | None:
-        """Return bytes since `begin`; None if the system does not report them."""
-
-
-class LinuxPeak:
-    """The peak that the kernel has seen since it was last asked to reset it.
+class Peak:
+    """The most memory that is resident from `begin` to `end`, mapped files included, as Linux sees it.
 
     Memory comes only with page faults, and counting these costs 2 us: the kernel is asked to reset (5 us), and for the
     peak (20 us), only if there was one since the last time.
@@ -116,14 +96,14 @@ class LinuxPeak:
         self._known: int | None = None  #: the peak since then, if it was asked for
 
     def begin(self) -> None:
-        """Ask the kernel to reset the peak, unless there was no page fault since the last time."""
+        """Count from now on: ask the kernel to reset the peak, unless there was no page fault since the last time."""
         faults = _page_faults()
         if faults != self._faults:
             self._faults, self._known = faults, None
             self._has_begun = _reset_peak()
 
     def end(self) -> int | None:
-        """Return the peak; None without ``/proc``, or if the kernel can't reset it (gVisor)."""
+        """Return bytes since `begin`; None if the system does not report them, or can't reset them (gVisor)."""
         if not self._has_begun:
             return None
         if self._known is None or _page_faults() != self._faults:
@@ -131,22 +111,13 @@ class LinuxPeak:
         return self._known
 
 
-class PosixPeak:
-    """`getrusage` only has the peak since the process began: so this peak is unknown."""
-
-    def begin(self) -> None:
-        """Do nothing."""
-
-    def end(self) -> int | None:
-        """Return None: the system does not report it."""
-        return None
-
-
 #: This process's peak.
-peak: Peak = choose(linux=LinuxPeak(), posix=PosixPeak())
+peak = Peak()
 
 
 def _page_faults() -> int:
+    if sys.platform == "win32":
+        return _NOT_TOLD
     try:
         used = resource.getrusage(resource.RUSAGE_SELF)
     except OSError:  # a filter refuses the system call
@@ -160,7 +131,7 @@ def _reset_peak() -> bool:
     A handler may close descriptors that are not its own, and reuse the number for its own file.
     """
     with contextlib.suppress(OSError):
-        file = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
+        file = open_file(f"{PROC}/self/clear_refs", os.O_WRONLY)
         try:
             return os.write(file, b"5") > 0
         finally:
@@ -170,7 +141,7 @@ def _reset_peak() -> bool:
 
 def _peak_bytes() -> int | None:
     try:
-        return int(process_facts.read("/proc/self/status").partition(b"VmHWM:")[2].split(None, 1)[0]) * 1024
+        return int(process_facts.read(f"{PROC}/self/status").partition(b"VmHWM:")[2].split(None, 1)[0]) * 1024
     except (OSError, ValueError, IndexError):
         return None
 
@@ -205,21 +176,21 @@ _V1 = _Version("memory.limit_in_bytes", "memory.usage_in_bytes", (b"total_inacti
 _V2 = _Version("memory.max", "memory.current", (b"inactive_file", b"active_file"))
 
 
-class MachineMemory(Protocol):
-    """The memory available to this process."""
+class MachineMemory:
+    """The memory available to this process, by the kernel's files below ``root``; on Windows as the system counts it.
 
-    def memory(self) -> Memory | None:
-        """The tightest of all limits on this process; None if the system does not report it. Costs 0.1 ms."""
+    This process's control groups are looked up once; limits of Windows' job objects are ignored.
+    """
 
-
-class LinuxMachine:
-    """Reads the kernel's files below ``root``. This process's control groups are looked up once."""
-
-    def __init__(self, root: Path = Path("/")) -> None:
+    def __init__(self, root: Path = Path(PROC).parent) -> None:
         self._meminfo = root / "proc/meminfo"
         self._groups = list(_groups(root))
 
     def memory(self) -> Memory | None:
+        """Return the tightest of all limits on this process; None if the system does not report it. Costs 0.1 ms."""
+        if sys.platform == "win32":
+            status = kernel32.machine_memory()
+            return Memory(status.available, status.total)
         found = [self._of_machine(), *(_of_group(folder, version) for folder, version in self._groups)]
         return min((one for one in found if one is not None), default=None)
 
@@ -229,30 +200,6 @@ class LinuxMachine:
             return Memory(*(int(lines[name].split()[0]) * 1024 for name in (b"MemAvailable", b"MemTotal")))
         except (OSError, ValueError, KeyError, IndexError):
             return None
-
-
-class PosixMachine:
-    """No call of every POSIX system reports the available memory."""
-
-    def memory(self) -> Memory | None:
-        """Return None: the system does not report it."""
-        return None
-
-
-class WindowsMachine:
-    """Memory as the system counts it; limits of job objects are ignored."""
-
-    def memory(self) -> Memory | None:
-        if sys.platform == "win32":
-            status = kernel32.machine_memory()
-            return Memory(status.available, status.total)
-        return None
-
-
-#: The reader for this system. Each looks up this process's control groups once.
-look_at_machine: Callable[[], MachineMemory] = (
-    WindowsMachine if IS_WINDOWS else choose(linux=LinuxMachine, posix=PosixMachine)
-)
 
 
 def _of_group(folder: Path, version: _Version) -> Memory | None:

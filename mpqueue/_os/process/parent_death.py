@@ -130,18 +130,18 @@ def _live_on(parent: int) -> None:
 die_with_parent = choose(linux=_die_by_kernel, posix=_live_on)
 
 
-def _hold_by_kernel(leash: int) -> bool:
+def hold_leash(leash: int) -> bool:
+    """Ask for SIGKILL to this group once the leash is pulled or closed; False if that is not possible.
+
+    The rights for it are decided here, by this process's current user: the parent may become another user.
+    """
     try:
-        fcntl.fcntl(leash, fcntl.F_SETOWN, -os.getpid())  # the leader of its group
         fcntl.fcntl(leash, fcntl.F_SETSIG, signal.SIGKILL)  # type: ignore[attr-defined,unused-ignore]
+        fcntl.fcntl(leash, fcntl.F_SETOWN, -os.getpid())  # the leader of its group
         fcntl.fcntl(leash, fcntl.F_SETFL, fcntl.fcntl(leash, fcntl.F_GETFL) | os.O_ASYNC)
     except (OSError, AttributeError):
         return False
     return True
-
-
-def _hold_nothing(leash: int) -> bool:  # noqa: ARG001 - it is Linux's
-    return False
 
 
 def kernel_holds_leashes() -> bool:
@@ -155,11 +155,6 @@ def kernel_holds_leashes() -> bool:
         os.close(reader)
         os.close(writer)
     return True
-
-
-#: Ask for SIGKILL to this group once the leash is pulled or closed; False if that is not possible. The rights for it
-#: are decided here, by this process's current user: the parent may become another user.
-hold_leash = choose(linux=_hold_by_kernel, posix=_hold_nothing)
 
 
 def _watch(leash: int) -> None:

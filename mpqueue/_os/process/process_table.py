@@ -1,7 +1,7 @@
 """Facts about other processes: their numbers, start times and environments. Nothing is done to them.
 
 On Linux they are read in /proc. Other systems report them only to a program that is run for it: there, no other
-processes are known, and every process counts as ended.
+processes are known, and every process counts as ended. An unknown fact means nothing: no process may be killed for it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Protocol
 
-from mpqueue._os.system import choose
+from mpqueue._os.system import PROC
 
 if sys.platform == "win32":
     from mpqueue._os.windows import processes as windows
@@ -26,102 +25,70 @@ _EXEC_PAUSE = 0.001
 _YOUNG = 2.0
 
 
-class ProcessTable(Protocol):
-    """Facts about the system's processes. An unknown fact means nothing: no process may be killed for it."""
+def others() -> Iterator[int]:
+    """The numbers of all processes of this user, without this one and its ancestors. 1 ms per 100.
 
-    def others(self) -> Iterator[int]:
-        """The numbers of all processes of this user, without this one and its ancestors. 1 ms per 100.
-
-        Raises OSError if it can't be read, for lack of a descriptor.
-        """
-
-    def start_time(self, pid: int) -> int:
-        """Return when a process was started, in the system's unit; 0 if there is none, or it is unknown.
-
-        With its number it names a process, as long as the machine runs. Raises OSError as `others` does.
-        """
-
-    def namespace(self) -> str:
-        """The namespace in which numbers of processes are valid for this one; empty if there is only one."""
-
-    def environment(self, pid: int) -> bytes | None:
-        """The variables that it was started with, each ended by a null byte; None if not known.
-
-        Waits for a process that has just been started, at most `_EXEC_LOOKS` times `_EXEC_PAUSE`.
-        """
+    Raises OSError if they can't be read: on other systems, or for lack of a descriptor.
+    """
+    spared, user = set(_ancestors()), os.geteuid()
+    for name in os.listdir(PROC):
+        if name.isdecimal() and int(name) not in spared:
+            with contextlib.suppress(OSError):
+                if os.stat(f"{PROC}/{name}").st_uid == user:
+                    yield int(name)
 
 
-class LinuxProcessTable:
-    """A `ProcessTable` by /proc."""
-
-    def others(self) -> Iterator[int]:
-        spared = set(self._ancestors())
-        user = os.geteuid()
-        for name in os.listdir("/proc"):
-            if name.isdecimal() and int(name) not in spared:
-                with contextlib.suppress(OSError):
-                    if os.stat(f"/proc/{name}").st_uid == user:
-                        yield int(name)
-
-    def _ancestors(self) -> Iterator[int]:
-        pid = os.getpid()
-        while pid > 0:
-            yield pid
-            fields = _stat(pid)
-            pid = int(fields[1]) if fields else 0
-
-    def start_time(self, pid: int) -> int:
-        """Return the start time, in clock ticks since the machine started."""
+def _ancestors() -> Iterator[int]:
+    pid = os.getpid()
+    while pid > 0:
+        yield pid
         fields = _stat(pid)
-        return int(fields[19]) if fields else 0
-
-    def namespace(self) -> str:
-        return _namespace()
-
-    def environment(self, pid: int) -> bytes | None:
-        try:
-            for _ in range(_EXEC_LOOKS):
-                with open(f"/proc/{pid}/environ", "rb") as file:
-                    environ = file.read()
-                if environ or not self._may_be_in_exec(pid):
-                    return environ
-                threading.Event().wait(_EXEC_PAUSE)
-        except OSError:  # it ended, or is another user's
-            pass
-        return None
-
-    def _may_be_in_exec(self, pid: int) -> bool:
-        """Tell whether a process without an environment has just started, and will soon have one."""
-        os.readlink(f"/proc/{pid}/exe")  # raises without a program: for dead ones, and the kernel's own
-        with open("/proc/uptime", encoding="ascii") as file:
-            seconds = float(file.read().split()[0])
-        return seconds - self.start_time(pid) / os.sysconf("SC_CLK_TCK") < _YOUNG
+        pid = int(fields[1]) if fields else 0
 
 
-class PosixProcessTable:
-    """A `ProcessTable` that knows nothing except start times on Windows."""
+def start_time(pid: int) -> int:
+    """Return when a process was started, in the system's unit; 0 if there is none, or it is unknown.
 
-    def others(self) -> Iterator[int]:
-        """Return none: they are unknown."""
-        return iter(())
+    With its number it names a process, as long as the machine runs. Raises OSError for lack of a descriptor.
+    """
+    if sys.platform == "win32":
+        return windows.start_time(pid)
+    fields = _stat(pid)
+    return int(fields[19]) if fields else 0
 
-    def start_time(self, pid: int) -> int:
-        """Return 0, unknown, except on Windows."""
-        if sys.platform == "win32":
-            return windows.start_time(pid)
-        return 0
 
-    def namespace(self) -> str:
-        """Return the empty name: there is only one namespace."""
+@functools.cache
+def namespace() -> str:
+    """Return the namespace in which numbers of processes are valid for this one; empty if there is only one."""
+    try:
+        return "".join(filter(str.isdecimal, os.readlink(f"{PROC}/self/ns/pid")))
+    except OSError:
         return ""
 
-    def environment(self, pid: int) -> bytes | None:  # noqa: ARG002 - none is known
-        """Return None: it is unknown."""
-        return None
+
+def environment(pid: int) -> bytes | None:
+    """Return the variables that it was started with, each ended by a null byte; None if not known.
+
+    Waits for a process that has just been started, at most `_EXEC_LOOKS` times `_EXEC_PAUSE`.
+    """
+    try:
+        for _ in range(_EXEC_LOOKS):
+            with open(f"{PROC}/{pid}/environ", "rb") as file:
+                environ = file.read()
+            if environ or not _may_be_in_exec(pid):
+                return environ
+            threading.Event().wait(_EXEC_PAUSE)
+    except OSError:  # it ended, or is another user's
+        pass
+    return None
 
 
-#: This system's process table.
-processes: ProcessTable = choose(linux=LinuxProcessTable(), posix=PosixProcessTable())
+def _may_be_in_exec(pid: int) -> bool:
+    """Tell whether a process without an environment has just started, and will soon have one."""
+    os.readlink(f"{PROC}/{pid}/exe")  # raises without a program: for dead ones, and the kernel's own
+    with open(f"{PROC}/uptime", encoding="ascii") as file:
+        seconds = float(file.read().split()[0])
+    return seconds - start_time(pid) / os.sysconf("SC_CLK_TCK") < _YOUNG
 
 
 def _stat(pid: int) -> list[str]:
@@ -130,15 +97,7 @@ def _stat(pid: int) -> list[str]:
     Raises OSError if it can't be read for lack of a descriptor: a living process must never count as dead.
     """
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+        with open(f"{PROC}/{pid}/stat", encoding="utf-8", errors="replace") as file:
             return file.read().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
+    except (FileNotFoundError, NotADirectoryError, ProcessLookupError, PermissionError):
         return []
-
-
-@functools.cache
-def _namespace() -> str:
-    try:
-        return "".join(filter(str.isdecimal, os.readlink("/proc/self/ns/pid")))
-    except OSError:
-        return ""

@@ -83,43 +83,6 @@ def is_readable(number: int, seconds: float | None) -> bool:
     return bool(select.select([number], [], [], seconds)[0])
 
 
-class EndFile:
-    """An end as `io.FileIO`, as far as that is used. A non-blocking end without data reads None."""
-
-    def __init__(self, number: int, _mode: str = "r") -> None:
-        self._number = number
-        self._end: socket.socket | None = _sockets.pop(number)
-
-    def fileno(self) -> int:
-        return self._number
-
-    def read(self, size: int) -> bytes | None:
-        """Read once; None if a non-blocking end has no data."""
-        try:
-            return self._open().recv(size)
-        except BlockingIOError:
-            return None
-        except ConnectionError:
-            return b""
-
-    def write(self, data: bytes) -> int | None:
-        """Write once; None if a non-blocking end takes no data."""
-        try:
-            return self._open().send(data)
-        except BlockingIOError:
-            return None
-
-    def close(self) -> None:
-        end, self._end = self._end, None
-        if end is not None:
-            end.close()
-
-    def _open(self) -> socket.socket:
-        if (end := self._end) is None:
-            raise ValueError("I/O operation on closed file")
-        return end
-
-
 def _end(number: int) -> socket.socket:
     try:
         return _sockets[number]

@@ -286,8 +286,8 @@ class StreamItems(NamedTuple):
         return Lot.of(first, self.items, self.identities, self.states, ids, tuple(replaces))
 
 
-class StreamRecord:
-    """The record of a stream's items as they come. ``next_slot``: of the next new item.
+class StreamGrowth:
+    """The growth of a recorded stream, by its items as they come. ``next_slot``: of the next new item.
 
     The consumer's thread adds items; all else runs on the coordinator's.
     """

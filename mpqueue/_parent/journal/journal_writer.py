@@ -54,8 +54,7 @@ class Entry:
     """An entry to be written. ``done`` is called on the writer's thread once it is on disk.
 
     An entry that SQLite refuses for ever is not in the journal, and nothing waits for it: ``refused`` is called, then
-    ``done``. ``lost`` is called instead if the journal is closed before it could be written. An ``urgent`` entry does
-    not wait for the group's time.
+    ``done``. An ``urgent`` entry does not wait for the group's time.
     """
 
     statements: Sequence[Statement]
@@ -63,8 +62,6 @@ class Entry:
     done: Callable[[], object] | None = None
     urgent: bool = False
     refused: Callable[[], object] | None = None
-    lost: Callable[[], object] | None = None
-
     size: int = field(init=False)  #: bytes that it holds until it is written
 
     def __post_init__(self) -> None:
@@ -161,6 +158,11 @@ class Journal:
         """Post entries to be written, after all earlier ones. Never blocks. One thread at a time."""
         self._taken += entry.size
         self._posted.put(entry)
+
+    @property
+    def fails(self) -> bool:
+        """True while writing fails, even if that has not lasted so far; any thread."""
+        return self._trouble is not None
 
     @property
     def waiting(self) -> int:
@@ -321,9 +323,6 @@ class Journal:
         if self._waits:
             self.lost = JournalError(f"{self._trouble}. It was closed before that: those items will run again")
             log.error("%s", self.lost)
-            for entry in self._unwritten:
-                if entry.lost is not None:
-                    entry.lost()
         try:
             self._store.close()
         except Exception:

@@ -11,7 +11,6 @@ announcement waits for that.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import threading
 import weakref
@@ -34,10 +33,9 @@ from mpqueue._core.state.columns import take
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft, chunk_statement
-from mpqueue._parent.journal.growth import REMOVE_ALL, PassRecord, RecordedGrowth, StreamRecord
+from mpqueue._parent.journal.growth import REMOVE_ALL, PassRecord, RecordedGrowth, StreamGrowth
 from mpqueue._parent.journal.journal_writer import GROUP, Entry, Journal
 from mpqueue._parent.journal.kept_values import BigFile, Statement
-from mpqueue._parent.surroundings.replies import Reply
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._parent.users_threads import Aside, Asides
 from mpqueue.errors import JournalError, WorkerStartError
@@ -118,7 +116,7 @@ class Recording:
     alone: dict[int, int] = field(default_factory=dict)  #: items sent by themselves: where they are marked
     complained: bool = False
     killed: int | None = None  #: the epoch of the job in which it was killed
-    stream: StreamRecord | None = None  #: for items that come and go
+    stream: StreamGrowth | None = None  #: for items that come and go
     removed: bool = False  #: the journal has no data of the job any more
     held: deque[_Held] = field(default_factory=deque)
 
@@ -142,7 +140,6 @@ class Recorder:
         self._recent_size = 0
         self._unpickled = 0  #: bytes of results that wait to be pickled
         self._letting_go = threading.Lock()  #: held while results in memory are replaced
-        self._awaited: set[Reply[None]] = set()  #: resolve when items of open jobs are on disk
 
     def add(self, book: JobBook, recording: Recording) -> None:
         """Record this job, which has not started, from now on."""
@@ -245,51 +242,22 @@ class Recorder:
         if recording is not None and (statements := record.statements(recording.number)):
             self._post(head, Entry(statements))
 
-    def items_added(self, job: JobBook, written: Reply[None] | None) -> None:
-        """Write the items that the user of an open job has added, with the next group commit.
-
-        With ``written`` they are written as soon as possible; it then resolves, with a `JournalError` if that fails.
-        """
+    def items_added(self, job: JobBook) -> None:
+        """Write the items that the user of an open job has added, with the next group commit."""
         recording, growth = self._recordings[job.number], job.table.growth
         assert isinstance(growth, RecordedGrowth)
-        busy = self.keepers.is_busy(job.number)
-        if not growth.has_items and not busy and not self.journal.waiting:
-            if written is not None:
-                written.set_result(None)
+        if not growth.has_items:
             return
-        if written is not None:
-            self._awaited.add(written)
-            if self.trouble is not None:
-                self._fail_awaited(self.trouble)
         draft = RowDraft(job.table, coming=growth.take(job.table))
-        row = None if busy else draft.plain_row()
+        row = None if self.keepers.is_busy(job.number) else draft.plain_row()
         if row is None:
-            self._put_aside(job, recording, draft, partial(self._added, job, recording, written))
+            self._put_aside(job, recording, draft, partial(self._added, job, recording))
         else:
-            self._added(job, recording, written, row)
+            self._added(job, recording, row)
 
-    def _added(self, job: JobBook, recording: Recording, written: Reply[None] | None, row: Row) -> None:
-        if recording.removed:
-            return
-        entry = self._entry(recording, _Note(urgent=written is not None), row)
-        if written is not None:
-            on_disk = partial(self._resolve, written, None)
-            lost = partial(self._resolve, written, JournalError(f"{self.journal.path}: it was closed before these "
-                           "items could be written, so they are lost unless they are added again"))  # fmt: skip
-            entry = dataclasses.replace(entry, done=on_disk, lost=lost)
-        self._post(job, entry)
-
-    def _resolve(self, written: Reply[None], error: JournalError | None) -> None:
-        """Resolve a reply that waits for the disk. Any thread."""
-        self._awaited.discard(written)
-        if error is None:
-            written.set_result(None)
-        else:
-            written.set_exception(error)
-
-    def _fail_awaited(self, trouble: JournalError) -> None:
-        for written in list(self._awaited):
-            self._resolve(written, JournalError(f"{trouble}. The items are added, and not on disk yet"))
+    def _added(self, job: JobBook, recording: Recording, row: Row) -> None:
+        if not recording.removed:
+            self._post(job, self._entry(recording, _Note(), row))
 
     def in_turn(self, job: JobBook, call: Callable[[], object]) -> None:
         """Call the function once all earlier announcements of the job have been delivered."""
@@ -402,9 +370,10 @@ class Recorder:
         if job.fault is not None:
             # Its items are not at fault: as after a crash of the program, the next run goes on.
             return _Note(waits=isinstance(announcement, AnnounceFinished), urgent=True)
-        if recording.stream is not None:
-            return _note_of_stream(job, recording.stream, announcement, number)
+        stream = recording.stream
         match announcement:
+            case AnnounceItems() if stream is not None:
+                return _note_of_stream(job, stream, announcement, number)
             case AnnounceItems():
                 recording.failed |= announcement.failed
                 note = self._note_items(recording, job, announcement.indices)
@@ -412,6 +381,8 @@ class Recorder:
                 if passed is None:
                     return note
                 return note._replace(statements=[*note.statements, *passed.ended(number, announcement.indices)])
+            case AnnounceStarted() if stream is not None:
+                return _Note(None, [(BEGUN, (str(job.status), job.started_at, number))])
             case AnnounceStarted():
                 again = [index for index in sorted(recording.failed) if job.table.status[index] != FAILED]
                 recording.failed.difference_update(again)
@@ -422,7 +393,8 @@ class Recorder:
                 return _Note(None, [(STATUS, (str(announcement.status), number))])
             case AnnounceFinished():
                 kept, history = recording.tries_kept, job.table.history
-                unfinished = [index for index in history if len(history[index]) > kept.get(index, 0)]
+                ran = () if stream is not None else history  # a stream's tries count once their item has ended
+                unfinished = [index for index in ran if len(history[index]) > kept.get(index, 0)]
                 note = self._note_items(recording, job, sorted(unfinished))
                 ended = _ended(job, announcement, number)
                 if _passed_by(job) is not None and announcement.status in OVER:
@@ -490,7 +462,6 @@ class Recorder:
                 if book.number in self._recordings and book.status is JobStatus.RUNNING and not book.cancelled:
                     self._paused.append(book)
                     coordinator.handle(JobPaused(book))
-            self._fail_awaited(trouble)
             self.tell_trouble(trouble)
         else:
             paused, self._paused = self._paused, []
@@ -515,7 +486,6 @@ class Recorder:
         for recording in list(self._recordings.values()):
             for held in list(recording.held):
                 self._release(recording, held)
-        self._fail_awaited(self.trouble or JournalError(f"{self.journal.path}: the queue has ended"))
 
 
 class _Keeping(Aside[Row]):
@@ -569,31 +539,21 @@ class _Keeping(Aside[Row]):
                         self._job.id, self._job.table.named_plainly(index), reason)  # fmt: skip
 
 
-def _note_of_stream(job: JobBook, stream: StreamRecord, announcement: Announcement, number: int) -> _Note:
-    """Return the entry of a stream's announcement. Tries count once their item has ended.
+def _note_of_stream(job: JobBook, stream: StreamGrowth, announcement: AnnounceItems, number: int) -> _Note:
+    """Return the entry of a stream's items.
 
     It is urgent if items take long, or if the consumer waits while nothing else is under way.
     """
-    match announcement:
-        case AnnounceItems():
-            indices, again = announcement.indices, announcement.retrying
-            ended = [index for index in indices if index not in again] if again else indices
-            if announcement.failed:  # items without a possible worker have not failed: the next run goes on with them
-                ended = [index for index in ended if not _is_interrupted(job, index)]
-            statements: list[Statement] = [(RETRIED, (len(again), number))] if again else []
-            draft = stream.draft(job.table, ended) if ended else None
-            seconds = job.sizer.seconds_per_item
-            starves = stream.consumer_waits and job.nothing_under_way
-            urgent = seconds is None or seconds > GROUP or starves
-            return _Note(draft, statements, waits=draft is not None, urgent=urgent)
-        case AnnounceStarted():
-            return _Note(None, [(BEGUN, (str(job.status), job.started_at, number))])
-        case AnnounceState():
-            return _Note(None, [(STATUS, (str(announcement.status), number))])
-        case AnnounceFinished():
-            return _Note(None, _ended(job, announcement, number), waits=True, urgent=True, ends=True)
-        case _:
-            return _Note()
+    indices, again = announcement.indices, announcement.retrying
+    ended = [index for index in indices if index not in again] if again else indices
+    if announcement.failed:  # items without a possible worker have not failed: the next run goes on with them
+        ended = [index for index in ended if not _is_interrupted(job, index)]
+    statements: list[Statement] = [(RETRIED, (len(again), number))] if again else []
+    draft = stream.draft(job.table, ended) if ended else None
+    seconds = job.sizer.seconds_per_item
+    starves = stream.consumer_waits and job.nothing_under_way
+    urgent = seconds is None or seconds > GROUP or starves
+    return _Note(draft, statements, waits=draft is not None, urgent=urgent)
 
 
 def _passed_by(job: JobBook) -> PassRecord | None:

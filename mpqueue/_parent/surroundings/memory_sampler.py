@@ -13,7 +13,7 @@ from typing import Protocol, cast
 
 from mpqueue._core.messages import MemoryRead, WorkerMemory
 from mpqueue._core.state.resources import SHORT_BYTES, SHORT_PART
-from mpqueue._os.memory.memory_use import look_at_machine, open_gauge
+from mpqueue._os.memory.memory_use import MachineMemory, MemoryGauge
 from mpqueue._parent.lane_protocol import Lane, LanePool, Post
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings.replies import SafeEvent
@@ -44,7 +44,7 @@ class Sampler:
         self._pool = pool
         self._post = post
         self._busy = busy
-        self._machine = look_at_machine()
+        self._machine = MachineMemory()
         self._gauges: dict[int, _Gauge | None] = {}
         self._wake = SafeEvent()
         self._running = True
@@ -106,7 +106,7 @@ class _Gauge:
 
     def __init__(self, lane: LedgerLane) -> None:
         self.lane = lane
-        self._memory = open_gauge(lane.pid)
+        self._memory = MemoryGauge(lane.pid)
 
     def read(self) -> WorkerMemory | None:
         """Return the worker's memory and its claim; None if the claim changed meanwhile, or the worker has ended."""
@@ -131,5 +131,5 @@ class _Gauge:
 
 def memory_supply() -> int | None:
     """Return the bytes of the machine, or of the tightest control group; None if not reported. 0.3 ms."""
-    found = look_at_machine().memory()
+    found = MachineMemory().memory()
     return None if found is None else int(found.total - min(found.total * SHORT_PART, SHORT_BYTES))

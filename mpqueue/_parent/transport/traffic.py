@@ -59,7 +59,6 @@ from mpqueue._wire.memory.segments import (
     SegmentGoneError,
     SegmentStore,
     can_lend,
-    spare,
     view,
 )
 from mpqueue._wire.pickling.imports import ImportWatch
@@ -84,8 +83,8 @@ class _Account:
     """A worker's account: its segments of ours, and the segments of its own that we have released."""
 
     lent: set[int] = field(default_factory=set)
-    common: dict[int, list[CommonSegment]] = field(default_factory=dict)  #: the same, one entry for each time
-    held: dict[int, list[HeldSegment]] = field(default_factory=dict)  #: other workers' segments, the same
+    common: dict[int, CommonSegment] = field(default_factory=dict)  #: the same, until a view of them has gone
+    held: dict[int, list[HeldSegment]] = field(default_factory=dict)  #: other workers' segments, one for each time
     returned: deque[int] = field(default_factory=deque)  #: segments of its own of which no view is left here
     stale: list[int] = field(default_factory=list)  #: jobs whose light handlers it may forget with the next chunk
     brought: weakref.WeakSet[shared.Shared[Any]] = field(default_factory=weakref.WeakSet)  #: shared objects that it has
@@ -102,22 +101,11 @@ class _Account:
 
     def take_back(self, serial: int) -> None:
         """Note that the worker has one view less of this segment."""
-        times = self.common.get(serial)
-        if times is not None:
-            times.pop()
-            if not times:
-                del self.common[serial]
+        self.common.pop(serial, None)
         if (holds := self.held.get(serial)) is not None:
             holds.pop()
             if not holds:
                 del self.held[serial]
-
-    def give_up(self) -> None:
-        """Give up all segments that the worker holds: it will not report on them any more."""
-        for times in self.common.values():
-            times[0].give_up()
-        self.common.clear()
-        self.held.clear()
 
 
 def last_words(lane: Lane) -> RecordsLeft | None:
@@ -398,15 +386,10 @@ class Traffic:
 
     def _lend(self, account: _Account, segments: Sequence[CommonSegment]) -> None:
         """Note that the worker is about to map the big parts of a handler."""
-        if not segments:
-            return
-        spare.enter(self)
         common = account.common
-        for segment in segments:
-            segment.lent()
-            common.setdefault(segment.ref.serial, []).append(segment)
+        common.update((segment.ref.serial, segment) for segment in segments)
         while len(common) > KEEP_LENT:  # each costs a descriptor, and a handler may keep its arrays for ever
-            common.pop(next(iter(common)))[0].give_up()
+            del common[next(iter(common))]
 
     def _new_path(self, account: _Account) -> tuple[str, ...] | None:
         """Return the program's ``sys.path`` if that worker has another one."""
@@ -428,15 +411,11 @@ class Traffic:
     def lane_gone(self, lane: int, generation: int) -> None:
         """Give up a dead worker's segments: a child of it may still map them, so they are not used again."""
         account = self._accounts.pop((lane, generation), None)
-        if account is not None:
-            if self._store is not None:
-                self._store.give_up(sorted(account.lent))
-            account.give_up()
+        if account is not None and self._store is not None:
+            self._store.give_up(sorted(account.lent))
 
     def close(self) -> None:
         """Keep nothing for reuse, now that the workers have ended, even if the queue is still referenced."""
         if self._store is not None:
             self._store = SegmentStore()
-        for account in self._accounts.values():
-            account.give_up()
-        spare.leave(self)
+        self._accounts.clear()

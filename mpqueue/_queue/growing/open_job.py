@@ -11,14 +11,13 @@ from mpqueue._core.messages import ItemsAdded
 from mpqueue._core.state.item_table import ItemTable, check_unique, read_all
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.surroundings.replies import Reply
-from mpqueue._queue.new_job import replay_item
+from mpqueue._queue.new_job import take_rule
 from mpqueue._wire.added_items import AddedItems, plain_ids
 from mpqueue._wire.item_names import IdRule, rule_of
 from mpqueue.errors import JobFullError, JobStateError
 
 if TYPE_CHECKING:
     from mpqueue._queue.host import QueueHost
-    from mpqueue._wire.pickling.packed_handler import PackedHandler
 
 
 def make_growing(items: Iterable[Any]) -> ItemTable:
@@ -44,14 +43,14 @@ def add_items(host: QueueHost, book: JobBook, items: Iterable[Any], *, wait: boo
         # All of them at once or none, unless the call may wait in between.
         end = len(given) if most is None or not wait or book.started_at is None else at + most
         offered = table.look_at(given[at:end], None if ids is None else ids[at:end])
-        room, written = Reply[None](), Reply[None]()
-        taken = host.ask(partial(_offer, host, book, offered, rule, room, written, wait=wait))
+        room, posted = Reply[None](), Reply[None]()
+        taken = host.ask(partial(_offer, host, book, offered, rule, room, posted, wait=wait))
         if taken is None:  # another thread has added the first item meanwhile
             rule, ids = _ids_of(table, given)
             continue
         at, added = at + taken.looked_at, added + taken.new
         if wait:
-            written.result()
+            host.await_written(posted)
         if at >= len(given):
             return added
         if taken.looked_at < len(offered.items):
@@ -76,13 +75,13 @@ def _offer(
     offered: AddedItems,
     rule: IdRule,
     room: Reply[None],
-    written: Reply[None],
+    posted: Reply[None],
     *,
     wait: bool,
 ) -> _Taken | None:
     """Give the job as many items as it has room for, on the coordinator's thread.
 
-    ``room`` resolves when there is more room, ``written`` when the items taken are on disk, if a caller waits for that.
+    ``room`` resolves when there is more room, ``posted`` when the journal gets the items taken.
     Returns None if the ``rule`` is not that of the job's first item.
     """
     host.closer.check_open("add items")  # checked once more: closing the queue has sealed the job
@@ -100,13 +99,13 @@ def _offer(
             raise _full(book, offered, free)
         host.engine.coordinator().when(partial(_has_room, book, most), room)
     if not len(table) and rule is not IdRule.POSITION and chosen.items:
-        book.handler = _handler_with(book, rule)
+        take_rule(book, rule)
     if book.active:
         table.take_in(chosen, rule)
         host.handle(ItemsAdded(book, chosen.new))
     else:  # the scheduler gets the job with these
         book.take_in(chosen, rule)
-    host.items_added(book, written if wait else None)
+    host.items_added(book, posted)
     return _Taken(looked_at, len(chosen.new))
 
 
@@ -114,13 +113,6 @@ def _check_takes_items(book: JobBook) -> None:
     if book.sealed or book.cancelled or book.status.final:
         state = "sealed" if book.sealed and not book.status.final else "cancelled" if book.cancelled else book.status
         raise JobStateError(f"job {book.id!r}: expected an open job to add items to, got one that is {state}")
-
-
-def _handler_with(book: JobBook, rule: IdRule) -> PackedHandler:
-    """The job's handler, if its first item has set the rule for ids."""
-    handler: PackedHandler = book.handler._replace(frame=book.handler.frame._replace(id_rule=str(rule)))
-    book.table.replay = partial(replay_item, handler)
-    return handler
 
 
 def _full(book: JobBook, offered: AddedItems, free: int) -> JobFullError:

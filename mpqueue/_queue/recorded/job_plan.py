@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -54,7 +54,6 @@ class Compared(NamedTuple):
     match: Match
     terms: Terms
     plan: Plan
-    suspects: Mapping[int, int]  #: as recorded
     gone: tuple[Any, ...] = ()
 
 
@@ -94,11 +93,11 @@ def compare(
             made.look(table.status, rows.codes)
         ids = range(len(table)) if table.ids is None else table.ids
         discarded = table.discarded() if brought.wants_results else ()
-        suspects = reader.suspects(case.recorded.number)
-        terms, found = agree(case), Found(table.status, ids, sorted(rows.unreadable | rows.lost), discarded, suspects)
+        suspects, missing = reader.suspects(case.recorded.number), sorted(rows.unreadable | rows.lost)
+        terms, found = agree(case), Found(table.status, ids, missing, discarded, suspects)
         plan = decide(case, terms, match, found)
         names = reader.names(case.recorded) if match.gone and results is Results.LEFT_OUT else ()
-        return Compared(case, match, terms, plan, suspects, tuple(names[slot] for slot in match.gone) if names else ())
+        return Compared(case, match, terms, plan, tuple(names[slot] for slot in match.gone) if names else ())
 
     return reader.at_once(find)
 

@@ -15,7 +15,7 @@ from mpqueue._core.state.item_table import ItemTable, refuse_pickling
 from mpqueue._core.state.resources import JobNeeds
 from mpqueue._core.state.timings import Timings
 from mpqueue._options import GivenOptions, JobOptions
-from mpqueue._queue.new_job import NewJob, find_named, replay_item, restore_end
+from mpqueue._queue.new_job import find_named, make_job, replay_item, restore_end
 from mpqueue._wire.item_names import Label, label_of
 from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.packed_handler import Travels, pack_handler
@@ -26,6 +26,7 @@ from mpqueue.status import COMPLETED, JobStatus
 
 if TYPE_CHECKING:
     from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
+    from mpqueue._queue.recorded.job_record import JobRecord
 
 
 log = logging.getLogger("mpqueue")
@@ -105,28 +106,30 @@ class RecordedBook:
             )
         return None if said is None else json.loads(said)
 
-    def to_new_job(self, options: JobOptions, needs: JobNeeds | None, *, travels: Travels) -> NewJob:
-        """Make a job that can run its failed items again. Raises `JournalError`."""
-        handler, setup = _load_handler(self._reader, self._recorded)
-        asked = GivenOptions(setup=setup, label=self.table.label)
-        options = dataclasses.replace(options, seed=self._recorded.seed)
-        if self._recorded.is_open:
-            from mpqueue._queue.recorded.new_open_job import NewOpenJob  # only some journals need it
+    def to_record(self, options: JobOptions, needs: JobNeeds | None, *, travels: Travels) -> JobRecord:
+        """Make a job that can run its failed items again, and its record. Raises `JournalError`."""
+        from mpqueue._queue.recorded.job_record import JobRecord  # only few readers need it
+        from mpqueue._queue.recorded.open_record import OpenRecord
 
-            new: NewJob = NewOpenJob(
-                self.id, self.table, options, handler, asked, is_open=True, travels=travels, needs=needs
-            )
-            assert isinstance(new, NewOpenJob)
-            new.regrow(self._reader, self._recorded)
-            new.book.sealed = True  # its user is not there
+        functions, is_open = _load_handler(self._reader, self._recorded), bool(self._recorded.is_open)
+        asked = GivenOptions(setup=functions[1], label=self.table.label)
+        options = dataclasses.replace(options, seed=self._recorded.seed)
+        book = make_job(
+            self.id, self.table, options, functions[0], asked, is_open=is_open, travels=travels, needs=needs
+        )
+        if is_open:
+            record: JobRecord = OpenRecord(book, functions, asked)
+            assert isinstance(record, OpenRecord)
+            record.regrow(self._reader, self._recorded)
+            book.sealed = True  # its user is not there
         else:
-            new = NewJob(self.id, self.table, options, handler, asked, travels=travels, needs=needs)
-            new.book.retries = self.retries
-            new.book.go_on()
-        new.book.past = self.past
+            record = JobRecord(book, functions, asked)
+            book.retries = self.retries
+            book.go_on()
+        book.past = self.past
         if self.over:
-            restore_end(new.book, self._recorded)
-        return new
+            restore_end(book, self._recorded)
+        return record
 
 
 def recorded_timings(duration: float | None, recorded: RecordedJob) -> Timings:

@@ -12,17 +12,19 @@ import dataclasses
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpqueue._core.messages import ItemsAdded
+from mpqueue._core.rules.chunking import ChunkSizer
 from mpqueue._core.state.item_table import Failure, ItemTable
 from mpqueue._core.state.pending import Care
-from mpqueue._options import JobOptions
+from mpqueue._options import GivenOptions, JobOptions
 from mpqueue._output.progress import Showing
 from mpqueue._parent.journal.chunk_rows import Row, fresh_row
-from mpqueue._parent.journal.growth import StreamItems, StreamRecord
+from mpqueue._parent.journal.growth import StreamGrowth, StreamItems
 from mpqueue._parent.journal.identity import (
     SIZE,
     UNKNOWN,
@@ -41,10 +43,8 @@ from mpqueue._parent.journal.matching import Known, KnownStream
 from mpqueue._parent.journal.recorder import Recorder, Recording
 from mpqueue._parent.journal.suspects import MOST, care_of, ended_program, is_guilty
 from mpqueue._queue.growing.stream import OnEnded, Stream
-from mpqueue._queue.host import Recorded
-from mpqueue._queue.new_job import code_columns, first_columns, heed
-from mpqueue._queue.recorded.code_parts import code_of
 from mpqueue._queue.recorded.job_plan import case_of
+from mpqueue._queue.recorded.job_record import JobRecord, heed
 from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._queue.recorded.resume import Brought, Judge, Kind, agree
 from mpqueue._wire.item_names import IdRule, find_id, rule_of
@@ -53,6 +53,7 @@ from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
     from mpqueue._core.state.job_book import JobBook
+    from mpqueue._parent.journal.journal_reader import RecordedJob
     from mpqueue._queue.job_queue import JobQueue
     from mpqueue._queue.run import JobRun
 
@@ -70,18 +71,6 @@ MOST_RECALLED_BYTES = 16 << 20
 MUCH = 4096
 
 
-class StreamPlace(NamedTuple):
-    """The place of a stream in the journal."""
-
-    number: int
-    options: JobOptions
-    known: KnownStream | None  #: the recorded ones; None: there are none
-    slots: int  #: how many
-    suspects: dict[int, int]  #: by slot: which items may have ended programs
-    code: int  #: the number of the current code
-    counts: Callable[[int], bool] = lambda _: True  #: whether a result that the code of that number made counts
-
-
 def open_recorded_stream(
     queue: JobQueue,
     job_id: str,
@@ -97,56 +86,68 @@ def open_recorded_stream(
 
     Raises `JournalMismatchError` if that is the id of a job with a list of items, and `JournalError`.
     """
-    recorder = queue._host.engine.recorder
+    engine, table, records = queue._host.engine, ItemTable.of_stream(), list[StreamRecord]()
+    recorder = engine.recorder
     assert recorder is not None
-    stream = _find_place(queue, recorder, job_id, handler, options, options_of_record, seed_given=seed_given)
-    table = ItemTable.of_stream()
-    table.code = stream.code
-    if stream.slots:
-        table.slots = {}
-    record = StreamRecord(stream.slots)
-    recorded = Recorded(job_id, Recording(stream.number, stream=record))
+    asked = GivenOptions(seed=options.seed if seed_given else None)
+
+    def begin(book: JobBook) -> None:
+        record = StreamRecord(book, (handler, None), asked)
+        record.record_or_go_on(recorder, engine.clock.wall(), options_of_record)
+        records.append(record)
+
     book, run = queue._host.start_table(
-        table, stream.options, handler, on_ended, sealed=False, showing=showing, recorded=recorded
+        table, options, handler, on_ended, sealed=False, showing=showing, job_id=job_id, record=begin
     )
-    return RecordedStream(queue, book, table, run, recorder, record, stream, on_ended, options_of_record.key)
+    return RecordedStream(queue, book, table, run, recorder, records[0], on_ended, options_of_record.key)
 
 
-def _find_place(
-    queue: JobQueue, recorder: Recorder, job_id: str, handler: Callable[..., Any], options: JobOptions,
-    record: RecordOptions, *, seed_given: bool,
-) -> StreamPlace:  # fmt: skip
-    """Return the stream's place in the journal, old or new; the journal then has the run's beginning."""
-    journal, reader, code = recorder.journal, recorder.journal.reader, code_of(handler)
-    recorded = reader.find(job_id)
+class StreamRecord(JobRecord):
+    """The record of a stream that has not started: its items come later."""
 
-    def put(number: int | None, columns: dict[str, Any], rows: Sequence[Row] = ()) -> int:
-        return journal.ask(lambda store: store.put_job(number, columns, rows=rows))
+    known: KnownStream | None = None  #: the recorded items; None: there are none
+    suspects: Mapping[int, int] = MappingProxyType({})  #: by slot: which items may have ended programs
+    _judge: Judge | None = None
 
-    if recorded is None:
-        columns = first_columns(job_id, IdRule.POSITION, options.seed, queue._host.engine.clock.wall())
-        columns |= code_columns((handler, None), code, record)
-        number = put(None, columns | {"total": 0, "slots": 0, "generation": 1})
-        return StreamPlace(number, options, None, 0, {}, code.code.number)
-    brought = Brought(code, record, options.seed if seed_given else None)
-    case = case_of(reader, recorded, Kind.STREAM, brought)
-    terms = agree(case)
-    heed(terms.refused, terms.warnings)
-    columns = code_columns((handler, None), code, record, made=None if terms.anew else case.made)
-    if not seed_given:
-        options = dataclasses.replace(options, seed=recorded.seed)
-    suspects = reader.suspects(recorded.number)
-    known, outcomes = reader.known_items(recorded)
-    rows: Sequence[Row] = ()
-    if terms.anew:
-        suspects, columns["suspects"] = {}, None
-        rows = [fresh_row(range(recorded.count))] if recorded.count else ()
-        outcomes.void(range(recorded.count))
-    if suspects:
-        options = dataclasses.replace(options, chunksize=min(options.chunksize or MOST, MOST))  # all are marked
-    number = put(recorded.number, {**columns, **outcomes.counts(), "status": str(JobStatus.PENDING)}, rows)
-    counts = Judge(case, log.warning).counts
-    return StreamPlace(number, options, known, recorded.count, suspects, code.code.number, counts)
+    def record_or_go_on(self, recorder: Recorder, created_at: float, options: RecordOptions) -> None:
+        """Record the stream, or continue its record."""
+        journal, code = recorder.journal, self._take_code()
+        recorded = journal.find(self.book.id)
+        if recorded is None:
+            columns = self._columns(created_at, code, options) | {"total": 0, "slots": 0, "generation": 1}
+            self.number, slots = journal.ask(lambda store: store.put_job(None, columns)), 0
+        else:
+            self.number, slots = recorded.number, recorded.count
+            self._resume(recorder, recorded, self._brought(code, options))
+        if slots:
+            self.book.table.slots = {}
+        self.growth = StreamGrowth(slots)
+        recorder.add(self.book, Recording(self.number, stream=self.growth))
+
+    def _resume(self, recorder: Recorder, recorded: RecordedJob, brought: Brought) -> None:
+        book, journal = self.book, recorder.journal
+        case = case_of(journal.reader, recorded, Kind.STREAM, brought)
+        terms = agree(case)
+        heed(terms.refused, terms.warnings)
+        columns = self._changes(case, terms)
+        self._take_seed(recorded.seed)
+        self.known, outcomes = journal.reader.known_items(recorded)
+        rows: Sequence[Row] = ()
+        if terms.anew:
+            columns["suspects"] = None
+            rows = [fresh_row(range(recorded.count))] if recorded.count else ()
+            outcomes.void(range(recorded.count))
+        elif suspects := journal.reader.suspects(recorded.number):
+            self.suspects = suspects
+            book.options = dataclasses.replace(book.options, chunksize=min(book.options.chunksize or MOST, MOST))
+            book.sizer = ChunkSizer(book.options.chunksize)  # so that all are marked
+        columns |= {**outcomes.counts(), "status": str(JobStatus.PENDING)}
+        journal.ask(lambda store: store.put_job(recorded.number, columns, rows=rows))
+        self._judge = Judge(case, log.warning)
+
+    def counts(self, code: int) -> bool:
+        """True if a result that the code of that number made counts."""
+        return self._judge is None or self._judge.counts(code)
 
 
 #: Stands for the outcome of an item that runs.
@@ -175,19 +176,18 @@ class RecordedStream(Stream):
         run: JobRun,
         recorder: Recorder,
         record: StreamRecord,
-        place: StreamPlace,
         on_ended: OnEnded,
         key: Key | None,
     ) -> None:
         super().__init__(owner, book, table, run)
         self._journal = recorder.journal
         self._record = record
-        self._place = place
+        self._growth = record.growth
         self._on_ended = on_ended
         self._key = key
         self._rule: IdRule | None = None  #: that of the first item
-        self._known = place.known
-        self._results = KeptResults(recorder.journal.reader, place.number, book.id, strict=True)
+        self._known, record.known = record.known, None  # let go of once all have come
+        self._results = KeptResults(recorder.journal.reader, record.number, book.id, strict=True)
         self._read_bytes = 0  #: of results, at the last look
         self._complained = False
         self._coming: deque[ItemsAdded] = deque()  #: waits for the coordinator
@@ -246,12 +246,12 @@ class RecordedStream(Stream):
 
     def add(self, items: StreamItems) -> range:
         """Add items; recorded outcomes are read. Raises `JournalError`: after that, no items can be added."""
-        self._record.consumer_waits = False
+        self._growth.consumer_waits = False
         if self._known is not None and not self._known.any_left:
             self._known = None
         known = [None] * len(items.items) if self._known is None else self._known.take(items.identities, items.states)
         new = [at for at, one in enumerate(known) if one is None or one.changed]
-        free = itertools.count(self.next_index if self._table.slots is None else self._record.next_slot)
+        free = itertools.count(self.next_index if self._table.slots is None else self._growth.next_slot)
         slots = [next(free) if one is None or one.changed else one.slot for one in known]
         outcomes = self._outcomes_of(items, known, slots)
         replaced = [(at, one) for at, place in enumerate(new) if (one := known[place]) is not None]
@@ -260,12 +260,12 @@ class RecordedStream(Stream):
             lot = items.only(new).lot(slots[new[0]], [(at, one.first) for at, one in replaced])
         indices = self._table.add(items.items)
         if lot is not None:
-            self._record.put(lot, [indices[at] for at in new], [one.status for _, one in replaced])
+            self._growth.put(lot, [indices[at] for at in new], [one.status for _, one in replaced])
         if self._table.slots is not None:
             self._table.slots.update(zip(indices, slots, strict=True))
         for index, one, outcome in zip(indices, known, outcomes, strict=True) if len(new) < len(known) else ():
             if one is not None and not one.changed and outcome is _RUNS:
-                self._record.runs_again(index, one.status)
+                self._growth.runs_again(index, one.status)
         recorded: list[range] = []
         for how, part in self._parts(outcomes, slots):
             if how is None:
@@ -285,7 +285,7 @@ class RecordedStream(Stream):
         """Return the recorded results, and `_RUNS` for the others."""
         outcomes, read_before = [_RUNS] * len(known), self._results.read_bytes
         for made_by, some in _parts(map(_made_by, known)) if self._known is not None else ():
-            if made_by is not None and made_by[0] and self._place.counts(made_by[1]):
+            if made_by is not None and made_by[0] and self._record.counts(made_by[1]):
                 outcomes[some] = self._read(made_by[0], items, slots, some)
         self._read_bytes = self._results.read_bytes - read_before
         return outcomes
@@ -311,21 +311,21 @@ class RecordedStream(Stream):
     def _parts(self, outcomes: Sequence[Any], slots: Sequence[int]) -> Iterator[tuple[Care | Failure | None, slice]]:
         """Yield parts that are handled alike, each with how; None: they have ended. A `Failure`: they end programs."""
         how: list[Care | Failure | None] = [Care.NONE if outcome is _RUNS else None for outcome in outcomes]
-        for at, slot in enumerate(slots) if self._place.suspects else ():
-            if how[at] is not None and (count := self._place.suspects.get(slot)):
-                most = self._place.options.retry.max_retries
+        for at, slot in enumerate(slots) if self._record.suspects else ():
+            if how[at] is not None and (count := self._record.suspects.get(slot)):
+                most = self._book.options.retry.max_retries
                 how[at] = ended_program(count) if is_guilty(count, most) else care_of(count)
         return _parts(how)
 
     def expect(self) -> None:
         """Prepare to wait: outcomes are written at once if nothing else is under way."""
-        if not self._record.consumer_waits:
-            self._record.consumer_waits = True  # first: items that end from now on are written soon anyway
+        if not self._growth.consumer_waits:
+            self._growth.consumer_waits = True  # first: items that end from now on are written soon anyway
             self._host.do_later(self._hurry, self._book)
 
     def _hurry(self) -> None:
         """Make the journal write at once. On the coordinator's thread, which posts ended items."""
-        if self._record.consumer_waits and self._book.nothing_under_way:
+        if self._growth.consumer_waits and self._book.nothing_under_way:
             self._journal.post(Entry((), urgent=True))
 
     def _tell(self) -> None:

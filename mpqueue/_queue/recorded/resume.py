@@ -363,7 +363,7 @@ def decide(case: Case, terms: Terms, match: Match, found: Found) -> Plan:
     elif options.redo == "changed-code":
         plan.put(made.changed, AGAIN)
     elif options.redo is not None and not isinstance(options.redo, str):
-        plan.put(_indices_of(options.redo, found.ids), AGAIN)
+        plan.put(indices_of(options.redo, found.ids), AGAIN)
     plan.put(match.new, NEW)
     _lose(plan, found)
     if options.redo == "failed":
@@ -378,7 +378,8 @@ def decide(case: Case, terms: Terms, match: Match, found: Found) -> Plan:
     return plan
 
 
-def _indices_of(ids: Collection[Hashable], all_ids: Sequence[Hashable]) -> Iterable[int]:
+def indices_of(ids: Collection[Hashable], all_ids: Sequence[Hashable]) -> Iterable[int]:
+    """Return the indices of the items with these ids, which run again. Raises ValueError for an id that none has."""
     index_of = {item_id: index for index, item_id in enumerate(all_ids)}
     unknown = [item_id for item_id in ids if item_id not in index_of]
     if unknown:
@@ -396,12 +397,12 @@ def _lose(plan: Plan, found: Found) -> None:
 
 
 def judge(plan: Plan, slots: Sequence[int], counts: Mapping[int, int], max_retries: int) -> None:
-    """Count items that may have ended their program too often as failed, unless they run afresh."""
+    """Count items that may have ended their program too often as failed, unless they run afresh, or are tried again."""
     done = (COMPLETED, FAILED, NEW, *AFRESH)
     for index, slot in enumerate(slots) if counts else ():
         if slot in counts and plan.stands[index] not in done:
-            suspected = plan.guilty if is_guilty(counts[slot], max_retries) else plan.suspects
-            suspected[index] = counts[slot]
+            has_failed = is_guilty(counts[slot], max_retries) and plan.stands[index] != RETRIED
+            (plan.guilty if has_failed else plan.suspects)[index] = counts[slot]
     plan.put(plan.guilty, FAILED)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from mpqueue._output.words import counted, number, percent, seconds, size
 from mpqueue._report.figures import Figures
-from mpqueue._report.in_band import InBand
 from mpqueue._report.rules.rule import INFERRED, LIMITS, MEASURED, Finding, rule
 
 
@@ -46,9 +45,10 @@ def items_pickled(figures: Figures) -> Finding | None:
     return _pickled(
         "items",
         figures,
-        (sums.bytes_out, sums.parent_pickling + sums.unpacking, figures.item_in_band),
+        (sums.bytes_out, sums.parent_pickling + sums.unpacking),
         saved,
-        big="send paths or keys and read the data in the worker, or mpqueue.share() what they have in common",
+        big="put numbers into a numpy array, and text into one str, send paths or keys and read the data in the "
+        "worker, or mpqueue.share() what they have in common",
         slow="send plain data, or paths and keys",
     )
 
@@ -61,25 +61,23 @@ def results_pickled(figures: Figures) -> Finding | None:
     return _pickled(
         "results",
         figures,
-        (sums.bytes_home, sums.packing + sums.parent_unpickling, figures.result_in_band),
+        (sums.bytes_home, sums.packing + sums.parent_unpickling),
         saved,
-        big="return less, or write them to files in the worker and return the paths",
+        big="put numbers into a numpy array, and text into one str, return less, or write them to files in the worker "
+        "and return the paths",
         slow="return plain data (numbers, strings, tuples, dicts) or arrays",
     )
 
 
 def _pickled(
-    what: str, figures: Figures, found: tuple[float, float, InBand | None], saved: float, *, big: str, slow: str
+    what: str, figures: Figures, found: tuple[float, float], saved: float, *, big: str, slow: str
 ) -> Finding | None:
     """Advise on a replacement for items or results that are big or slow to pickle; None if they are neither."""
     count = max(1, figures.sums.items)
-    each, pickling, in_band = found[0] / count, found[1] / count, found[2]
+    each, pickling = found[0] / count, found[1] / count
     if each < LIMITS.big_item and pickling < LIMITS.slow_pickle:
         return None
-    if in_band is not None:
-        how = f"the {in_band.name} of {size(in_band.size)} in one is copied into the pickle and out of it"
-        remedy = f"{how}: {in_band.remedy}"
-    elif each >= LIMITS.big_item:
+    if each >= LIMITS.big_item:
         remedy = f"they are {size(each)} each: {big}"
     else:
         remedy = f"their objects are slow to pickle: {slow}"

@@ -14,8 +14,8 @@ what                made and written by         mapped by
 ==================  ==========================  ======================================================
 items               the parent                  the one worker that runs them
 results             a worker                    the parent; of a stage: a worker of the next one
-handlers            the caller of `create_job`  every worker that needs them
-`share`             its caller                  every worker that needs them; never filled again
+handlers            the caller of `create_job`  every worker that needs them; never filled again
+`share`             its caller                  the same
 ==================  ==========================  ======================================================
 
 A segment is a memfd: it has no name, so no death can leave it behind, and it does not count against the size of
@@ -42,7 +42,6 @@ import itertools
 import logging
 import os
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -61,7 +60,7 @@ from mpqueue._os.memory.memory_files import (
     path_of,
     seal,
 )
-from mpqueue._os.process.own_forks import in_each_fork, process_name
+from mpqueue._os.process.own_forks import process_name
 
 log = logging.getLogger("mpqueue")
 
@@ -386,78 +385,13 @@ class SegmentStore:
 class CommonSegment:
     """A segment that any number of workers map, filled once, with the big parts of a handler or a shared object.
 
-    When it is no longer referenced, the next handler may fill it, if it was `lent` and not given up. The code that
-    lends it holds it until the worker has no view left, or gives it up.
+    The code that lends it holds it until a worker has mapped it.
     """
 
     def __init__(self, buffers: Sequence[Part]) -> None:
         self.offsets, size = layout(buffers)
-        segment = spare.take(size) or Segment()
-        self.ref = segment.fill(buffers, self.offsets, size)
-        self._segment = segment
-        self._reuse: weakref.finalize[..., Any] | None = None  #: made once, when it is lent; does nothing once given up
-
-    def lent(self) -> None:
-        """Note that a worker is about to map the segment, and will report when it has no view left."""
-        if self._reuse is None:
-            self._reuse = weakref.finalize(self, spare.add, self._segment, os.getpid())
-            self._reuse.atexit = False
-
-    def give_up(self) -> None:
-        """Never fill it again: it will not be known when that worker, or a child of it, has no view left."""
-        if self._reuse is not None:
-            self._reuse.detach()
-
-
-class Spare:
-    """The free segments of `CommonSegment`s, kept while there are users.
-
-    Finalizers add to it at any time on any thread, so there is no lock.
-    """
-
-    def __init__(self) -> None:
-        self._free: list[Segment] = []
-        self._users: weakref.WeakSet[Any] = weakref.WeakSet()
-
-    def enter(self, user: Any) -> None:
-        """Add a user; free segments are kept as long as there is one."""
-        self._users.add(user)
-
-    def leave(self, user: Any) -> None:
-        """Remove a user; with the last one, free all segments."""
-        self._users.discard(user)
-        if not self._users:
-            self._free.clear()
-
-    def __len__(self) -> int:
-        return len(self._free)
-
-    def add(self, segment: Segment, process: int) -> None:
-        """Add a segment, from a finalizer. A fork must not write to inherited segments, so these are dropped."""
-        if process != os.getpid() or not self._users or not segment.can_be_filled_again:
-            return
-        self._free.append(segment)
-        with contextlib.suppress(IndexError):
-            while sum(one.capacity for one in self._free.copy()) > KEEP_FREE:
-                del self._free[0]
-
-    def take(self, size: int) -> Segment | None:
-        """Return a free segment with room for that many bytes; None if there is none."""
-        while (segment := _best(self._free.copy(), size)) is not None:
-            with contextlib.suppress(ValueError):  # another thread was faster
-                self._free.remove(segment)
-                if segment.is_unshared():
-                    return segment
-        return None
-
-    def forget_all(self) -> None:
-        """Forget all, in a forked process."""
-        self._users.clear()
-        self._free.clear()
-
-
-spare = Spare()
-in_each_fork(spare.forget_all)
+        self._segment = Segment()
+        self.ref = self._segment.fill(buffers, self.offsets, size)
 
 
 def view(

@@ -178,11 +178,6 @@ def weigh_code(obj: Any) -> int:
     return data.nbytes + sum(buffer.nbytes for buffer in buffers.parts())
 
 
-def weigh_in_band(obj: Any) -> int:
-    """Return how many bytes `dump` would put into the pickle itself, not beside it. Raises its errors."""
-    return _plain_or_cloud(obj, Buffers()).nbytes
-
-
 def load(packed: Packed, on_free: Callable[[int], object] | None = None, carried: Carried = NOTHING_CARRIED) -> Any:
     """Unpickle an object. Raises errors of its own code; `OSError` if its segment is gone."""
     return load_parts(*_unpacked(packed, on_free, carried))

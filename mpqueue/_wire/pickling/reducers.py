@@ -34,7 +34,6 @@ from __future__ import annotations
 import array
 import contextlib
 import copyreg
-import ctypes
 import functools
 import io
 import pickle
@@ -223,21 +222,21 @@ _MODES = {
 
 def _reduce_image(image: Any) -> Any:
     image.load()
-    mode, size = image.mode, image.size
-    raw, width = _MODES.get(mode, ("", 0))
-    nbytes = size[0] * size[1] * width
-    if not nbytes or image.getpalette() is not None:
-        return image.__reduce_ex__(PROTOCOL)
-    content: Any = _pixels(image, nbytes)
-    if content is None:
-        if _under_way.buffers.in_band or nbytes < BIG_BUFFER:
-            return image.__reduce_ex__(PROTOCOL)
-        content = Later(Pieces(nbytes, functools.partial(_bands, image, raw, max(1, PIECE // (size[0] * width)))))
+    width, height = image.size
+    is_big = width * height * _MODES.get(image.mode, ("", 0))[1] >= BIG_BUFFER
+    reduced = _by_pixels(image) if is_big and not _under_way.buffers.in_band else None
+    return reduced or image.__reduce_ex__(PROTOCOL)
+
+
+def _by_pixels(image: Any) -> Any:
+    """Reduce an image to its pixels in their memory layout; None if it is more than that."""
+    (width, height), (raw, pixel) = image.size, _MODES[image.mode]
     state = _without_pixels(image)
-    if state[1:5] != [mode, size, None, b""]:
-        return image.__reduce_ex__(PROTOCOL)
+    if image.getpalette() is not None or state[1:5] != [image.mode, image.size, None, b""]:
+        return None
     state[2] = (0, 0)
-    return rebuilding.image, (type(image), state, mode, size, pickle.PickleBuffer(content))
+    content = Pieces(width * height * pixel, functools.partial(_bands, image, raw, max(1, PIECE // (width * pixel))))
+    return rebuilding.image, (type(image), state, image.mode, image.size, pickle.PickleBuffer(Later(content)))
 
 
 def _without_pixels(image: Any) -> list[Any]:
@@ -254,38 +253,6 @@ def _bands(image: Any, raw: str, rows: int) -> Iterator[memoryview]:
     width, height = image.size
     for at in range(0, height, rows):
         yield memoryview(image.crop((0, at, width, min(at + rows, height))).tobytes("raw", raw))
-
-
-class _ArrowArray(ctypes.Structure):
-    """An array's place in memory, as in the "Arrow C data interface", which does not change."""
-
-
-_ArrowArray._fields_ = [
-    *((name, ctypes.c_int64) for name in ("length", "null_count", "offset", "n_buffers", "n_children")),
-    ("buffers", ctypes.POINTER(ctypes.c_void_p)),
-    ("children", ctypes.POINTER(ctypes.POINTER(_ArrowArray))),
-]
-_pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
-_pointer_of.argtypes, _pointer_of.restype = (ctypes.py_object, ctypes.c_char_p), ctypes.c_void_p
-
-
-def _pixels(image: Any, nbytes: int) -> memoryview | None:
-    """Return the pixels' memory, if they are in one piece (images up to 16 MB) and this Pillow supports it (11.2)."""
-    export = getattr(image, "__arrow_c_array__", None)
-    if export is None:
-        return None
-    try:
-        _, capsule = export()
-    except ValueError:
-        return None
-    found = _ArrowArray.from_address(_pointer_of(capsule, b"arrow_array"))
-    inner = found.children[0].contents if found.n_children else found
-    width = nbytes // (image.size[0] * image.size[1])
-    if inner.offset or inner.n_buffers != 2 or inner.length * (1 if found.n_children else width) != nbytes:
-        return None
-    memory = (ctypes.c_ubyte * nbytes).from_address(inner.buffers[1])
-    memory.owner = capsule  # type: ignore[attr-defined]
-    return memoryview(memory).cast("B")
 
 
 def _reduce_bytes_io(file: io.BytesIO) -> Any:
@@ -370,8 +337,8 @@ def _are_mapped(images: Any) -> bool:
     with contextlib.suppress(Exception):
         for mode in _MODES:
             image = images.new(mode, (3, 2), 7)
-            make, arguments = _reduce_image(image)
-            again = make(*arguments[:-1], bytearray(arguments[-1].raw()))
+            make, (*arguments, content) = _by_pixels(image)
+            again = make(*arguments, bytearray(content.raw().obj.source.whole()))
             if type(again) is not type(image) or again != image:
                 return False
         return True

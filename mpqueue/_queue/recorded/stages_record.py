@@ -1,4 +1,4 @@
-"""`NewPipeline`: a job with stages that is being created on a queue with a journal, and continues its record.
+"""`StagesRecord`: the record of a job with stages in its queue's journal.
 
 A journal has the inputs, like the items of a list; their outcomes; and the values on their way between stages.
 """
@@ -10,34 +10,30 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.state.pipeline import Pipeline
+from mpqueue._options import GivenOptions
 from mpqueue._parent.journal.growth import REMOVE_ALL, PassRecord, Value, read_passed
 from mpqueue._queue.growing.stages import seed_of
-from mpqueue._queue.new_job import NewJob, code_columns, reseed
+from mpqueue._queue.new_job import reseed
 from mpqueue._queue.recorded.code_parts import CodeNow, code_of_stages
+from mpqueue._queue.recorded.job_record import JobRecord
 from mpqueue._queue.recorded.record_options import RecordOptions
-from mpqueue._queue.recorded.resume import AFRESH, MadeBy, Plan
+from mpqueue._queue.recorded.resume import AFRESH, Plan
 from mpqueue._wire.parcels import Parcel
 
 if TYPE_CHECKING:
-    from mpqueue._core.state.job_book import JobBook
     from mpqueue._parent.journal.recorder import Recorder
 
 #: The name of a stage, its handler and its setup.
-Functions = tuple[str, Callable[..., Any], Callable[..., Any] | None]
+StageFunctions = tuple[str, Callable[..., Any], Callable[..., Any] | None]
 
 
-class NewPipeline(NewJob):
-    """A job with stages that is being created, from a whole pipeline that has not started.
+class StagesRecord(JobRecord):
+    """The record of a pipeline that has not started. Its book is the pipeline's head."""
 
-    Its book is the pipeline's head.
-    """
-
-    def __init__(self, pipeline: Pipeline, stages: Sequence[Functions], *, seed_given: bool) -> None:
-        self.book: JobBook = pipeline.head
+    def __init__(self, pipeline: Pipeline, stages: Sequence[StageFunctions], asked: GivenOptions) -> None:
+        super().__init__(pipeline.head, None, asked)
         self._pipeline = pipeline
         self._stages = stages
-        self._seed_given = seed_given
-        self._by_recorded_cost = False
 
     def record_or_go_on(self, recorder: Recorder, created_at: float, options: RecordOptions) -> None:
         """Record the job, or continue its record.
@@ -87,9 +83,6 @@ class NewPipeline(NewJob):
         code = code_of_stages(self._stages)
         self.book.table.code = code.code.number
         return code
-
-    def _code_columns(self, code: CodeNow, options: RecordOptions, made: MadeBy | None = None) -> dict[str, Any]:
-        return code_columns(None, code, options, made=made)
 
     def _take_seed(self, seed: int) -> None:
         """Take the record's seed, unless the user has given one; each stage's seed follows from it."""

@@ -1,8 +1,7 @@
-"""`NewOpenJob`: an open job that is being created on a queue with a journal, and continues its record there."""
+"""`OpenRecord`: the record of an open job in its queue's journal."""
 
 from __future__ import annotations
 
-import dataclasses
 from array import array
 from collections.abc import Collection, Sequence
 from functools import partial
@@ -14,24 +13,24 @@ from mpqueue._parent.journal.growth import GivenItems, RecordedGrowth
 from mpqueue._parent.journal.journal_file import Store
 from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._parent.journal.kept_values import NotKept, Statement, Unreadable
-from mpqueue._parent.journal.lots import BY_USER, Lot, present_slots
-from mpqueue._queue.new_job import NewJob, heed, replay_item, send_results_to, tell_of_lost
+from mpqueue._parent.journal.lots import BY_USER, present_slots
+from mpqueue._parent.journal.recorder import Recorder, Recording
+from mpqueue._queue.new_job import replay_item, send_results_to, take_rule
 from mpqueue._queue.recorded.job_plan import case_of
+from mpqueue._queue.recorded.job_record import JobRecord, heed, tell_of_lost
 from mpqueue._queue.recorded.record_options import RecordOptions
-from mpqueue._queue.recorded.resume import AGAIN, GONE, Case, Found, Grown, Kind, agree, regrow
+from mpqueue._queue.recorded.resume import AGAIN, GONE, Case, Found, Grown, Kind, agree, indices_of, regrow
 from mpqueue._wire.added_items import plain_ids
 from mpqueue._wire.item_names import IdRule
-from mpqueue.errors import shown
 from mpqueue.status import COMPLETED, FAILED
 
 if TYPE_CHECKING:
     from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
-    from mpqueue._parent.journal.recorder import Recorder
     from mpqueue._queue.recorded.code_parts import CodeNow
 
 
-class NewOpenJob(NewJob):
-    """An open job that is being created. Its book's table has the items that its user gives it now.
+class OpenRecord(JobRecord):
+    """The record of an open job that has not started. Its table has the items that its user gives it now.
 
     Recorded items come before them.
     """
@@ -53,8 +52,7 @@ class NewOpenJob(NewJob):
         else:
             assert terms is not None
             heed(terms.refused, terms.warnings)
-            columns = self._code_columns(code, options, case.made) | self._new_uses(case.recorded)
-            number = self._go_on_with(recorder, case, columns)
+            number = self._go_on_with(recorder, case, self._changes(case, terms))
         self._add_first(recorder, number, *first)
 
     def _case(self, reader: Reader, recorded: RecordedJob, code: CodeNow, options: RecordOptions) -> Case:
@@ -76,17 +74,13 @@ class NewOpenJob(NewJob):
         empty.growth = RecordedGrowth()
         self._have(empty)
         book.table.source = KeptResults(journal.reader, number, book.id, strict=True)
-        recorder.add(book, self.recording(number, frozenset()))
+        recorder.add(book, Recording(number))
         return number
 
-    def record_as_it_is(self, recorder: Recorder, number: int) -> None:
-        """Record the job from now on as it is. Only its handlers add more items."""
-        regrown = self._regrown
-        assert regrown is not None
-        self._note_code(recorder, number)
-        recorder.journal.ask(regrown.write)
-        self._take_up_suspects(recorder, number)
-        recorder.add(self.book, self.recording(number, frozenset()))
+    def _write_found(self, recorder: Recorder) -> None:
+        """Write what does not count any more. Only its handlers add more items."""
+        assert self._regrown is not None
+        recorder.journal.ask(self._regrown.write)
 
     _regrown: Regrown | None = None
 
@@ -117,28 +111,15 @@ class NewOpenJob(NewJob):
         book, journal, recorded, redo = self.book, recorder.journal, case.recorded, case.options.redo
         ids = () if redo is None or isinstance(redo, str) else redo
         self.regrow(journal.reader, recorded, ids, wants_results=book.table.sink is not DISCARD)
-        unknown = [item_id for item_id in ids if item_id not in (book.table.ids or ())]
-        if unknown:
-            raise ValueError(f"redo: expected ids of the job's items, got {shown(unknown[0])}")
+        indices_of(ids, book.table.ids or ())
         if columns:
             journal.ask(lambda store: store.put_job(recorded.number, columns))
-        assert self._regrown is not None
-        journal.ask(self._regrown.write)
+        self._write_found(recorder)
         if len(book.table):
-            self._take_rule(IdRule(recorded.rule))
+            take_rule(book, IdRule(recorded.rule))
         self._take_seed(recorded.seed)
-        failed = {index for index in book.table.failures if book.table.status[index] == FAILED}
-        if redo == "failed":
-            book.table.forget_failures()
-        self._take_up_suspects(recorder, recorded.number)
-        recorder.add(book, dataclasses.replace(self.recording(recorded.number, frozenset()), failed=failed))
+        recorder.add(book, self._take_up(recorder, recorded.number, retried=redo == "failed"))
         return recorded.number
-
-    def _take_rule(self, rule: IdRule) -> None:
-        """Take the rule for ids of the job's first item."""
-        book = self.book
-        book.handler = book.handler._replace(frame=book.handler.frame._replace(id_rule=str(rule)))
-        book.table.replay = partial(replay_item, book.handler)
 
     # -- what it is given ------------------------------------------------------------------------------------
 
@@ -158,7 +139,7 @@ class NewOpenJob(NewJob):
             table.take_in(chosen, rule)
             return
         if not len(table):
-            self._take_rule(rule)
+            take_rule(book, rule)
         book.take_in(chosen, rule)
         row = RowDraft(table, coming=growth.take(table)).row()
         assert row is not None
@@ -222,16 +203,13 @@ class Regrown:
         table.slots = None if len(slots) == len(self._present) else array("I", slots)
         table.growth = growth = RecordedGrowth(len(self._present))
         if self._rule is IdRule.POSITION:
-            by_user = (row.identity(at) for row, at in self._places() if self._is_expected(row, at))
-            growth.expected.update(by_user)
+            places = ((lot, at, slot) for lot in self._rows for at, slot in enumerate(lot.slots))
+            growth.expected.update(
+                lot.identity(at)
+                for lot, at, slot in places
+                if self.plan.stands[slot] != GONE and self._makers[slot] == BY_USER
+            )
         return table
-
-    def _places(self) -> Any:
-        return ((row, at) for row in self._rows for at in range(row.size))
-
-    def _is_expected(self, row: Lot, at: int) -> bool:
-        slot = row.first + at
-        return self.plan.stands[slot] != GONE and self._makers[slot] == BY_USER
 
     def write(self, store: Store) -> None:
         """Write which items no longer count, and which run again. Raises `sqlite3.Error`."""
