@@ -58,20 +58,6 @@ def test_what_one_input_has_yielded_travels_together() -> None:
     assert [len(chunk.indices) for chunk in fleet.chunks][:6] == [1, *[20] * 5]  # what is stolen at the end comes after
 
 
-def test_what_was_on_its_way_when_all_was_cancelled_is_held_no_longer() -> None:
-    fleet = FakeLanes(1)
-    head = fleet.stages([through(succeed(), succeed(5.0)) for _ in range(3)], [None, None])
-    second = pipeline_of(head).jobs[1].table
-    fleet.start(head)
-    fleet.run_while(lambda: not len(second))
-    assert second.origins is not None
-    assert second.origins.paths
-    fleet.cancel(head, kill=True)
-    fleet.run_until_over(head)
-    assert not second.origins.paths
-    assert not any(second.payloads)
-
-
 @pytest.mark.parametrize("cancelled", [True, False])
 def test_nothing_comes_to_a_stage_that_is_being_cancelled(cancelled: bool) -> None:
     second = pipeline_of(FakeLanes(1).stages([through(succeed(), succeed())], [None, None])).jobs[1]
@@ -229,19 +215,6 @@ def test_nobody_else_seals_a_stage_nor_tries_it_again() -> None:
     for job in head.family:
         with pytest.raises(JobStateError, match="got one with stages"):
             fleet.retry_failed(job)
-
-
-def test_an_item_that_waits_for_a_retry_is_pending_once_all_is_cancelled() -> None:
-    fleet = audited(1)
-    head = fleet.stages([through(succeed(1), fail(1)), through(succeed(9), succeed(1))], [None, None])
-    _, second = pipeline_of(head).jobs
-    fleet.start(head)
-    fleet.run_while(lambda: "retry" not in statuses(second))
-    fleet.pause(head)
-    fleet.run_while(lambda: any(lane.chunks for lane in fleet.books.lanes))
-    fleet.cancel(head)
-    assert statuses(second)[0] == "pending"
-    assert [job.status for job in (head, *pipeline_of(head).jobs)] == [JobStatus.CANCELLED] * 3
 
 
 @pytest.mark.slow

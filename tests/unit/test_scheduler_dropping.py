@@ -9,13 +9,11 @@ import pytest
 from mpqueue._core.commands import AnnounceItems, AnnounceStarted, Command
 from mpqueue._core.messages import Message
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.resources import JobNeeds, needs_of
 from mpqueue.errors import ItemCancelledError, JobStateError, StageError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support.auditor import audited
 from tests.support.fake_lanes import FakeLanes, attempts, begun, fail, statuses, succeed
-from tests.support.fake_worker import Packing
 
 NO_RETRY = RetryPolicy(max_retries=0)
 
@@ -100,16 +98,6 @@ def test_those_of_a_job_that_has_not_started_fail_when_it_does(fleet: FakeLanes)
     assert (statuses(job), job.failed, begun(fleet)) == (["failed", "completed", "failed"], 2, [1])
 
 
-def test_what_is_being_pickled_can_be_cancelled() -> None:
-    fleet = audited(1, pack_seconds=1.0)
-    job = fleet.started([replace(succeed(), packing=Packing.FINE)] * 4, chunksize=2)
-    fleet.run_until(0.5)
-    fleet.drop(job, 0, 3)
-    assert errors(job) == {0: ItemCancelledError, 3: ItemCancelledError}
-    fleet.run_until_over(job)
-    assert (statuses(job), attempts(job)) == (["failed", "completed", "completed", "failed"], [0, 1, 1, 0])
-
-
 def test_cancelled_items_count_for_no_limit_of_failures(fleet: FakeLanes) -> None:
     job = fleet.started(
         [succeed(1.0), succeed(1.0), fail(1.0), succeed(1.0)], max_failures=1, retry=NO_RETRY, chunksize=1
@@ -118,17 +106,6 @@ def test_cancelled_items_count_for_no_limit_of_failures(fleet: FakeLanes) -> Non
     fleet.drop(job, 0, 1, kill=True)
     fleet.run_until_over(job)
     assert (job.stopped_why, statuses(job)) == (None, ["failed"] * 3 + ["completed"])
-
-
-def test_items_of_different_needs_leave_the_room_of_each_as_it_was() -> None:
-    fleet = audited(2, resources={"gpu": 1})
-    job = fleet.job([succeed(1.0)] * 8)
-    job.need(JobNeeds([needs_of(cpus=1), needs_of(cpus=1, uses={"gpu": 1})], [0, 1] * 4, memory=100))
-    fleet.start(job)
-    fleet.run_until(0.5)
-    fleet.drop(job, 2, 3, 4, 6)
-    fleet.run_until_over(job)
-    assert [status == "failed" for status in statuses(job)] == [index in (2, 3, 4, 6) for index in range(8)]
 
 
 @pytest.mark.parametrize("kill", [False, True])
