@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpqueue._core.commands import AnnounceRecords, Command, ObserveLane, SendChunk
+from mpqueue._core.commands import AnnounceRecords, Command, ObserveLane, SendChunk, StartLane
 from mpqueue._core.messages import ChunkReported, LaneBroken, LaneDied, LaneObserved, RecordsLeft, TimePassed
 from mpqueue._core.rules.overdue import ANSWER_LIMIT
 from mpqueue._core.state.item_table import Failure
@@ -120,6 +120,7 @@ def test_every_end_of_a_worker_has_words_in_the_error_and_among_what_happened_to
         pytest.param(Phase.RUNNING, 1, 4, [], [[1, 2, 3]], id="it runs one of several"),
         pytest.param(Phase.UNPACKING, 0, 5, [], [[0, 1, 2, 3, 4]], id="it unpickles them"),
         pytest.param(Phase.IDLE, 5, 5, [], [[0, 1, 2, 3, 4]], id="it is to answer"),
+        pytest.param(Phase.LOADING, 0, 0, [], [], id="it loads the handler"),
         pytest.param(None, 0, 0, [], [], id="it has not begun"),
     ],
 )
@@ -130,8 +131,10 @@ def test_for_a_death_pays_the_item_that_alone_was_claimed_and_suspects_go_out_ca
     if phase is None:
         fleet.workers[0].claim = Claim(0, Phase.IDLE, 0, 0, 0.0)  # type: ignore[union-attr]
         fleet.kill(0)
+        fleet.step()
     else:
         die_with(fleet, phase, lo, hi)
+    assert fleet.counts[StartLane] == 1 + (phase is not None), "another worker at once where items are to blame"
     assert [at for at, tries in enumerate(attempts(job)) if tries] == charged
     fleet.run_until_over(job)
     assert careful_chunks(fleet)[:1] == carefully
@@ -186,6 +189,8 @@ def test_of_two_that_die_together_nobody_is_charged_and_what_each_ran_goes_out_w
     fleet.run_until(0.1)
     die_with(fleet, Phase.IDLE, 2, 2)
     assert job.next_care is Care.ISOLATED
+    fleet.step()
+    assert fleet.counts[StartLane] == 4, "others at once: one of the items is to blame"
     fleet.run_until_over(job)
     assert attempts(job) == [1] * 4
 
