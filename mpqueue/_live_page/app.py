@@ -255,7 +255,7 @@ class Routes:
     async def workers(self, request: Request) -> Response:
         """Send what the workers did in the last ``?seconds=``, and what they use now. On a thread: it reads reports."""
         since = self._served.now() - min(_number(request, "seconds", int(WINDOW)), WINDOW)
-        books = [job.book for job in self._feed.all()]
+        books = [job.book for job in self._feed.look()]
         told = await on_thread(history, books, since, self._feed.offset)
         used = await on_thread(use_now, self._feed.lanes) if self._served.can_resize else []
         return _answer_json(request, {**told, "use": used, "now": milliseconds(self._served.wall())})

@@ -126,12 +126,16 @@ class PageFeed:
 
     def states(self) -> list[dict[str, Any]]:
         """All jobs, without their items."""
-        self._look_at_jobs()
-        return [job.state() for job in self._jobs.values()]
+        return [job.state() for job in self.look()]
 
     def all(self) -> list[JobFeed]:
         """All jobs, as they were at the last look."""
         return list(self._jobs.values())
+
+    def look(self) -> list[JobFeed]:
+        """Look at the jobs and the lanes now; returns all jobs."""
+        self._look_at_jobs()
+        return self.all()
 
     def find(self, number: int) -> JobFeed | None:
         """The job of that number, in its current state; None if there is none (any more)."""
