@@ -246,6 +246,6 @@ def longest_first(seconds: list[float], lanes: int) -> float:
     ],
 )
 def test_how_handlers_travel_is_said_by_the_engine(
-    shares_memory: bool, is_here: bool, travels: HandlerTransport
+    shares_memory: bool, is_here: bool, transport: HandlerTransport
 ) -> None:
-    assert Capabilities(shares_memory=shares_memory, is_here=is_here).handler_transport is travels
+    assert Capabilities(shares_memory=shares_memory, is_here=is_here).handler_transport is transport
