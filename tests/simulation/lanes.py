@@ -328,7 +328,7 @@ class SimulatedPool:
 class SimulatedBackend:
     """The engine, as ``JobQueue(backend=...)`` takes it."""
 
-    capabilities = Capabilities(is_here=False)
+    capabilities = Capabilities()
 
     def __init__(self, world: World, latency: float, on_open: Callable[[SimulatedPool], object]) -> None:
         self._world, self._latency, self._on_open = world, latency, on_open
