@@ -27,13 +27,11 @@ from mpqueue._cli.run_command import (
     add_messages,
     add_tries,
     add_workers,
-    again,
     describe_failure,
+    follow,
     log_to_stderr,
     policy_of,
     progress_of,
-    say_drained,
-    say_end,
 )
 from mpqueue._cli.usage import Exit, OutputError, UsageError, coloured, say, usage_errors
 from mpqueue._os.monotonic import monotonic
@@ -86,6 +84,7 @@ def _add_retry(commands: Parsers) -> None:
     add_early_end(add)
     add_messages(add)
     add_json(add, "the job's counts as a line of JSON")
+    parser.set_defaults(on_error="continue", columns=None)
 
 
 def _add_export(commands: Parsers) -> None:
@@ -225,7 +224,7 @@ def _retry(args: argparse.Namespace, early_end: EarlyEnd, tell: Tell) -> int:
     _search_as_then(reader, job)
     there = {"resources": merged(args.resources), "gpu_env": args.gpu_env}
     with JobQueue(args.jobs, retry=policy_of(args), timeout=args.timeout, journal=args.journal, **there) as queue:
-        queue._starter.tell_failures = False  # `say_end` says so
+        queue._starter.tell_failures = False  # `follow` says so
         with usage_errors("--resources: ", (ValueError,)):
             book = queue._host.take_up(job_id, "run it again", unfinished=True).book
         progress = progress_of(args)
@@ -236,20 +235,9 @@ def _retry(args: argparse.Namespace, early_end: EarlyEnd, tell: Tell) -> int:
         else:
             run = queue.retry_failed(job_id, progress=progress)
         early_end.drain_from_now(queue, run)
-        try:
-            run.result()
-            early_end.wait()
-        except KeyboardInterrupt:
-            run._end_display()
-            say("\n", coloured("interrupted;", "yellow"), f" to go on: {again()}")
-            queue.close(kill=True)
-            tell(job_line(run.job), None)
-            return Exit.INTERRUPTED
-    say_end(run.job, quiet=args.quiet)
+        code = follow(queue, run, None, args, early_end)
     tell(job_line(run.job), None)
-    if early_end.left_some:
-        return say_drained(recorded=True)
-    return Exit.GOOD if run.job.status is JobStatus.COMPLETED else Exit.FAILED
+    return code
 
 
 def _search_as_then(reader: Reader, job: RecordedJob) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from mpqueue._cli.dry_run import add_dry_run, at_a_time, check_dry_run, run_some, say_estimate, some_of
@@ -26,7 +26,6 @@ from mpqueue._cli.flags import (
 )
 from mpqueue._cli.function_names import load_function
 from mpqueue._cli.inputs import KINDS, of_files, read_items
-from mpqueue._cli.more_functions import take_functions
 from mpqueue._cli.outputs import STDOUT, StdoutRows, Tell, add_json, job_line, open_output, told_on_stdout
 from mpqueue._cli.usage import Exit, UsageError, VisibleFormatter, coloured, first_given, say, say_error, usage_errors
 from mpqueue._core.state.item_table import ItemTable, make_table
@@ -69,6 +68,8 @@ REFUSED = (HandlerPicklingError, TypeError, ValueError)
 ONE_TRY = RetryPolicy(max_retries=0)
 #: The most failed items, or jobs, that are named.
 NAMED = 10
+#: A word that is no input: module:function or file.py:function.
+_FUNCTION = re.compile(r"([^:]+\.py|[^\W\d][\w.]*):[^\W\d][\w.]*")
 #: The seconds in which rows of an interrupted run may still get into the output.
 ROWS_PATIENCE = 10.0
 
@@ -187,7 +188,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     began_at = monotonic()
     log_to_stderr(args.log_level)
-    args.more = take_functions(args)
+    args.more = _take_functions(args)
     with told_on_stdout(as_json=args.json and (args.plan or args.dry_run or args.output != STDOUT)) as tell:
         if args.dry_run:
             return _dry_run(args, tell)
@@ -205,6 +206,26 @@ def run(args: argparse.Namespace) -> int:
             return _run(args, sink, early_end, tell)
 
 
+def _take_functions(args: argparse.Namespace) -> list[str]:
+    """Take the names of functions from the front of the inputs.
+
+    An existing file of such a name stays an input, and so does each word after ``--``. Raises UsageError for options
+    that apply to one function only.
+    """
+    names: list[str] = []
+    while (
+        len(args.inputs) > args.after_dashes
+        and _FUNCTION.fullmatch(args.inputs[0])
+        and not os.path.exists(args.inputs[0])
+    ):
+        names.append(args.inputs.pop(0))
+    if names:
+        option = first_given(args, "setup", "plan", "cost", "uses", "capture_output")
+        if option is not None:
+            raise UsageError(f"{option}: expected one function, got {len(names) + 1}: it can't be had with several")
+    return names
+
+
 def _read(args: argparse.Namespace) -> tuple[list[Any], tuple[Any, Any], Rerun]:
     """Read the items, the handler and the setup, and compare them with a journal."""
     handler = load_function(args.handler, "module:handler")
@@ -217,20 +238,25 @@ def _run(args: argparse.Namespace, sink: StdoutRows | FileSink, early_end: Early
     items, functions, record = _read(args)
     more = [load_function(name, "module:handler") for name in args.more]
     with _open_queue(args, policy_of(args)) as queue:
-        if more:
-            start = _stages(queue, args, items, [functions[0], *more], record, sink)
-        else:
-            start = _job(queue, args, items, functions, record, sink)
+        job = None if more else _job(queue, args, items, functions, record, sink)
         if args.dashboard:
             _serve(queue)
         try:
-            started = start()
+            if job is not None:
+                started = queue.start(job.id, progress=progress_of(args))
+            else:
+                job_id = "run" if args.journal is None else " ".join([args.handler, *args.more])
+                options = _options(args, At.STAGES, record, sink)
+                with usage_errors(kinds=REFUSED):
+                    started = queue.start_stages(
+                        items, [functions[0], *more], id=job_id, progress=progress_of(args), **options
+                    )
         except OSError as error:
             if isinstance(sink, FileSink) and not sink.was_opened:
                 raise UsageError(f"--output: {error}") from None
             raise
         early_end.drain_from_now(queue, started)
-        code = _follow(queue, started, sink, args, early_end)
+        code = follow(queue, started, sink, args, early_end)
         if isinstance(sink, FileSink):
             tell(job_line(started.job), None)
         return code if args.profile is None else write_profile(started.job, args.profile, code)
@@ -243,11 +269,11 @@ def _job(
     functions: tuple[Any, Any],
     record: Rerun,
     sink: StdoutRows | FileSink,
-) -> Callable[[], JobRun]:
-    """Make the job; returns the function that starts it."""
+) -> Job:
+    """Make the job of one function."""
     handler, setup = functions
     with usage_errors(kinds=(*REFUSED, OSError)):
-        job = queue.create_job(
+        return queue.create_job(
             args.handler,
             items,
             handler,
@@ -256,7 +282,6 @@ def _job(
             uses=merged(args.uses),
             **_options(args, At.JOB, record, sink),
         )
-    return partial(queue.start, job.id, progress=progress_of(args))
 
 
 def _options(args: argparse.Namespace, at: At, record: Rerun, sink: StdoutRows | FileSink) -> dict[str, Any]:
@@ -271,25 +296,6 @@ def _size_of(item: Any) -> int:
         return os.path.getsize(item)
     except (OSError, TypeError, ValueError) as error:
         raise UsageError(f"--cost size: expected names of files, got {shown(item)}: {error}") from None
-
-
-def _stages(
-    queue: JobQueue,
-    args: argparse.Namespace,
-    items: list[Any],
-    handlers: list[Any],
-    record: Rerun,
-    sink: StdoutRows | FileSink,
-) -> Callable[[], JobRun]:
-    """Return the function that starts a job of several functions."""
-    job_id = "run" if args.journal is None else " ".join([args.handler, *args.more])
-
-    def start() -> JobRun:
-        options = _options(args, At.STAGES, record, sink)
-        with usage_errors(kinds=REFUSED):
-            return queue.start_stages(items, handlers, id=job_id, progress=progress_of(args), **options)
-
-    return start
 
 
 def _open_queue(args: argparse.Namespace, policy: RetryPolicy) -> JobQueue:
@@ -433,14 +439,14 @@ def _serve(queue: JobQueue) -> None:
     say(coloured("live page, as long as this runs:", "bold"), f" {page.url}")
 
 
-def _follow(
+def follow(
     queue: JobQueue,
     started: JobRun,
-    sink: StdoutRows | FileSink,
+    sink: StdoutRows | FileSink | None,
     args: argparse.Namespace,
     early_end: EarlyEnd,
 ) -> int:
-    """Wait until the job has ended or is interrupted; its rows are written meanwhile."""
+    """Wait until the job has ended or is interrupted, and say how; its rows are written meanwhile, if it has a sink."""
     job = started.job
     stopped = False
     try:
@@ -466,17 +472,17 @@ def _follow(
         _say_stopped(job, sink, quiet=args.quiet)
         return Exit.FAILED if job.failed else say_drained(recorded=args.journal is not None)
     say_end(job, quiet=args.quiet)
-    if job.total and ended_before(job._book) == job.total and not args.quiet:
+    if sink is not None and job.total and ended_before(job._book) == job.total and not args.quiet:
         _say_nothing_left(job)
     _say_kept(sink)
     if early_end.left_some and not stopped:
         return say_drained(recorded=args.journal is not None)
-    if args.columns is not None and sink.columns is None:  # its line was printed
+    if sink is not None and args.columns is not None and sink.columns is None:  # its line was printed
         return Exit.FAILED
     return Exit.GOOD if job.status is JobStatus.COMPLETED else Exit.FAILED
 
 
-def _say_stopped(job: Job, sink: StdoutRows | FileSink, *, quiet: bool) -> None:
+def _say_stopped(job: Job, sink: StdoutRows | FileSink | None, *, quiet: bool) -> None:
     """Say how a job ended that was stopped before it was over, and why."""
     say_end(job, quiet=quiet)
     _say_kept(sink)
@@ -572,13 +578,13 @@ def _say_unwritten(error: SinkError, *, recorded: bool) -> int:
     return Exit.FAILED
 
 
-def _say_kept(sink: StdoutRows | FileSink) -> None:
+def _say_kept(sink: StdoutRows | FileSink | None) -> None:
     """Print where the rows are, if not all of them were written."""
     if isinstance(sink, FileSink) and sink.left is not None:
         say(f"kept: {sink.rows} {'row' if sink.rows == 1 else 'rows'} in {sink.left}")
 
 
-def _say_interrupted(job: Job, sink: StdoutRows | FileSink, *, recorded: bool) -> None:
+def _say_interrupted(job: Job, sink: StdoutRows | FileSink | None, *, recorded: bool) -> None:
     """Print the state of the interrupted job, and how to continue."""
     say("\n", coloured("interrupted:", "yellow"), f" {job.completed + job.failed} of {job.total} items had ended")
     _say_kept(sink)

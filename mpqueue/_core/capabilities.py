@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mpqueue._wire.pace import CHUNK_SECONDS
-from mpqueue._wire.pickling.packed_handler import Travels
+from mpqueue._wire.pickling.packed_handler import HandlerTransport
 
 
 class Capabilities(NamedTuple):
@@ -33,8 +33,8 @@ class Capabilities(NamedTuple):
         return not (self.is_here or self.shares_memory)
 
     @property
-    def handlers_travel(self) -> Travels:
+    def handler_transport(self) -> HandlerTransport:
         """The way in which its workers get a job's handler."""
         if self.shares_memory:
-            return Travels.IN_MEMORY
-        return Travels.SHARED_APART if self.carries else Travels.WHOLE
+            return HandlerTransport.IN_MEMORY
+        return HandlerTransport.SHARED_APART if self.carries else HandlerTransport.WHOLE

@@ -9,7 +9,7 @@ import sys
 from typing import NamedTuple
 
 from mpqueue._os.process import process_facts
-from mpqueue._os.system import IS_LINUX, IS_WINDOWS, PROC, choose
+from mpqueue._os.system import IS_LINUX, IS_WINDOWS, PROC
 
 if sys.platform == "win32":
     from mpqueue._os.windows import file_handles as windows
@@ -70,18 +70,16 @@ def _by_drive(path: str) -> FileSystem | None:
 file_system_of = _by_drive if IS_WINDOWS else _by_mount
 
 
-def _allocate(fd: int, first: int, count: int) -> None:
+def reserve_room(fd: int, first: int, count: int) -> None:
+    """Reserve disk space for that many bytes of the file from there on, or raise OSError; the file is longer then.
+
+    Does nothing if that is not supported, on other systems and on some file systems: writing shows whether there is
+    room.
+    """
+    if not IS_LINUX:
+        return
     try:
         os.posix_fallocate(fd, first, count)  # type: ignore[attr-defined,unused-ignore]
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # this file system does not support it
             raise
-
-
-def _take_for_granted(_fd: int, _first: int, _count: int) -> None:
-    """Do nothing: writing shows whether there is room."""
-
-
-#: Reserve disk space for that many bytes of the file from there on, or raise OSError; the file is longer then. Does
-#: nothing if that is not supported: on other systems than Linux, and on some file systems.
-reserve_room = choose(linux=_allocate, posix=_take_for_granted)

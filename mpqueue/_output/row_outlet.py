@@ -310,10 +310,10 @@ class _InFile(NamedTuple):
 
 @dataclass(slots=True)
 class _RowBatch:
-    """Consecutive items; and their rows, if they are made already, with their bytes in memory."""
+    """Consecutive items; and their rows, if they are made already, with their bytes in memory if they count."""
 
     indices: Sequence[int]
-    rows: Sequence[Row | _InFile] | None
+    rows: list[Row] | _InFile | None
     size: float
 
 
@@ -371,25 +371,14 @@ class RowsInOrder:
     def _rows_in(self, batch: _RowBatch) -> list[Row]:
         if batch.rows is None:
             return self._rows_of(batch.indices)
-        rows: list[Row] = []
-        for one in batch.rows:
-            rows += self._read(one) if isinstance(one, _InFile) else [one]
-        return rows
+        return self._read(batch.rows) if isinstance(batch.rows, _InFile) else batch.rows
 
     def _put_aside(self) -> None:
         for _, batch in self._waiting:
-            if batch.size and batch.rows is not None:
-                batch.rows, batch.size = self._written(batch.rows), 0.0
+            if batch.size and isinstance(batch.rows, list):
+                data = _dump(batch.rows)
+                batch.rows, batch.size = batch.rows if data is None else self._write(data), 0.0
         self._held = 0.0
-
-    def _written(self, rows: Sequence[Any]) -> list[Row | _InFile]:
-        """Write these rows into the file; returns their places in it, and the rows that can't be in it."""
-        data = _dump(rows)
-        if data is not None:
-            return [self._write(data)]
-        if len(rows) == 1:
-            return [*rows]
-        return [one for row in rows for one in self._written([row])]
 
     def _write(self, data: bytes) -> _InFile:
         if self._file is None:

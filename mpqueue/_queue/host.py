@@ -88,14 +88,14 @@ class QueueHost:
         self.closer.check_open("start a job")
         number = self.jobs.next_number()
         name = job_id or f"call-{number}"
-        travels = self._backend.capabilities.handlers_travel
+        transport = self._backend.capabilities.handler_transport
         packed = pack_handler(
             name,
             handler,
             None,
             table.rule,
             options.seed,
-            travels=travels,
+            transport=transport,
             script=self.engine.script,
             items=table.payloads if sealed else (),
         )
@@ -119,11 +119,11 @@ class QueueHost:
     ) -> JobRun:
         """Like `start_table`, for a job that the journal has, or will have, under this id. Raises `JournalError`."""
         self.closer.check_open("start a job")
-        travels = self._backend.capabilities.handlers_travel
+        transport = self._backend.capabilities.handler_transport
         asked = GivenOptions(seed=options.seed if seed_given else None)
         from mpqueue._queue.recorded.job_record import JobRecord  # only journals need it
 
-        book = make_job(job_id, table, options, handler, asked, travels=travels)
+        book = make_job(job_id, table, options, handler, asked, transport=transport)
         return self._start(self.jobs.add(book, JobRecord(book, (handler, None), asked), record), on_ended, showing)
 
     def start_stages(

@@ -39,7 +39,7 @@ from mpqueue._queue.recorded.record_options import check_open_record, record_opt
 from mpqueue._queue.registry import Registry
 from mpqueue._queue.run import JobRun
 from mpqueue._wire.item_names import IdRule, check_label
-from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, pack_handler
+from mpqueue._wire.pickling.packed_handler import HandlerTransport, PackedHandler, pack_handler
 from mpqueue._wire.pickling.script import Script
 from mpqueue.errors import JobNotFoundError, JobStateError, QueueClosedError
 from mpqueue.retry import check_seconds
@@ -170,18 +170,18 @@ class JobQueue(SafeEmitter):
         )
         packed = None
         if asked.initializer is not None:
-            travels = self._backend.capabilities.handlers_travel
+            transport = self._backend.capabilities.handler_transport
             packed = pack_handler(
                 "initializer",
                 asked.initializer,
                 None,
                 IdRule.POSITION,
-                travels=travels,
+                transport=transport,
                 argument="initializer",
                 script=script,
             )
         imports = (
-            pack_handler("preload", first, None, IdRule.POSITION, travels=Travels.WHOLE)
+            pack_handler("preload", first, None, IdRule.POSITION, transport=HandlerTransport.WHOLE)
             if callable(first) and not isinstance(first, Script)
             else first
         )
@@ -401,9 +401,9 @@ class JobQueue(SafeEmitter):
         table = _make_growing(items) if is_open else make_table(items)
         read_at = self._engine.clock.now()
         needs = choose_needs(asked, None if is_open else table, self._options, self._backend, self.concurrency)
-        travels = self._backend.capabilities.handlers_travel
+        transport = self._backend.capabilities.handler_transport
         book = make_job(
-            job_id, table, options, handler, asked, is_open=is_open, travels=travels, results=sink, needs=needs
+            job_id, table, options, handler, asked, is_open=is_open, transport=transport, results=sink, needs=needs
         )
         packed: PackedHandler = book.handler
         book.timings.items_read(read_at - began)

@@ -20,7 +20,7 @@ from mpqueue._core.state.resources import JobNeeds
 from mpqueue._options import GivenOptions, JobOptions
 from mpqueue._parent.deliveries import Delivery
 from mpqueue._wire.item_names import IdRule
-from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, pack_handler
+from mpqueue._wire.pickling.packed_handler import HandlerTransport, PackedHandler, pack_handler
 from mpqueue.errors import shown
 
 if TYPE_CHECKING:
@@ -42,16 +42,17 @@ def make_job(
     asked: GivenOptions,
     *,
     is_open: bool = False,
-    travels: Travels = Travels.IN_MEMORY,
+    transport: HandlerTransport = HandlerTransport.IN_MEMORY,
     results: Any = None,
     needs: JobNeeds | None = None,
 ) -> JobBook:
     """Return the books of a new job, whose number is set before it is started. Raises the errors of `pack_handler`."""
     setup, cost = asked.setup, asked.cost
     table.label = asked.label
-    packed = pack_handler(job_id, handler, setup, table.rule, options.seed, travels=travels, items=table.payloads)
-    frame = packed.frame._replace(discards=results is DISCARD, is_open=is_open, profile=options.profile)
-    packed = packed._replace(frame=frame)
+    packed = pack_handler(job_id, handler, setup, table.rule, options.seed, transport=transport, items=table.payloads)
+    if results is DISCARD or is_open or options.profile:
+        frame = packed.frame._replace(discards=results is DISCARD, is_open=is_open, profile=options.profile)
+        packed = packed._replace(frame=frame)
     book = JobBook(0, job_id, table, options, packed, sealed=not is_open)
     sample(book)
     if needs is not None:

@@ -333,11 +333,11 @@ class Registry:
                 "call create_job() with its items and its handler, and start it"
             )
         check_kept(recorded)
-        options, travels = self._options, self._backend.capabilities.handlers_travel
+        options, transport = self._options, self._backend.capabilities.handler_transport
         asked = GivenOptions(uses=recorded.uses())
         needs = choose_needs(asked, None, options, self._backend, self._engine.count_lanes() or options.concurrency)
         mine = JobOptions(options.retry, options.timeout, options.per_worker.setup_timeout)
-        record = recorded.to_record(mine, needs, travels=travels)
+        record = recorded.to_record(mine, needs, transport=transport)
         record.book.number = self.next_number()
         record.record_as_it_is(recorder, line.number)
         return record.book

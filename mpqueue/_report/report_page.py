@@ -76,6 +76,7 @@ def _body(figures: Figures, advice: Sequence[str], profile: Profile | None) -> I
     if profile is not None:
         yield from flame_graph.section(profile)
         if profile.stacks:
+            yield "<h3>The lines with most time of their own</h3>"
             yield _table(heaviest_lines(profile), "lines")
     if figures.items is not None:
         yield from _items(figures.items)
@@ -165,12 +166,15 @@ def _axis(ticks: Sequence[str]) -> str:
 
 def _table(table: Table, kind: str = "", keys: Sequence[str] = ()) -> str:
     """The table; ``keys`` are the colours of its rows."""
+    has_head = any(name for name, _ in table.columns)
     kinds = ["n" if is_number else "" for _, is_number in table.columns]
+    if has_head and not table.columns[-1][0]:
+        kinds[-1] = "meaning"
     head = "".join(
         f'<th scope="col" class="{kind}">{escape(name)}</th>' if name else "<td></td>"
         for (name, _), kind in zip(table.columns, kinds, strict=True)
     )
-    head = f"<thead><tr>{head}</tr></thead>" if any(name for name, _ in table.columns) else ""
+    head = f"<thead><tr>{head}</tr></thead>" if has_head else ""
     body = []
     for row, key in zip_longest(table.rows, keys):
         cells = zip(row, kinds, [_swatch(key) if key else "", *[""] * len(row)], strict=False)

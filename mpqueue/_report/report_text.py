@@ -157,18 +157,16 @@ def further_facts(figures: Figures) -> Table:
 
 def slowest_items(figures: Figures) -> Table:
     """The slowest items."""
-    columns = (("item", False), ("time", True), ("memory", True), ("tries", True), ("", False))
-    rows = [
-        (
-            item.name,
-            seconds(item.seconds),
-            "" if item.peak is None else size(item.peak),
-            number(item.attempts),
-            item.status,
-        )
-        for item in figures.slowest
-    ]
-    return Table("The slowest items", columns, rows)
+    cells = {
+        ("item", False): [item.name for item in figures.slowest],
+        ("time", True): [seconds(item.seconds) for item in figures.slowest],
+        ("memory", True): ["" if item.peak is None else size(item.peak) for item in figures.slowest],
+        ("tries", True): [number(item.attempts) for item in figures.slowest],
+        ("", False): [item.status for item in figures.slowest],
+    }
+    if figures.memory is None:
+        del cells["memory", True]
+    return Table("The slowest items", list(cells), list(zip(*cells.values(), strict=True)))
 
 
 def heaviest_lines(profile: Profile) -> Table:

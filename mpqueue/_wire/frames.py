@@ -149,10 +149,6 @@ def load_leaving(answer: bytes) -> tuple[bytes, Sequence[SegmentRef]]:
     return left
 
 
-#: The answer of a worker that could not open a segment, and did nothing: no other answer is like this.
-NOT_OPENED = b"not opened"
-
-
 class ForgetFrame(NamedTuple):
     """Parent to worker: drop this job's handler, finish its setup."""
 
@@ -353,17 +349,6 @@ THREAD_VARIABLES = (
 _CHUNK = struct.Struct("<Q")
 
 
-def dump_record(frame: RecordFrame) -> bytes:
-    """Pickle a record for a report."""
-    return dump_frame(frame)
-
-
-def load_record(data: bytes) -> RecordFrame:
-    """Unpickle a record."""
-    frame: RecordFrame = load_frame(data)
-    return frame
-
-
 def begin_unsent(chunk: int) -> bytes:
     """Return the bytes that precede the unsent log records of this chunk."""
     return encode(_CHUNK.pack(chunk))
@@ -380,4 +365,4 @@ def load_unsent(data: bytes) -> tuple[int, list[RecordFrame]] | None:
     if not messages or len(messages[0].data) != _CHUNK.size:
         return None
     (chunk,) = _CHUNK.unpack(messages[0].data)
-    return chunk, [load_record(message.data) for message in messages[1:]]
+    return chunk, [load_frame(message.data) for message in messages[1:]]

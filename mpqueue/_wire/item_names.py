@@ -73,7 +73,7 @@ def _missing_id(rule: IdRule, items: Sequence[Any]) -> TypeError:
 Label = Callable[[Any], object] | str | None
 
 #: The most characters of a label.
-MOST = 60
+MAX_LABEL = 60
 #: The keys of a mapping that are tried for its label, in this order.
 NAMES = ("name", "path", "url", "id")
 #: Types whose text runs no users' code, known by their identity.
@@ -147,7 +147,7 @@ def _label(value: Any) -> str | None:
 
 def _text(value: Any) -> str | None:
     """Return a value in one line; None if that says nothing: for None, empty values, and objects without a text."""
-    if type(value) is str and len(value) <= MOST and value.isprintable():  # like most labels
+    if type(value) is str and len(value) <= MAX_LABEL and value.isprintable():  # like most labels
         return value.strip() or None
     if type(value) is int:
         return _cut(digits(value))
@@ -175,10 +175,10 @@ def _text_of_object(value: Any) -> str:
 
 def _cut(text: str) -> str:
     """The text; if it is long, without its middle, since paths and addresses differ at their ends."""
-    if len(text) <= MOST:
+    if len(text) <= MAX_LABEL:
         return text
-    head = (MOST - 1) // 2
-    return f"{text[:head]}…{text[head + 1 - MOST :]}"
+    head = (MAX_LABEL - 1) // 2
+    return f"{text[:head]}…{text[head + 1 - MAX_LABEL :]}"
 
 
 def _is_plain(item: Any) -> bool:

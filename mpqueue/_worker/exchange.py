@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from mpqueue._wire.frames import Passed, all_of
-from mpqueue._wire.memory.ledger import BLIND, PIPED, Ledger
+from mpqueue._wire.memory.ledger import PIPED, Ledger
 from mpqueue._wire.memory.segments import (
     NOTHING_CARRIED,
     Carried,
@@ -62,8 +62,8 @@ class LentSegments(SegmentStore):
 class WorkerExchange:
     """Segments that a worker lends to the parent, and has from there. Without a ``ledger``, no memory is shared.
 
-    ``carries``: an item's segments that it can't open come again in its frame; and its own segments are sent in reports
-    as long as the ledger says that the parent can't open them.
+    ``carries``: its own segments are sent in reports as long as the ledger says that the parent can't open them; and if
+    it can't open an item's segment, it ends: it can't ask the program for it.
     """
 
     def __init__(self, ledger: Ledger | None, *, carries: bool) -> None:
@@ -100,8 +100,8 @@ class WorkerExchange:
         leaving, self._leaving = self._leaving, []
         return leaving
 
-    def is_carried_next(self, error: BaseException) -> bool:
-        """True if this worker could not open an item's segment, so that it must be sent again in a frame."""
+    def is_cut_off(self, error: BaseException) -> bool:
+        """True if this worker can't open segments of a program that has no other way to it: another worker can."""
         return self._carries and isinstance(error, SegmentGoneError)
 
     def chunk_begins(self, chunk: int, returned: Sequence[int]) -> None:
@@ -111,23 +111,11 @@ class WorkerExchange:
 
     def load(self, packed: Packed) -> Any:
         """Unpickle an object from the parent; `done_with` lists its segments once no view of them is left."""
-        try:
-            return load(packed, self._done_with.append, self.carried)
-        except SegmentGoneError:
-            self._note_blind()
-            raise
+        return load(packed, self._done_with.append, self.carried)
 
     def load_several(self, several: Sequence[bytes | Packed]) -> list[Any]:
         """Unpickle objects from other workers; `done_with` lists their segments once no view of them is left."""
-        try:
-            return load_several(several, self._done_with.append, self.carried)
-        except SegmentGoneError:
-            self._note_blind()
-            raise
-
-    def _note_blind(self) -> None:
-        if self._carries and self._ledger is not None:
-            self._ledger.words[BLIND] = 1
+        return load_several(several, self._done_with.append, self.carried)
 
     def done_with(self) -> list[int]:
         """Return the parent's segments whose last view has gone since the last call."""

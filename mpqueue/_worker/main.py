@@ -11,7 +11,6 @@ import sys
 
 from mpqueue._os import monotonic as clock
 from mpqueue._wire.frames import (
-    NOT_OPENED,
     THREAD_VARIABLES,
     ApartFrame,
     ChunkFrame,
@@ -68,10 +67,7 @@ class Worker:
         frame = load_frame(data)
         if not isinstance(frame, ApartFrame | LadenFrame):
             return self._obey(frame, begun)
-        try:
-            relayed, carried = _opened(frame)
-        except OSError:  # a handler may have dropped the right to do so
-            return Answer(NOT_OPENED, plain=True)
+        relayed, carried = _opened(frame)
         with self.seat.exchange.having(carried):
             return self._obey(load_frame(relayed), begun)
 
@@ -141,7 +137,7 @@ class Worker:
         if sys.getrecursionlimit() < RECURSION_LIMIT:  # it was lowered while a result was pickled
             sys.setrecursionlimit(RECURSION_LIMIT)
         times = ChunkTimes(begun, own_process=seat.station.is_own_process)
-        seat.home.chunk, seat.home.interval = frame.chunk, max(records.INTERVAL, frame.limit)
+        seat.home.chunk, seat.home.interval = frame.chunk, max(records.SENDING_INTERVAL_S, frame.limit)
         seat.exchange.chunk_begins(frame.chunk, frame.returned)
         take_up(seat.station, frame.means)
         shared.forget(frame.unshared)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from mpqueue._os.memory import memory_use as memory
-from mpqueue._wire.memory.ledger import MOST, PRIVATE, Ledger
+from mpqueue._wire.memory.ledger import MEMORY_LIMIT, MEMORY_USED, Ledger
 
 
 def note_memory(ledger: Ledger) -> int | None:
     """Write the memory at the start of an item or a setup into the ledger, and return it; None without a limit."""
-    if not ledger.words[MOST]:
+    if not ledger.words[MEMORY_LIMIT]:
         return None
-    ledger.words[PRIVATE] = used = memory.private_bytes() or 0
+    ledger.words[MEMORY_USED] = used = memory.private_bytes() or 0
     return used
 
 

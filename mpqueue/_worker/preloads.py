@@ -22,7 +22,7 @@ from mpqueue.errors import WorkerStartError, shown
 Preload = tuple[str, ...] | Packed | Script
 
 #: The most characters of a text about a failure.
-MOST_TEXT = 1 << 13
+MAX_TEXT = 1 << 13
 
 
 def steps(preload: Preload) -> list[tuple[str, Callable[[], object]]]:
@@ -43,7 +43,7 @@ def _import_main(script: Script) -> None:
 
 def text_of_failure(what: str, error: BaseException) -> str:
     """Return the text about a step that has raised."""
-    return f"{what} has failed: {type(error).__name__}: {shown(error)}"[:MOST_TEXT]
+    return f"{what} has failed: {type(error).__name__}: {shown(error)}"[:MAX_TEXT]
 
 
 def failure(text: str, where: str, argument: str = "preload: ") -> WorkerStartError:
@@ -64,5 +64,5 @@ def _do_all(preload: Preload) -> None:
         try:
             step()
         except BaseException as error:
-            text, where = text_of_failure(what, error), traceback.format_exc()[-MOST_TEXT:]
+            text, where = text_of_failure(what, error), traceback.format_exc()[-MAX_TEXT:]
             raise failure(text, where, "" if isinstance(preload, Script) else "preload: ") from None

@@ -11,7 +11,6 @@ import importlib
 import os
 from collections.abc import Callable
 
-from mpqueue._os.process.process_signals import kill_self
 from mpqueue._wire.line import Incoming, encode, write_whole
 from mpqueue._worker import first_steps as guard
 from mpqueue._worker import station
@@ -25,6 +24,7 @@ def serve(module: str, function: str) -> int:
 
     Raises:
         DamagedError: The data are no frame of the parent's: a handler has read from the line, or written into it.
+        OSError: A handler has closed the line, or shut it down.
         BaseException: An error of `guard.initialize`, of `before_all`, of the import, or of the function, which the
         real one never raises; the parent kills this worker.
     """
@@ -40,10 +40,7 @@ def serve(module: str, function: str) -> int:
     while (frames := incoming.read()) is not None:
         for frame in frames:
             answer = receive(frame.data)
-            try:
-                write_whole(here.line, encode(answer.data, plain=answer.plain))
-            except OSError:  # a handler has closed it
-                kill_self()
+            write_whole(here.line, encode(answer.data, plain=answer.plain))
         if incoming.damage is not None:
             raise incoming.damage
     return os.getpid()

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
-import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import weakref
@@ -18,7 +16,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import psutil
 import pytest
 from distributed import Client, LocalCluster
 
@@ -51,30 +48,6 @@ def changing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
 
 
 # -- calls and commands -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.long
-def test_the_command_line_and_calls_run_on_a_cluster(cluster: DaskCluster, tmp_path: Path) -> None:
-    (tmp_path / "own.py").write_text(
-        "import psutil\n\ndef where(line):\n    return [each.pid for each in psutil.Process().parents()]\n"
-    )
-    name = cluster.address.replace("tcp://", "dask://")
-    command = ["-m", "mpqueue", "run", "own:where", "--from", "lines", "-", "--backend", name, "--timeout", "60"]
-    with Client(cluster.address, set_as_default=False) as client:
-        there = set(client.run(os.getpid).values())
-        client.run(lambda: sys.path.insert(0, str(tmp_path)))  # as if the module were installed there
-        done = subprocess.run(
-            [sys.executable, *command], cwd=tmp_path, input="a\nb\n", text=True, capture_output=True, check=True
-        )
-        client.run(lambda: sys.path.remove(str(tmp_path)))
-    assert all(there.intersection(json.loads(line)["result"]) for line in done.stdout.splitlines())
-    parents = mpqueue.imap(lambda _: parent_pids(), range(20), backend=name)
-    assert all(map(there.intersection, parents))
-
-
-def parent_pids() -> list[int]:
-    """The process ids of what has started this process, of what has started that, and so on."""
-    return [each.pid for each in psutil.Process().parents()]
 
 
 # -- workers that come and go ----------------------------------------------------------------------------------------
@@ -551,7 +524,9 @@ def _look_where_it_is(item: tuple[Any, Any]) -> tuple[Any, int | None, int | Non
 @pytest.mark.long(but=["1"])
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize("chunksize", [1, 4])
-def test_a_worker_that_gives_up_its_rights_has_its_items_carried(cluster: DaskCluster, chunksize: int) -> None:
+def test_items_after_one_that_gives_up_its_worker_s_rights_run_in_another_worker(
+    cluster: DaskCluster, chunksize: int
+) -> None:
     with JobQueue(1, backend=DaskBackend(cluster.address), max_retries=0) as queue:
         check_arrays_after_rights_are_lost(queue, chunksize)
 

@@ -28,7 +28,6 @@ from tests.support.journals import Line, is_free, lines_of, values_of, wait_unti
 from tests.support.kinds import Calls
 from tests.support.loops import Run, in_loops
 from tests.support.results import outcomes
-from tests.support.systems import not_on_windows
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 
@@ -417,14 +416,3 @@ def test_all_of_a_stream_is_kept_looked_at_pruned_and_cleared(
     with JobQueue(1, journal=path) as queue:
         assert queue.prune(older_than=0).jobs == 2
         assert queue.jobs() == []
-
-
-@not_on_windows("SQLite keeps its files in place while they are open")
-def test_a_log_that_is_removed_while_it_runs_costs_nothing(path: Path, calls: Calls) -> None:
-    assert len([*once(calls, range(0, 60, 2), journal=path)]) == 30
-    calls.take()
-    results = once(calls, range(60), journal=path, buffersize=4)
-    found = [next(results)]
-    Path(f"{path}-wal").unlink()
-    assert [*found, *results] == [f"result of {number}" for number in range(60)]
-    assert sorted(map(int, calls.take())) == [*range(1, 60, 2)]

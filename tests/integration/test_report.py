@@ -278,9 +278,3 @@ def test_a_traced_job_has_each_item_in_its_trace(tmp_path: Path) -> None:
     named = {event["name"].removeprefix("item ") for event in events if event["ph"] == "X" and event["pid"] == 1}
     assert {f"item-{number}" for number in range(30)} <= named
     assert [file.name for file in tmp_path.iterdir()] == ["trace.json"]
-
-
-@pytest.mark.parametrize("profile", ["yes", 1, None])
-def test_profile_is_true_or_false(profile: Any) -> None:
-    with JobQueue(1) as queue, pytest.raises(TypeError, match="profile: expected True or False, got"):
-        queue.create_job("job", [1], abs, profile=profile)

@@ -39,7 +39,7 @@ WAITS, LOADS_LONG = succeed(UNTIL_TOLD), [Try(UNTIL_TOLD)]
 #: An item that takes hardly any time.
 TINY = succeed(1e-5)
 #: An item behind which the next one is claimed by itself.
-APART = succeed(2 * timing.ALONE)
+APART = succeed(2 * timing.ALONE_S)
 #: An item that takes more than half of a chunk's time.
 SLOW = succeed(0.03)
 
@@ -125,6 +125,10 @@ def test_a_chunk_is_loaded_run_and_reported_and_then_nothing_is_claimed(bench: B
     report = bench.take(ChunkReported)
     assert (report.chunk, outcome(report)) == (chunk, (0, 3, Ended.DONE, set(), True))
     assert sum(count for count, *_ in report.stretches) == 3
+    times = report.times
+    assert times is not None
+    assert times.begun <= times.ended <= report.received <= report.decoded
+    assert 0 < times.handling <= times.ended - times.begun
     assert bench.observe()[:4] == (chunk, IDLE, 3, 3)
 
 
@@ -275,10 +279,15 @@ def test_what_ended_before_a_slow_item_comes_home_and_only_that_item_is_claimed(
     bench.begin(0.5)  # in which five tiny items end on any machine
     job = slow_among_tiny_ones(bench)
     chunk = bench.send(job, brings=False)
-    assert outcome(bench.take(ChunkReported)) == (0, 5, Ended.DONE, set(), False)
+    early = bench.take(ChunkReported)
+    assert outcome(early) == (0, 5, Ended.DONE, set(), False)
     bench.await_claim(chunk, RUNNING, 5, 6)
     bench.let_go()
-    assert outcome(bench.take(ChunkReported)) == (5, 6, Ended.TIME, {0}, True)
+    rest = bench.take(ChunkReported)
+    assert outcome(rest) == (5, 6, Ended.TIME, {0}, True)
+    assert early.times is not None
+    assert rest.times is not None
+    assert early.times.ended == rest.times.begun, "each second once"
 
 
 def test_in_a_chunk_that_has_time_too_a_slow_item_is_soon_claimed_alone_and_the_others_run(bench: Bench) -> None:

@@ -215,6 +215,8 @@ class FakeLanes:
         self.demands: list[TellDemand] = []  #: where the engine follows them
         self.counts: Counter[type] = Counter()  #: messages and commands so far, by type
         self.watchers: list[Watcher] = []  #: called after each step of the scheduler
+        self.chunks: list[Chunk] = []  #: those that were sent so far
+        self.begun: list[tuple[JobBook, int]] = []  #: the items that have begun so far, each time that they did
         self.item_watchers: list[Callable[[Chunk, int, int], None]] = []  #: called when items begin: from, to
         self._calendar: list[tuple[float, int, FakeWorker | None, int, Callable[[], None]]] = []
         self._serial = itertools.count()
@@ -554,6 +556,7 @@ class FakeLanes:
             self.call_at(done_at, lambda: self._chunk_packed(chunk, refused))
             return
         self._packed.discard(chunk)
+        self.chunks.append(chunk)
         size = self.item_bytes * len(chunk.indices)
         self._more.append(ChunkSent(command.lane, command.generation, chunk.number, size, 0.0, self.now))
         self._send(command)
@@ -674,6 +677,7 @@ class FakeLanes:
 
     def items_begin(self, chunk: Chunk, lo: int, hi: int) -> None:
         """A worker begins a stretch of items."""
+        self.begun += [(chunk.job, index) for index in chunk.indices[lo:hi]]
         for watcher in self.item_watchers:
             watcher(chunk, lo, hi)
 
@@ -684,6 +688,11 @@ class FakeLanes:
 def statuses(job: JobBook) -> list[str]:
     """The status of each item, as its byte says."""
     return [str(ITEM_CODES[job.table.status[index]]) for index in range(len(job.table))]
+
+
+def begun(fleet: FakeLanes, job: JobBook | None = None) -> list[int]:
+    """The items, of that job alone, that have begun so far; several times, where they were run again."""
+    return [index for of, index in fleet.begun if job is None or of is job]
 
 
 def attempts(job: JobBook) -> list[int]:

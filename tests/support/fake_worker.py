@@ -26,7 +26,7 @@ from mpqueue._wire.memory.ledger import MAX_CHUNK_ITEMS, Claim, Phase
 from mpqueue._wire.pace import STRETCH_LIMIT
 from mpqueue._wire.parcels import Yielded
 from mpqueue._worker.chunk import timing
-from mpqueue._worker.chunk.watchdog import CUT
+from mpqueue._worker.chunk.watchdog import CUT_PART
 from mpqueue._worker.memory_growth import Growth
 
 if TYPE_CHECKING:
@@ -341,7 +341,7 @@ class FakeWorker:
         """Enter what will happen in the stretch at hand; replaces what was entered for it before."""
         now, end = self.fleet.now, run.ends[-1]
         self.turn += 1
-        late = min(run.started + CUT * run.limit, run.stretch_started + CUT * STRETCH_LIMIT)
+        late = min(run.started + CUT_PART * run.limit, run.stretch_started + CUT_PART * STRETCH_LIMIT)
         if cut and now < late < end:
             self._call_at(late, self._cut)
         if now < run.started + run.limit < end:

@@ -556,11 +556,11 @@ def test_classes_of_calls_are_made_once_for_the_same_bytes_and_the_oldest_are_fo
     with as_in_another_process(), in_scope(calls):
         first = load(data)
         assert load(data) is first is not Kind
-        monkeypatch.setattr(classes, "_KEPT", 1)
+        monkeypatch.setattr(classes, "_MAX_KEPT_CLASSES", 1)
         load(other)
         assert len(calls.by_bytes) == 1
         assert load(data) is not first
-        monkeypatch.setattr(classes, "_MOST_BYTES", 1)
+        monkeypatch.setattr(classes, "_MAX_CLASS_BYTES", 1)
         calls.by_bytes.clear()
         load(data)
         assert not calls.by_bytes, "so large ones are not kept"

@@ -21,11 +21,9 @@ from mpqueue._wire.frames import (
     begin_unsent,
     dump_frame,
     dump_leaving,
-    dump_record,
     is_plain,
     load_frame,
     load_leaving,
-    load_record,
     load_unsent,
     unsent,
 )
@@ -110,8 +108,8 @@ def test_a_report_is_plain_where_reading_it_runs_no_code_of_users(report: Report
 
 def test_records_that_no_report_brought_are_read_as_far_as_they_are_whole() -> None:
     records = [RecordFrame({"msg": text}, place, 1) for text, place in (("one", 4), ("other", None))]
-    written = begin_unsent(7) + b"".join(unsent(dump_record(record)) for record in records)
-    assert load_record(dump_record(records[0])) == records[0]
+    written = begin_unsent(7) + b"".join(unsent(dump_frame(record)) for record in records)
+    assert load_frame(dump_frame(records[0])) == records[0]
     assert load_unsent(written) == (7, records)
     assert load_unsent(written[:-1]) == (7, records[:1])
     assert load_unsent(begin_unsent(7)) == (7, [])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue._wire.pickling.packed_functions import KEPT, MOST_BYTES, FunctionPacker, PackedFunction
+from mpqueue._wire.pickling.packed_functions import MAX_KEPT_BYTES, MAX_KEPT_FUNCTIONS, FunctionPacker, PackedFunction
 from mpqueue._wire.pickling.payload import dump, load
 from tests.support import handlers as do
 
@@ -121,7 +121,7 @@ def test_of_a_partial_what_is_bound_comes_with_each_call(monkeypatch: pytest.Mon
 
 def test_one_that_is_big_or_can_not_be_pickled_goes_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     names, packer = script_with(monkeypatch, COUNTER), FunctionPacker()
-    names["count"] = bytearray(MOST_BYTES + 1)
+    names["count"] = bytearray(MAX_KEPT_BYTES + 1)
     assert packer.pack(names["read"]) is names["read"]
     names["count"] = threading.Lock()
     with pytest.raises(TypeError, match="cannot pickle"):
@@ -152,7 +152,7 @@ def test_each_of_many_is_looked_at_once() -> None:
 
 def test_so_many_are_known_and_the_oldest_are_forgotten() -> None:
     packer = FunctionPacker()
-    functions = [(lambda number=number: number) for number in range(KEPT + 1)]
+    functions = [(lambda number=number: number) for number in range(MAX_KEPT_FUNCTIONS + 1)]
     made = [packer.pack(function) for function in functions]
     assert packer.pack(functions[-1]) is made[-1]
     assert packer.pack(functions[1]) is made[1]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mpqueue._core.state.item_table import ItemTable, make_table
-from mpqueue._wire.item_names import MOST, IdRule, label_of, named, plain_label
+from mpqueue._wire.item_names import MAX_LABEL, IdRule, label_of, named, plain_label
 
 
 class Shouting:
@@ -62,7 +62,7 @@ def test_an_item_is_called_by_what_it_is(item: Any, label: str | None) -> None:
 def test_the_middle_of_a_long_text_is_left_out() -> None:
     label = label_of("https://example.org/" + "x" * 10_000_000 + "/last.html")
     assert label is not None
-    assert len(label) == MOST
+    assert len(label) == MAX_LABEL
     assert label == "https://example.org/xxxxxxxxx…xxxxxxxxxxxxxxxxxxxx/last.html"
 
 

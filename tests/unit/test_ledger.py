@@ -98,14 +98,6 @@ def test_a_ledger_that_was_begun_claims_nothing_yet() -> None:
     ledger.close()
 
 
-def test_a_fraction_is_read_as_it_was_written() -> None:
-    ledger = Ledger()
-    ledger.begin(1.0)
-    ledger.reals[FRACTION] = 0.25
-    assert ledger.read().fraction == 0.25
-    ledger.close()
-
-
 @given(st.integers(0, 2**40), positions, positions)
 @settings(max_examples=50)
 def test_two_chunks_in_a_row_have_a_limit_each(ledger: Ledger, chunk: int, first: int, second: int) -> None:

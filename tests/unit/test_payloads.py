@@ -161,9 +161,9 @@ def test_a_held_segment_is_there_for_others_until_nobody_holds_it(monkeypatch: p
     assert parcel.size == packed.size
     assert np.array_equal(parcel.load(), arrays()[0])
     assert held.ref.serial in segments._descriptors
-    monkeypatch.setattr(segments, "MOST", before + 1)
+    monkeypatch.setattr(segments, "MAX_HELD", before + 1)
     assert not segments.may_hold_more()
-    monkeypatch.setattr(segments, "MOST", before + 2)
+    monkeypatch.setattr(segments, "MAX_HELD", before + 2)
     assert segments.may_hold_more()
     serial = held.ref.serial
     del held, parcel

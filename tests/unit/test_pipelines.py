@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue._core.commands import Command, SendChunk
+from mpqueue._core.commands import Command
 from mpqueue._core.messages import Message
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
@@ -16,7 +16,7 @@ from mpqueue.errors import JobStateError, SetupError, StageError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import COMPLETED, FAILED, PENDING, JobStatus
 from tests.support.auditor import Auditor, audited
-from tests.support.fake_lanes import FakeLanes, crash, errors, fail, statuses, succeed
+from tests.support.fake_lanes import FakeLanes, begun, crash, errors, fail, statuses, succeed
 from tests.support.fake_worker import Item, Outcome, Try
 
 NO_RETRY = RetryPolicy(max_retries=0)
@@ -53,29 +53,9 @@ def test_items_flow_before_the_stage_before_has_ended() -> None:
 
 def test_what_one_input_has_yielded_travels_together() -> None:
     fleet = FakeLanes(2)
-    sizes: list[int] = []
-
-    def see(message: Message, commands: list[Command]) -> None:
-        sizes.extend(len(one.chunk.indices) for one in commands if isinstance(one, SendChunk))
-
-    fleet.watchers.append(see)
     head = fleet.stages([spread(succeed(1), *[succeed(0.001)] * 100)], [None, None], chunksize=20)
     fleet.run_all(head)
-    assert sizes[:6] == [1, *[20] * 5]  # what is stolen at the end comes after
-
-
-def test_what_was_on_its_way_when_all_was_cancelled_is_held_no_longer() -> None:
-    fleet = FakeLanes(1)
-    head = fleet.stages([through(succeed(), succeed(5.0)) for _ in range(3)], [None, None])
-    second = pipeline_of(head).jobs[1].table
-    fleet.start(head)
-    fleet.run_while(lambda: not len(second))
-    assert second.origins is not None
-    assert second.origins.paths
-    fleet.cancel(head, kill=True)
-    fleet.run_until_over(head)
-    assert not second.origins.paths
-    assert not any(second.payloads)
+    assert [len(chunk.indices) for chunk in fleet.chunks][:6] == [1, *[20] * 5]  # what is stolen at the end comes after
 
 
 @pytest.mark.parametrize("cancelled", [True, False])
@@ -158,8 +138,7 @@ def test_a_stage_that_can_run_nowhere_fails_what_comes_to_it() -> None:
 
 @pytest.mark.parametrize("lanes", [1, 3])
 def test_ordered_stages_get_their_items_in_the_order_of_the_inputs(lanes: int) -> None:
-    fleet, began = FakeLanes(lanes), list[int]()
-    Auditor(fleet)
+    fleet = audited(lanes)
     seconds = [3.0, 0.1, 0.2, 5.0, 0.0, 0.1, 0.3, 2.0] * 5
     items = [
         through(succeed(one), crash(times=1) if at % 7 == 0 else succeed(), succeed(0.01))
@@ -168,17 +147,12 @@ def test_ordered_stages_get_their_items_in_the_order_of_the_inputs(lanes: int) -
     items[9] = fail()
     head = fleet.stages(items, [None] * 3, ordered=True, most=2)
     jobs = pipeline_of(head).jobs
-
-    def look(chunk: Chunk, lo: int, hi: int) -> None:
-        began.extend(index for index in chunk.indices[lo:hi] if chunk.job is jobs[2])
-
-    fleet.item_watchers.append(look)
     fleet.run_all(head)
     assert head.completed == 39
     for job in jobs[1:]:
         came = [job.table.id_of(index) for index in range(len(job.table))]
         assert came == [index for index in range(40) if index != 9]
-    assert lanes > 1 or began == [*range(39)]
+    assert lanes > 1 or begun(fleet, jobs[2]) == [*range(39)]
 
 
 def test_few_inputs_begin_behind_one_that_an_ordered_stage_waits_for() -> None:
@@ -241,19 +215,6 @@ def test_nobody_else_seals_a_stage_nor_tries_it_again() -> None:
     for job in head.family:
         with pytest.raises(JobStateError, match="got one with stages"):
             fleet.retry_failed(job)
-
-
-def test_an_item_that_waits_for_a_retry_is_pending_once_all_is_cancelled() -> None:
-    fleet = audited(1)
-    head = fleet.stages([through(succeed(1), fail(1)), through(succeed(9), succeed(1))], [None, None])
-    _, second = pipeline_of(head).jobs
-    fleet.start(head)
-    fleet.run_while(lambda: "retry" not in statuses(second))
-    fleet.pause(head)
-    fleet.run_while(lambda: any(lane.chunks for lane in fleet.books.lanes))
-    fleet.cancel(head)
-    assert statuses(second)[0] == "pending"
-    assert [job.status for job in (head, *pipeline_of(head).jobs)] == [JobStatus.CANCELLED] * 3
 
 
 @pytest.mark.slow

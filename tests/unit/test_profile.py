@@ -38,10 +38,10 @@ def taken(made: JobSampling, first: int, done: int) -> list[tuple[int, str, floa
 
 
 def test_where_a_look_costs_more_the_sampler_looks_less_often() -> None:
-    quick, slow = (sampler.RECKONED * sampler.INTERVAL * sampler.BUDGET * times for times in (0.5, 4))
-    assert sampler.interval_for(0.0) == sampler.interval_for(quick) == sampler.INTERVAL
+    quick, slow = (sampler.RECKONED * sampler.LOOK_INTERVAL_S * sampler.BUDGET * times for times in (0.5, 4))
+    assert sampler.interval_for(0.0) == sampler.interval_for(quick) == sampler.LOOK_INTERVAL_S
     assert slow / (sampler.RECKONED * sampler.interval_for(slow)) == pytest.approx(sampler.BUDGET)
-    assert sampler.interval_for(1e9) == sampler.LONGEST
+    assert sampler.interval_for(1e9) == sampler.MAX_INTERVAL_S
 
 
 def test_a_deep_stack_keeps_both_ends() -> None:

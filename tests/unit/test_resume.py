@@ -191,7 +191,7 @@ class History:
         status = bytearray(PENDING if each is None else each.status for each in records)
         now = CodeNow(code_of(self.code), {})
         made = MadeBy([code_of(number) for number in journal.codes], now)
-        made.look(status, [0 if each is None else code_of(each.code).number for each in records])
+        made.look(-1 if each is None or each.status not in DONE else code_of(each.code).number for each in records)
         counts = Counter(record.status for slot, record in journal.records.items() if slot in journal.order)
         line = recorded_job(
             version=journal.version,
@@ -355,7 +355,7 @@ def test_another_seed_is_refused_unless_all_begins_anew(kind: str, columns: dict
 def test_an_open_job_begins_anew_where_any_result_is_of_other_code_and_that_is_to_run_again() -> None:
     now = CodeNow(code_of(2), {})
     made = MadeBy([code_of(1)], now)
-    made.look([COMPLETED], [code_of(1).number])
+    made.look([code_of(1).number])
     job = recorded_job(is_open=1)
     assert agree(Case(job, "run.db", made, Brought(now, RecordOptions(redo="changed-code")))).anew
     assert not agree(Case(job, "run.db", made, Brought(now, RecordOptions(redo="failed")))).anew

@@ -14,7 +14,6 @@ from mpqueue._core.commands import (
     AnnounceStarted,
     AnnounceState,
     ForgetJob,
-    SendChunk,
     StartLane,
     Warn,
 )
@@ -360,15 +359,6 @@ def test_what_a_worker_says_of_items_that_have_failed_meanwhile_changes_nothing(
     fail_rest(fleet.books, job, ValueError("no"))
     fleet.run_until(9.0)
     assert (job.completed, job.failed, statuses(job), fleet.at_rest) == (0, 1, ["failed"], True)
-
-
-def test_a_worker_is_sent_the_handler_again_after_it_was_asked_to_forget_it(fleet: FakeLanes) -> None:
-    sent: list[bool] = []
-    fleet.watchers.append(lambda _, commands: sent.extend(c.with_handler for c in commands if isinstance(c, SendChunk)))
-    job = fleet.run([fail(1.0), fail(1.0)], retry=RetryPolicy(max_retries=0))
-    fleet.retry_failed(job)
-    fleet.run_until_over(job)
-    assert sent == [True] * 4
 
 
 def test_a_chunk_that_is_under_way_while_its_job_is_forgotten_finds_the_handler() -> None:

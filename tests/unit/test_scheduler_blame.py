@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpqueue._core.commands import AnnounceRecords, Command, ObserveLane, SendChunk
+from mpqueue._core.commands import AnnounceRecords, Command, ObserveLane, SendChunk, StartLane
 from mpqueue._core.messages import ChunkReported, LaneBroken, LaneDied, LaneObserved, RecordsLeft, TimePassed
 from mpqueue._core.rules.overdue import ANSWER_LIMIT
 from mpqueue._core.state.item_table import Failure
@@ -24,6 +24,7 @@ from tests.support.auditor import Auditor, audited
 from tests.support.fake_lanes import (
     FakeLanes,
     attempts,
+    begun,
     crash,
     errors,
     fail,
@@ -38,18 +39,8 @@ AT_ONCE = RetryPolicy(base_delay=0.0)
 
 
 def careful_chunks(fleet: FakeLanes) -> list[list[int]]:
-    """The items of each careful chunk that is sent from now on."""
-    sent: list[list[int]] = []
-
-    def watch(_: object, commands: list[object]) -> None:
-        sent.extend(
-            list(command.chunk.indices)
-            for command in commands
-            if isinstance(command, SendChunk) and command.chunk.careful
-        )
-
-    fleet.watchers.append(watch)  # type: ignore[arg-type]
-    return sent
+    """The items of each careful chunk that was sent so far."""
+    return [[*chunk.indices] for chunk in fleet.chunks if chunk.careful]
 
 
 def start_chunk(fleet: FakeLanes, items: int) -> JobBook:
@@ -88,10 +79,9 @@ def test_what_had_killed_two_workers_has_a_lane_to_itself_in_the_next_life_of_it
     Auditor(after).restored = {1: (job.completed, job.failed)}
     again = JobBook(1, "job", job.table, job.options, job.handler)
     again.go_on()
-    sent = careful_chunks(after)
     after.start(again)
     after.run_until_over(again)
-    assert sent == [[1]]
+    assert careful_chunks(after) == [[1]]
     assert statuses(again) == ["completed"] * 3
 
 
@@ -130,43 +120,41 @@ def test_every_end_of_a_worker_has_words_in_the_error_and_among_what_happened_to
         pytest.param(Phase.RUNNING, 1, 4, [], [[1, 2, 3]], id="it runs one of several"),
         pytest.param(Phase.UNPACKING, 0, 5, [], [[0, 1, 2, 3, 4]], id="it unpickles them"),
         pytest.param(Phase.IDLE, 5, 5, [], [[0, 1, 2, 3, 4]], id="it is to answer"),
+        pytest.param(Phase.LOADING, 0, 0, [], [], id="it loads the handler"),
         pytest.param(None, 0, 0, [], [], id="it has not begun"),
     ],
 )
 def test_for_a_death_pays_the_item_that_alone_was_claimed_and_suspects_go_out_carefully(
     fleet: FakeLanes, phase: Phase | None, lo: int, hi: int, charged: list[int], carefully: list[list[int]]
 ) -> None:
-    sent = careful_chunks(fleet)
     job = start_chunk(fleet, 5)
     if phase is None:
         fleet.workers[0].claim = Claim(0, Phase.IDLE, 0, 0, 0.0)  # type: ignore[union-attr]
         fleet.kill(0)
+        fleet.step()
     else:
         die_with(fleet, phase, lo, hi)
+    assert fleet.counts[StartLane] == 1 + (phase is not None), "another worker at once where items are to blame"
     assert [at for at, tries in enumerate(attempts(job)) if tries] == charged
     fleet.run_until_over(job)
-    assert sent[:1] == carefully
+    assert careful_chunks(fleet)[:1] == carefully
     assert attempts(job) == [1 + (at in charged) for at in range(5)]
 
 
 def test_what_was_sent_home_early_does_not_run_again(fleet: FakeLanes) -> None:
     job = fleet.job([succeed(0.01), succeed(0.01), crash(1.0, times=1), succeed(0.01)], chunksize=4, retry=AT_ONCE)
-    runs: list[int] = []
-    fleet.item_watchers.append(lambda chunk, lo, hi: runs.extend(chunk.indices[lo:hi]))
     fleet.start(job)
     fleet.run_until(0.5)
     assert job.completed == 2
     fleet.run_until_over(job)
-    assert (runs.count(0), runs.count(1)) == (1, 1)
+    assert (begun(fleet).count(0), begun(fleet).count(1)) == (1, 1)
     assert attempts(job) == [1, 1, 2, 1]
 
 
 def test_what_had_finished_and_was_not_sent_runs_again_uncharged(fleet: FakeLanes) -> None:
     job = fleet.job([succeed(0.01), crash(0.01, times=1)], chunksize=2, retry=AT_ONCE)
-    runs: list[int] = []
-    fleet.item_watchers.append(lambda chunk, lo, hi: runs.extend(chunk.indices[lo:hi]))
     fleet.run_all(job)
-    assert runs.count(0) == 2
+    assert begun(fleet).count(0) == 2
     assert attempts(job) == [1, 2]
 
 
@@ -201,6 +189,8 @@ def test_of_two_that_die_together_nobody_is_charged_and_what_each_ran_goes_out_w
     fleet.run_until(0.1)
     die_with(fleet, Phase.IDLE, 2, 2)
     assert job.next_care is Care.ISOLATED
+    fleet.step()
+    assert fleet.counts[StartLane] == 4, "others at once: one of the items is to blame"
     fleet.run_until_over(job)
     assert attempts(job) == [1] * 4
 
@@ -344,10 +334,9 @@ def test_a_failing_neighbour_is_told_apart_from_a_crashing_one(fleet: FakeLanes)
 
 def test_two_timeouts_make_no_poison() -> None:
     fleet = FakeLanes(1)
-    careful = careful_chunks(fleet)
     job = fleet.run([hang(times=2), *[succeed(0.001)] * 50], timeout=1.0, retry=AT_ONCE)
     assert attempts(job)[0] == 3
-    assert careful == []
+    assert careful_chunks(fleet) == []
 
 
 # -- results that can't be had -----------------------------------------------------------------------------------------
@@ -384,9 +373,8 @@ def lose_results(
 def test_items_whose_results_are_lost_run_again_each_by_itself_uncharged_and_that_is_told() -> None:
     fleet = FakeLanes(1)
     job = start_chunk(fleet, 3)
-    sent = careful_chunks(fleet)
     lose_results(fleet, ["first"])
-    assert sent == [[1, 2]]
+    assert careful_chunks(fleet) == [[1, 2]]
     assert statuses(job)[0] == "completed"
     assert attempts(job) == [1, 0, 0]
     (warning,) = fleet.warnings
@@ -407,10 +395,9 @@ def test_an_item_whose_result_is_lost_with_its_worker_runs_again_uncharged_each_
 def test_an_item_whose_result_is_lost_a_second_time_fails_and_those_behind_it_run_again() -> None:
     fleet = FakeLanes(1)
     job = start_chunk(fleet, 3)
-    sent = careful_chunks(fleet)
     lose_results(fleet, [])
     lose_results(fleet, ["first"])
-    assert sent == [[0, 1, 2], [2]]
+    assert careful_chunks(fleet) == [[0, 1, 2], [2]]
     assert statuses(job)[:2] == ["completed", "failed"]
     assert errors(job)[1] is ResultPicklingError
     assert len(fleet.warnings) == 1
@@ -419,10 +406,9 @@ def test_an_item_whose_result_is_lost_a_second_time_fails_and_those_behind_it_ru
 def test_what_an_early_report_loses_runs_again_by_itself_when_the_chunk_is_over() -> None:
     fleet = FakeLanes(1)
     job = start_chunk(fleet, 3)
-    sent = careful_chunks(fleet)
     lose_results(fleet, [], final=False)
-    fleet.run_while(lambda: not sent)
-    assert sent == [[1, 2]], "the first one came home once more with the rest"
+    fleet.run_while(lambda: not careful_chunks(fleet))
+    assert careful_chunks(fleet) == [[1, 2]], "the first one came home once more with the rest"
     assert attempts(job) == [1, 0, 0]
 
 

@@ -15,7 +15,7 @@ from mpqueue._core.rules import dispatch
 from mpqueue._core.rules.chunking import TARGET_BYTES
 from mpqueue._core.rules.dispatch import STICKINESS
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, LaneState
-from mpqueue._wire.pickling.packed_handler import Travels
+from mpqueue._wire.pickling.packed_handler import HandlerTransport
 from mpqueue.retry import RetryPolicy
 from tests.support.auditor import audited
 from tests.support.fake_lanes import FakeLanes, fail, succeed
@@ -238,8 +238,14 @@ def longest_first(seconds: list[float], lanes: int) -> float:
 
 
 @pytest.mark.parametrize(
-    ("shares_memory", "is_here", "travels"),
-    [(True, True, Travels.IN_MEMORY), (False, False, Travels.SHARED_APART), (False, True, Travels.WHOLE)],
+    ("shares_memory", "is_here", "transport"),
+    [
+        (True, True, HandlerTransport.IN_MEMORY),
+        (False, False, HandlerTransport.SHARED_APART),
+        (False, True, HandlerTransport.WHOLE),
+    ],
 )
-def test_how_handlers_travel_is_said_by_the_engine(shares_memory: bool, is_here: bool, travels: Travels) -> None:
-    assert Capabilities(shares_memory=shares_memory, is_here=is_here).handlers_travel is travels
+def test_how_handlers_travel_is_said_by_the_engine(
+    shares_memory: bool, is_here: bool, transport: HandlerTransport
+) -> None:
+    assert Capabilities(shares_memory=shares_memory, is_here=is_here).handler_transport is transport

@@ -9,13 +9,11 @@ import pytest
 from mpqueue._core.commands import AnnounceItems, AnnounceStarted, Command
 from mpqueue._core.messages import Message
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.resources import JobNeeds, needs_of
 from mpqueue.errors import ItemCancelledError, JobStateError, StageError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support.auditor import audited
-from tests.support.fake_lanes import FakeLanes, attempts, fail, statuses, succeed
-from tests.support.fake_worker import Packing
+from tests.support.fake_lanes import FakeLanes, attempts, begun, fail, statuses, succeed
 
 NO_RETRY = RetryPolicy(max_retries=0)
 
@@ -25,23 +23,15 @@ def errors(job: JobBook) -> dict[int, type[BaseException]]:
     return {index: type(failure.error) for index, failure in job.table.failures.items()}
 
 
-def begun(fleet: FakeLanes, job: JobBook) -> list[int]:
-    """The items of the job that begin from now on."""
-    seen: list[int] = []
-    fleet.item_watchers.append(lambda chunk, lo, hi: seen.extend(chunk.indices[lo:hi]) if chunk.job is job else None)
-    return seen
-
-
 def test_items_that_wait_fail_at_once_and_the_others_run(fleet: FakeLanes) -> None:
     job = fleet.job([succeed(1.0)] * 6)
-    seen = begun(fleet, job)
     fleet.start(job)
     fleet.run_until(0.5)
     fleet.drop(job, 2, 4, 5)
     assert errors(job) == {2: ItemCancelledError, 4: ItemCancelledError, 5: ItemCancelledError}
     assert (job.failed, job.waiting) == (3, 2)
     fleet.run_until_over(job)
-    assert (seen, attempts(job)) == ([0, 1, 3], [1, 1, 0, 1, 0, 0])
+    assert (begun(fleet), attempts(job)) == ([0, 1, 3], [1, 1, 0, 1, 0, 0])
     assert job.status is JobStatus.COMPLETED_WITH_ERRORS
 
 
@@ -60,7 +50,6 @@ def test_they_are_announced_together(fleet: FakeLanes) -> None:
 
 def test_one_behind_a_slow_one_comes_back_and_the_slow_one_runs_on(fleet: FakeLanes) -> None:
     job = fleet.job([succeed(100.0), succeed(), succeed()], chunksize=3)
-    seen = begun(fleet, job)
     fleet.start(job)
     fleet.run_until(1.0)
     fleet.drop(job, 1, kill=True)
@@ -68,7 +57,7 @@ def test_one_behind_a_slow_one_comes_back_and_the_slow_one_runs_on(fleet: FakeLa
     assert errors(job) == {1: ItemCancelledError}
     fleet.run_until_over(job)
     assert (statuses(job), attempts(job)) == (["completed", "failed", "completed"], [1, 0, 1])
-    assert seen.count(0) == 1, "its worker was not killed for another item"
+    assert begun(fleet).count(0) == 1, "its worker was not killed for another item"
 
 
 def test_without_kill_what_runs_may_complete_and_is_not_tried_again(fleet: FakeLanes) -> None:
@@ -101,23 +90,12 @@ def test_those_of_a_job_that_has_not_started_fail_when_it_does(fleet: FakeLanes)
 
     fleet.watchers.append(see)
     job = fleet.job([succeed()] * 3)
-    seen = begun(fleet, job)
     fleet.drop(job, 0, 2)
     assert (statuses(job), job.failed) == (["pending"] * 3, 0)
     fleet.start(job)
     assert (order[:2], job.waiting) == (["AnnounceStarted", "AnnounceItems"], 1)
     fleet.run_until_over(job)
-    assert (statuses(job), job.failed, seen) == (["failed", "completed", "failed"], 2, [1])
-
-
-def test_what_is_being_pickled_can_be_cancelled() -> None:
-    fleet = audited(1, pack_seconds=1.0)
-    job = fleet.started([replace(succeed(), packing=Packing.FINE)] * 4, chunksize=2)
-    fleet.run_until(0.5)
-    fleet.drop(job, 0, 3)
-    assert errors(job) == {0: ItemCancelledError, 3: ItemCancelledError}
-    fleet.run_until_over(job)
-    assert (statuses(job), attempts(job)) == (["failed", "completed", "completed", "failed"], [0, 1, 1, 0])
+    assert (statuses(job), job.failed, begun(fleet)) == (["failed", "completed", "failed"], 2, [1])
 
 
 def test_cancelled_items_count_for_no_limit_of_failures(fleet: FakeLanes) -> None:
@@ -128,17 +106,6 @@ def test_cancelled_items_count_for_no_limit_of_failures(fleet: FakeLanes) -> Non
     fleet.drop(job, 0, 1, kill=True)
     fleet.run_until_over(job)
     assert (job.stopped_why, statuses(job)) == (None, ["failed"] * 3 + ["completed"])
-
-
-def test_items_of_different_needs_leave_the_room_of_each_as_it_was() -> None:
-    fleet = audited(2, resources={"gpu": 1})
-    job = fleet.job([succeed(1.0)] * 8)
-    job.need(JobNeeds([needs_of(cpus=1), needs_of(cpus=1, uses={"gpu": 1})], [0, 1] * 4, memory=100))
-    fleet.start(job)
-    fleet.run_until(0.5)
-    fleet.drop(job, 2, 3, 4, 6)
-    fleet.run_until_over(job)
-    assert [status == "failed" for status in statuses(job)] == [index in (2, 3, 4, 6) for index in range(8)]
 
 
 @pytest.mark.parametrize("kill", [False, True])
@@ -164,13 +131,12 @@ def test_what_an_input_brings_after_it_was_cancelled_does_not_run() -> None:
     head = fleet.stages([replace(succeed(5.0), returns=succeed(1.0)), replace(succeed(5.0), returns=fail())],
                         [None, None], retry=NO_RETRY)  # fmt: skip
     second = head.family[2]
-    seen = begun(fleet, second)
     fleet.start(head)
     fleet.run_until(1.0)
     fleet.drop(head.family[1], 0)  # a stage's item stands for its input
     fleet.run_until_over(head)
     assert errors(head) == {0: ItemCancelledError, 1: StageError}
-    assert len(seen) == 1, "the other input's"
+    assert len(begun(fleet, second)) == 1, "the other input's"
     assert (second.completed, second.failed) == (0, 2)
 
 

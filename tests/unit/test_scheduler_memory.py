@@ -86,11 +86,10 @@ def test_a_try_that_died_of_memory_is_followed_by_one_that_runs_apart() -> None:
 
 
 def test_of_those_that_have_to_run_apart_the_one_of_the_highest_priority_goes_first() -> None:
-    fleet, begun = limited(2), list[JobBook]()
+    fleet = limited(2)
     low, high = (fleet.job([hog(500)], retry=RetryPolicy(1, base_delay=0.0), priority=at) for at in range(2))
-    fleet.item_watchers.append(lambda chunk, _, __: begun.append(chunk.job))
     fleet.run_all(low, high)
-    assert begun[2:] == [high, low]
+    assert [job for job, _ in fleet.begun][2:] == [high, low]
 
 
 def test_what_had_to_run_apart_when_its_job_ran_before_does_so_again() -> None:

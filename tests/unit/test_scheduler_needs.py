@@ -15,7 +15,7 @@ from mpqueue._core.state.resources import JobNeeds, Needs, needs_of
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support.auditor import audited
-from tests.support.fake_lanes import FakeLanes, fail, succeed
+from tests.support.fake_lanes import FakeLanes, begun, fail, succeed
 from tests.support.fake_worker import Item, Outcome, Try
 
 
@@ -202,12 +202,11 @@ def test_what_is_first_in_line_lets_others_have_chunks_in_advance_that_take_noth
 
 def test_items_of_several_kinds_that_fit_start_about_in_their_order() -> None:
     """A chunk holds one kind, and the lane's next one another."""
-    fleet, begun = watched(2, latency=1e-4), list[int]()
-    fleet.item_watchers.append(lambda chunk, lo, hi: begun.extend(chunk.indices[lo:hi]))
+    fleet = watched(2, latency=1e-4)
     kinds = [needs_of(uses={"gpu": 1}), needs_of(uses={"license": 1}), needs_of(memory=10)]
     job = needing(fleet, [succeed(0.01)] * 300, *kinds, of=[index % 3 for index in range(300)])
     fleet.run_all(job)
-    assert max(place - index for place, index in enumerate(begun)) < 50
+    assert max(place - index for place, index in enumerate(begun(fleet))) < 50
 
 
 # -- workers that see only what they were told of ----------------------------------------------------------------------
@@ -245,12 +244,11 @@ def test_a_worker_that_ran_anything_before_is_replaced_before_it_gets_a_device()
 
 
 def test_a_worker_that_has_a_device_runs_what_needs_none_and_nothing_that_needs_a_part_of_it() -> None:
-    fleet, begun = watched(1, device="gpu"), list[int]()
+    fleet = watched(1, device="gpu")
     needs = [needs_of(uses={"gpu": 2}), needs_of(), needs_of(uses={"gpu": 1})]
     job = needing(fleet, [succeed(0.1)] * 3, *needs, of=[0, 1, 2], chunksize=1)
-    fleet.item_watchers.append(lambda chunk, lo, hi: begun.extend(chunk.indices[lo:hi]))
     fleet.run_all(job)
-    assert (begun, fleet.counts[RecycleLane]) == ([0, 1, 2], 1)
+    assert (begun(fleet), fleet.counts[RecycleLane]) == ([0, 1, 2], 1)
 
 
 def test_where_setup_fails_on_the_lane_that_has_the_devices_another_lane_gets_them() -> None:

@@ -18,26 +18,18 @@ from mpqueue._wire.frames import Ended
 from mpqueue._wire.memory.ledger import SETTLE, Claim, Phase
 from mpqueue.status import JobStatus
 from tests.support.auditor import audited
-from tests.support.fake_lanes import FakeLanes, attempts, fail, packed, statuses, succeed
+from tests.support.fake_lanes import FakeLanes, attempts, begun, fail, packed, statuses, succeed
 from tests.support.fake_worker import Item, Packing, Try
-
-
-def runs_of(fleet: FakeLanes) -> Counter[int]:
-    """How often each item is run, from now on; for one job."""
-    runs: Counter[int] = Counter()
-    fleet.item_watchers.append(lambda chunk, lo, hi: runs.update(chunk.indices[lo:hi]))
-    return runs
 
 
 def test_items_behind_a_slow_one_go_to_an_idle_lane() -> None:
     fleet = audited(2)
-    runs = runs_of(fleet)
     job = fleet.started([succeed(10.0), *[succeed(0.1)] * 9], chunksize=10)
     fleet.run_until(2.0)
     assert job.completed == 9
     fleet.run_until_over(job)
     assert fleet.now == pytest.approx(10.1)
-    assert runs == dict.fromkeys(range(10), 1), "nothing runs twice"
+    assert Counter(begun(fleet)) == dict.fromkeys(range(10), 1), "nothing runs twice"
 
 
 @pytest.mark.parametrize(
@@ -142,19 +134,17 @@ def test_what_has_run_is_not_taken_while_its_results_are_pickled() -> None:
 
 def test_what_the_worker_claims_while_the_limit_settles_stays_with_it() -> None:
     fleet = audited(2)
-    runs = runs_of(fleet)
     fleet.run([succeed(SETTLE * 0.9)] * 200, chunksize=40)
-    assert runs == dict.fromkeys(range(200), 1)
+    assert Counter(begun(fleet)) == dict.fromkeys(range(200), 1)
     assert fleet.counts[LowerLimit] > 0
 
 
 def test_each_of_two_chunks_on_a_lane_has_a_limit_of_its_own_after_a_refused_one() -> None:
     """The ledger has two limits: for chunks of even and of odd number."""
     fleet = audited(2)
-    runs = runs_of(fleet)
     items = [succeed()] * 5 + [succeed(0.001)] * 12 + [succeed()] * 2 + [packed(Packing.UNPICKLABLE)]
     fleet.run(items)
-    assert runs == dict.fromkeys(range(19), 1)
+    assert Counter(begun(fleet)) == dict.fromkeys(range(19), 1)
 
 
 def test_no_lane_that_sits_a_job_out_makes_anybody_look() -> None:

@@ -154,7 +154,7 @@ def test_leases_tell_here_and_not_without_proc(monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def few_mappings(monkeypatch: pytest.MonkeyPatch) -> int:
     """The process may map so many segments."""
-    monkeypatch.setattr(mappings, "MOST_MAPPED", len(mappings._mapped) + 100)
+    monkeypatch.setattr(mappings, "MAX_MAPPED", len(mappings._mapped) + 100)
     return 100
 
 
@@ -229,5 +229,5 @@ def test_a_segment_that_can_never_be_opened_is_an_error_and_no_hang(monkeypatch:
         pytest.raises(OSError, match="Too many open files"),
     ):
         view(ref)
-    assert len(waited) == int(segments.PATIENCE / segments.PAUSE)
+    assert len(waited) == int(segments.DESCRIPTOR_WAIT_S / segments.DESCRIPTOR_RETRY_S)
     assert bytes(view(ref)) == b"x"

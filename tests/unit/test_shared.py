@@ -15,7 +15,7 @@ from mpqueue._wire.memory import shared
 from mpqueue._wire.memory.segments import SegmentStore
 from mpqueue._wire.pickling import payload
 from mpqueue._wire.pickling.classes import Scope, in_scope, leave
-from mpqueue._wire.pickling.packed_handler import Travels, pack_handler
+from mpqueue._wire.pickling.packed_handler import HandlerTransport, pack_handler
 from mpqueue._wire.pickling.payload import dump, dump_code, load
 from mpqueue.errors import ItemPicklingError
 from tests.support.handlers import ReprlessError
@@ -61,7 +61,7 @@ def test_a_handler_brings_it_along_as_it_was_when_it_was_shared() -> None:
     numbers = list(range(100_000))
     table = share(numbers)
     numbers[3] = 0
-    packed = pack_handler("job", lambda item: table.value[item], None, "position", travels=Travels.WHOLE)
+    packed = pack_handler("job", lambda item: table.value[item], None, "position", transport=HandlerTransport.WHOLE)
     assert packed.segments == ()
     assert meet_elsewhere(packed.frame.handler)(3) == 3
 
@@ -87,7 +87,9 @@ def _nothing_stays() -> Any:
 def test_where_an_engine_brings_it_a_handler_has_its_name_and_tells_what_to_bring() -> None:
     inner = share(np.arange(50_000))
     outer = share({"inner": inner, "big": np.ones(50_000)})
-    packed = pack_handler("job", lambda _: outer["inner"][49_999], None, "position", travels=Travels.SHARED_APART)
+    packed = pack_handler(
+        "job", lambda _: outer["inner"][49_999], None, "position", transport=HandlerTransport.SHARED_APART
+    )
     assert packed.frame.handler.size < 10_000
     assert [*map(id, packed.shared)] == [id(inner), id(outer)]
     lent = [shared.lend(shared.parts_of(one)) for one in packed.shared]

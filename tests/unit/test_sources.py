@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue._wire.pickling.packed_handler import Travels, pack_handler
+from mpqueue._wire.pickling.packed_handler import HandlerTransport, pack_handler
 from mpqueue._wire.pickling.sources import Sources, check_loaded, digests_of, sources_of
 
 NAME, HELPER = "users_module_of_sources", "users_helper_of_sources"
@@ -65,7 +65,9 @@ def test_the_handler_s_modules_and_those_that_they_import(folder: Path) -> None:
     assert [name for name, _ in told.digests] == [HELPER, NAME]
     assert told_of(len) is None
     assert told_of(os.path.join) is None
-    frame = pack_handler("job", importlib.import_module(NAME).work, None, "position", travels=Travels.WHOLE).frame
+    frame = pack_handler(
+        "job", importlib.import_module(NAME).work, None, "position", transport=HandlerTransport.WHOLE
+    ).frame
     assert frame.sources == told
     assert pack_handler("job", importlib.import_module(NAME).work, None, "position").frame.sources is None
 

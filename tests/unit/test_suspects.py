@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from mpqueue._core.state.pending import Care
 from mpqueue._parent.journal.suspects import (
     RunningMark,
-    RunningMarks,
     care_of,
     ended_program,
     ends_that_tell,
@@ -38,22 +35,6 @@ def test_an_item_has_failed_after_as_many_ends_alone_as_it_has_tries_but_not_bef
     assert not is_guilty(2 + guilty_at - 1, retries)
     assert is_guilty(2 + guilty_at, retries)
     assert f"ended {guilty_at} times while this item ran alone" in str(ended_program(2 + guilty_at).error)
-
-
-@pytest.mark.parametrize("alone", [True, False])
-def test_what_was_with_workers_when_the_program_ended_is_known_and_which_was_alone(alone: bool, tmp_path: Path) -> None:
-    path = str(tmp_path / "run.db")
-    marks = RunningMarks(path)
-    marks.mark(0, 7, range(3), alone=False)
-    marks.mark(1, 8, [1], alone=False)
-    marks.clear(1)
-    marks.mark(2, 7, [5], alone=True)
-    if not alone:
-        marks.mark_beside()
-    assert RunningMarks(path).left == [RunningMark(7, range(3), False), RunningMark(7, [5], alone)]
-    for _ in range(2):
-        marks.close()
-    assert RunningMarks(path).left == []
 
 
 def test_who_is_suspected_runs_in_a_chunk_of_its_own_then_with_nothing_beside_it() -> None:

@@ -38,11 +38,11 @@ from mpqueue._parent.lane_protocol import LaneSettings
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.surroundings.memory_sampler import Sampler
-from mpqueue._wire.frames import NOT_OPENED, ApartFrame, LadenFrame, NodeFrame, dump_frame, load_leaving
+from mpqueue._wire.frames import ApartFrame, LadenFrame, NodeFrame, dump_frame, load_leaving
 from mpqueue._wire.memory.ledger import Phase
-from mpqueue._wire.memory.segments import BIG, NOTHING_CARRIED, Carried, CommonSegment, SegmentStore, view
+from mpqueue._wire.memory.segments import BIG, NOTHING_CARRIED, Carried, CommonSegment, SegmentRef, SegmentStore, view
 from mpqueue._wire.memory.shared import Lent, Parts, Token, lend
-from mpqueue._wire.pickling.payload import Packed, put_apart, view_parts
+from mpqueue._wire.pickling.payload import put_apart
 
 #: The place of this package: frames of a stack name its files, and a program may have it in another place.
 PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
@@ -75,13 +75,6 @@ class _Due(NamedTuple):
     lent: Sequence[Lent]
 
 
-class _Apart(NamedTuple):
-    """A frame in a segment."""
-
-    packed: Packed
-    serials: Sequence[int]  #: see `ApartFrame`
-
-
 class _Hold:
     """A lane's hold on a slot, which ends soon after others want it."""
 
@@ -110,7 +103,6 @@ class _Berth:
         self.suspected_at: float | None = None  #: since when it has done nothing about them, at the last look
         self.hold: _Hold | None = None
         self.due: deque[_Due] = deque()
-        self.is_blind = False  #: the worker could not open such a segment
 
 
 class Agent:
@@ -315,35 +307,28 @@ class Agent:
         berth.path = path
         if due.lent or is_new:
             lane.send(dump_frame(NodeFrame(path if is_new else None, due.lent)), lambda _: None)
-        sent, apart = self._sent_as(berth, due)
-        lane.send(sent, partial(self._soon, self._settle, berth, apart))
+        sent, lent = self._sent_as(due)
+        lane.send(sent, partial(self._soon, self._settle, berth, lent))
 
-    def _sent_as(self, berth: _Berth, due: _Due) -> tuple[bytes, _Apart | None]:
+    def _sent_as(self, due: _Due) -> tuple[bytes, SegmentRef | None]:
         """Return the frame itself, or if it is big, the name of its segment, with the data carried with it."""
         serials, beside = [*due.carried], [*due.carried.values()]
         is_small = len(due.frame) + sum(part.nbytes for part in beside) < BIG
-        packed = None if is_small or berth.is_blind else put_apart(self._store, due.frame, beside)
+        packed = None if is_small else put_apart(self._store, due.frame, beside)
         if packed is None:
             return _whole(due.frame, beside, serials), None
-        return dump_frame(ApartFrame(packed, serials)), _Apart(packed, serials)
+        return dump_frame(ApartFrame(packed, serials)), packed.segment
 
-    def _settle(self, berth: _Berth, apart: _Apart | None, answered: bytes | BaseException) -> None:
-        """Answer a frame that was done, or never will be; if the worker could not open it, send it again whole."""
+    def _settle(self, berth: _Berth, lent: SegmentRef | None, answered: bytes | BaseException) -> None:
+        """Answer a frame that was done, or never will be."""
+        if lent is not None:
+            self._store.take_back([lent.serial])
         answer = answered if isinstance(answered, bytes) else None
-        lane = self._lane(berth.key)
-        if apart is not None:
-            again = _whole(*view_parts(apart.packed), apart.serials) if answer == NOT_OPENED else b""
-            if apart.packed.segment is not None:
-                self._store.take_back([apart.packed.segment.serial])
-            if again and lane is not None:
-                berth.is_blind = True
-                lane.send(again, partial(self._soon, self._settle, berth, None))
-                return
         berth.at_work -= 1
         berth.asked_at = self._now()
         if answer is not None and not berth.is_over:
             frame, carried = _opened(answer)
-            self._tell("answered", berth.key, frame, carried, lane is not None and lane.is_blind)
+            self._tell("answered", berth.key, frame, carried)
         self._hand_in_due(berth)
         self._free_if_idle(berth)
 

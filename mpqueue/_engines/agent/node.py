@@ -44,7 +44,6 @@ class NodeLane(Lane):
         self.is_ready = False
         self.used_at = 0.0  #: the time of its last answer
         self.carried: dict[int, memoryview] = {}  #: see `lane_protocol.CarryingLane`
-        self.is_blind = False  #: its worker can't open our segments
         self.unsent = b""
         self.answers = Answers(pool.post, number, generation)
         self.claims: deque[Callable[[Claim], None]] = deque()
@@ -59,7 +58,7 @@ class NodeLane(Lane):
 
     @property
     def shares_memory(self) -> bool:
-        return self.node.shares_memory and not self.is_blind
+        return self.node.shares_memory
 
     @property
     def is_busy(self) -> bool:
@@ -211,9 +210,8 @@ class Node:
         except Exception as error:
             self._pool.post(found("while it took in what an agent said", error))
 
-    def _answered(self, lane: NodeLane, answer: Any, carried: Carried, is_blind: bool) -> None:
+    def _answered(self, lane: NodeLane, answer: Any, carried: Carried) -> None:
         lane.carried.update(carried)
-        lane.is_blind |= is_blind  # before its answer is read, and the frame is sent again
         lane.used_at = self._pool.now()
         lane.answers.answered(bytes(answer))
 

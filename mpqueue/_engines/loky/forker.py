@@ -111,7 +111,7 @@ def _preload(preload: Preload) -> Preloaded:
             step()
         except BaseException as error:
             text, where = preloads.text_of_failure(what, error), traceback.format_exc()
-            return Preloaded(failure=text, where=where[-preloads.MOST_TEXT :])
+            return Preloaded(failure=text, where=where[-preloads.MAX_TEXT :])
         if names := _lasting_threads():
             return Preloaded(
                 unsafe=f"{what} has started threads ({', '.join(names)}), and a fork of a process with threads may hang"

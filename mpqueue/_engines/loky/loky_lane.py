@@ -48,10 +48,9 @@ from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, decode, whole_size
 from mpqueue._wire.memory.ledger import (
-    BLIND,
     IS_LATE,
     LATE,
-    MOST,
+    MEMORY_LIMIT,
     OUTBOX,
     PIPED,
     SIZE,
@@ -173,7 +172,7 @@ class LokyLane:
             page = undo.enter_context(contextlib.closing(SharedFile(f"ledger-{number}", SIZE)))
             self.ledger = Ledger(page.fd)
             self.ledger.begin(SystemClock().now())
-            self.ledger.words[MOST] = settings.max_memory or 0
+            self.ledger.words[MEMORY_LIMIT] = settings.max_memory or 0
             self.ledger.words[PIPED] = not settings.can_open_results
             on_failure = undo.enter_context(contextlib.ExitStack())
             on_failure.callback(self.ledger.close)
@@ -313,13 +312,6 @@ class LokyLane:
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
         """Set the flags on the flag setter's thread."""
         self._setter.put(job, pause=pause, cancel=cancel)
-
-    @property
-    def is_blind(self) -> bool:
-        """True if its worker could not open a segment, so that segments are carried from now on."""
-        with contextlib.suppress(ValueError):  # retired meanwhile
-            return bool(self.ledger.words[BLIND])
-        return False
 
     def take_results_by_pipe(self) -> None:
         with contextlib.suppress(ValueError):  # retired meanwhile

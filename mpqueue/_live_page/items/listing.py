@@ -11,7 +11,6 @@ from __future__ import annotations
 import heapq
 import math
 import threading
-from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -43,8 +42,6 @@ SEARCHES, MOST_TEXTS = 4, 250_000
 KEPT = 6
 #: The most groups of failures that are shown.
 MOST_GROUPS = 50
-#: The tag of an item that was not searched; no other item has it.
-UNSEEN = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +73,7 @@ class _Search:
     table: ItemTable
     lock: threading.Lock = field(default_factory=threading.Lock)
     hits: bytearray = field(default_factory=bytearray)
-    seen: array[int] = field(default_factory=lambda: array("I"))  #: the tag of each item when it was searched
-    epoch: int = -1  #: the job's epoch at that time
     at: int = 0  #: the next item
-    started: float = 0.0
     cost: float = 0.0
     ended: float = -math.inf
     whole: bool = False  #: all were searched once
@@ -190,13 +184,10 @@ class Listing:
 
     def _go_on(self, search: _Search, count: int) -> None:
         if search.at == 0:
-            if self._now() < search.ended + KEPT * search.cost and len(search.seen) == count:
+            if self._now() < search.ended + KEPT * search.cost and len(search.hits) == count:
                 return  # not again so soon
-            search.started, search.cost = self._now(), 0.0
-        more = count - len(search.seen)
-        if more > 0:
-            search.hits.extend(bytes(more))
-            search.seen.extend(array("I", (UNSEEN,)) * more)
+            search.cost = 0.0
+        search.hits.extend(bytes(max(0, count - len(search.hits))))
         begun = now = self._now()
         while search.at < count and (now == begun or now < begun + SEARCHING):
             stop = min(count, search.at + BATCH)
@@ -210,18 +201,11 @@ class Listing:
             search.at, search.ended, search.whole = 0, now, True
 
     def _search_some(self, search: _Search, indices: Iterable[int]) -> None:
-        table, epoch = search.table, self._job.epoch  # first: data read after that is not older
-        if search.epoch != epoch:
-            search.epoch, search.seen = epoch, array("I", (UNSEEN,)) * len(search.seen)
-        seen, words, texts = search.seen, search.words, self._texts_of(table, epoch)
-        status, attempts = table.status, table.attempts
+        table, words = search.table, search.words
+        texts = self._texts_of(table, self._job.epoch)  # first: data read after that is not older
         for index in indices:
-            # Within an epoch, a changed item has another status, or ran more often. Statuses have 3 bits.
-            tag = (status[index] + 8 * attempts[index]) % UNSEEN
-            if seen[index] != tag:
-                seen[index] = tag
-                text = self._text(texts, table, index, tag)
-                search.hits[index] = all(word in text for word in words)
+            text = self._text(texts, table, index)
+            search.hits[index] = all(word in text for word in words)
 
     def _texts_of(self, table: ItemTable, epoch: int) -> dict[int, tuple[int, str]]:
         """Return the texts kept for that epoch. A search that began in an older epoch writes into its own dict."""
@@ -230,7 +214,9 @@ class Listing:
                 self._texts = table, epoch, {}
             return self._texts[2]
 
-    def _text(self, texts: dict[int, tuple[int, str]], table: ItemTable, index: int, tag: int) -> str:
+    def _text(self, texts: dict[int, tuple[int, str]], table: ItemTable, index: int) -> str:
+        # Within an epoch, a changed item has another status, or ran more often. Statuses have 3 bits.
+        tag = table.status[index] + 8 * table.attempts[index]
         known = texts.get(index)
         if known is not None and known[0] == tag:
             return known[1]

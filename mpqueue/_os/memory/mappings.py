@@ -17,7 +17,7 @@ from typing import Any
 from mpqueue._os.system import c_library
 
 #: The most mappings that this module makes at a time.
-MOST_MAPPED = 16_384
+MAX_MAPPED = 16_384
 
 
 _libc: Any = None
@@ -120,7 +120,7 @@ class Room:
 
     def is_left(self) -> bool:
         """Tell whether one more segment may be mapped. Costs 0.1 us."""
-        return len(_mapped) < MOST_MAPPED
+        return len(_mapped) < MAX_MAPPED
 
 
 room = Room()

@@ -213,9 +213,6 @@ def _own_name(process: int) -> str:
 # reader's open file alive, also in forked children, after it was closed. Only Linux has leases; elsewhere the answer is
 # always that it may be open.
 
-if sys.platform != "win32":
-    import fcntl
-
 #: A Linux constant; in some versions the module `fcntl` does not have it.
 _F_SETSIG = 10
 

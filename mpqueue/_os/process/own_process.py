@@ -7,16 +7,7 @@ import os
 import threading
 
 from mpqueue._os.process.process_facts import read
-from mpqueue._os.system import choose
-
-
-def _list_in_proc() -> list[str]:
-    main, names = str(os.getpid()), []
-    for thread in os.listdir("/proc/self/task"):
-        if thread != main:
-            with contextlib.suppress(OSError):  # it has ended
-                names.append(read(f"/proc/self/task/{thread}/comm").decode(errors="replace").strip())
-    return sorted(names)
+from mpqueue._os.system import PROC
 
 
 def python_threads() -> list[str]:
@@ -24,6 +15,14 @@ def python_threads() -> list[str]:
     return sorted(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
 
 
-#: The names of this process's threads beside its main one, as the system has them, those of C libraries too; if it has
-#: none, Python's names. Raises OSError on Linux without /proc.
-other_threads = choose(linux=_list_in_proc, posix=python_threads)
+def other_threads() -> list[str]:
+    """The names of this process's threads beside its main one, as the system has them, those of C libraries too.
+
+    Raises OSError if the system does not report them.
+    """
+    main, names = str(os.getpid()), []
+    for thread in os.listdir(f"{PROC}/self/task"):
+        if thread != main:
+            with contextlib.suppress(OSError):  # it has ended
+                names.append(read(f"{PROC}/self/task/{thread}/comm").decode(errors="replace").strip())
+    return sorted(names)

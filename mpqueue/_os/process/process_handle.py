@@ -9,6 +9,7 @@ Windows it is a handle of the system, which never means another process either.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from mpqueue._os.descriptors import is_readable
-from mpqueue._os.system import IS_WINDOWS, choose
+from mpqueue._os.system import IS_LINUX, IS_WINDOWS
 
 if sys.platform == "win32":
     from mpqueue._os.windows.processes import WindowsProcess
@@ -68,6 +69,8 @@ class LinuxProcess:
     """
 
     def __init__(self, pid: int) -> None:
+        if not IS_LINUX:
+            raise OSError(errno.ENOTSUP, f"this system has no hold on process {pid} but its number")
         self._fd: int = os.pidfd_open(pid)  # type: ignore[attr-defined,unused-ignore]
 
     def fileno(self) -> int:
@@ -136,7 +139,13 @@ class PosixProcess:
         """Do nothing: the starter closes the sentinel."""
 
 
-def _open_process(pid: int, sentinel: int) -> ProcessHandle:
+def open_process(pid: int, sentinel: int = -1) -> ProcessHandle:
+    """Open the best handle on a process. It may mean a stranger once the sentinel has reported the end.
+
+    Raises ProcessLookupError if there is neither such a process, as far as the system reports, nor a sentinel.
+    """
+    if sys.platform == "win32":
+        return WindowsProcess(pid, sentinel)
     try:
         return LinuxProcess(pid)
     except ProcessLookupError:
@@ -147,29 +156,11 @@ def _open_process(pid: int, sentinel: int) -> ProcessHandle:
     return PosixProcess(pid, sentinel)
 
 
-if sys.platform == "win32":
-    _open_here = WindowsProcess
-else:
-    _open_here = choose(linux=_open_process, posix=PosixProcess)
-
-
-def open_process(pid: int, sentinel: int = -1) -> ProcessHandle:
-    """Open the best handle on a process. It may mean a stranger once the sentinel has reported the end.
-
-    Raises ProcessLookupError if there is neither such a process, as far as the system reports, nor a sentinel.
-    """
-    return _open_here(pid, sentinel)
-
-
-def _refuse(pid: int) -> ProcessHandle:
-    raise OSError(f"this system has no hold on process {pid} but its number")
-
-
 #: A handle that never means a stranger with the same number. Raises OSError if there is none, or no such process.
 if sys.platform == "win32":
     open_exactly = WindowsProcess
 else:
-    open_exactly = choose(linux=LinuxProcess, posix=_refuse)
+    open_exactly = LinuxProcess
 
 
 def is_reaped(pid: int) -> bool:

@@ -422,7 +422,6 @@ class RowReader:
         *,
         grows: bool = False,
         keep: Keep | None = None,
-        codes: bool = False,
     ) -> None:
         self._results = results
         self._keep = keep
@@ -435,8 +434,6 @@ class RowReader:
         self._brought: set[int] = set()  #: items whose payload came with a row
         self._where: array[int] | None = None
         self._grows = grows
-        #: By index, the number of the code that made the outcome, if that is asked for.
-        self.codes = array("I", bytes(4 * len(table) if codes else 0))
         if table.slots is not None or grows:
             slots = range(len(table)) if table.slots is None else table.slots
             self._where = array("q", (GONE,)) * max(count, max(slots, default=-1) + 1)
@@ -489,8 +486,6 @@ class RowReader:
         if content.get("fresh"):
             self._forget(index for index in indices if index != GONE)
         done = self._mark_results(number, content, indices)
-        if self.codes:
-            _put(self.codes, indices, full_column("I", content.get("code", bytes(4)), len(indices)))
         if self._results is Results.LEFT_OUT:
             _put(table.status, indices, status)
             return

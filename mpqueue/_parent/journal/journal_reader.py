@@ -451,7 +451,7 @@ class Reader:
         if job.generation is not None or job.is_open:
             present = present_slots(self.lots(job, items=False), job.count)
             if job.generation is not None:
-                outcomes = self._outcomes(job)
+                outcomes = self.outcomes(job)
                 for slot, status in enumerate(outcomes.status):
                     present[slot] &= status != PENDING or slot in outcomes.lost  # shown as if it had not run
             if not all(present):
@@ -481,41 +481,31 @@ class Reader:
     @_in_one_look
     def known_items(self, job: RecordedJob) -> tuple[KnownStream, Outcomes]:
         """Return a stream's known items and their outcomes. Takes 24 bytes per item."""
-        outcomes = self._outcomes(job)
+        outcomes = self.outcomes(job)
         if outcomes.damaged:
             self._complain(job, f"how some of its items ended is damaged, so these run again: {outcomes.damaged}")
         return KnownStream(self.lots(job, items=False), outcomes), outcomes
 
-    def _outcomes(self, job: RecordedJob) -> Outcomes:
+    @_in_one_look
+    def outcomes(self, job: RecordedJob) -> Outcomes:
+        """Return how its items have ended, by slots. Takes 5 bytes per slot."""
         with self._look() as look:
             return Outcomes(look.rows(job.number), self.read_file, self.path, job.count)
 
-    def fill(
-        self, table: ItemTable, job: RecordedJob, results: Results = Results.CHECKED, *, codes: bool = False
-    ) -> RowReader:
+    def fill(self, table: ItemTable, job: RecordedJob, results: Results = Results.CHECKED) -> RowReader:
         """Write its items' outcomes into the table; returns the reader, which knows the unreadable results.
 
-        Each result that is ``CHECKED`` is read once and dropped, except those that the table's sink will need.
+        Each result that is ``CHECKED`` is read once and dropped, except those that the table's sink will need. Call it
+        within `at_once`, with a table that has no outcomes.
         """
         table.source = source = KeptResults(self, job.number, job.id, strict=True)
         wants_rows = table.sink is not None and table.sink is not DISCARD
         table.live.foreign |= wants_rows  # kept values may be of any class
-        is_begun = False
+        return self._fill(table, job, results, source.keep if wants_rows else None)
 
-        def fill() -> RowReader:
-            nonlocal is_begun
-            if is_begun:  # a look before this one was inconsistent
-                table.start_afresh(range(len(table)))
-            is_begun = True
-            return self._fill(table, job, results, source.keep if wants_rows else None, codes=codes)
-
-        return self.at_once(fill)
-
-    def _fill(
-        self, table: ItemTable, job: RecordedJob, results: Results, keep: Keep | None = None, *, codes: bool = False
-    ) -> RowReader:
+    def _fill(self, table: ItemTable, job: RecordedJob, results: Results, keep: Keep | None = None) -> RowReader:
         grows = bool(job.is_open or job.generation)
-        rows = RowReader(table, job.count, self.read_file, self.path, results, grows=grows, keep=keep, codes=codes)
+        rows = RowReader(table, job.count, self.read_file, self.path, results, grows=grows, keep=keep)
         with self._look() as look:
             for row in look.rows(job.number):
                 rows.read(row)

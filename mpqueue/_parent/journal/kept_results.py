@@ -279,6 +279,11 @@ class Outcomes:
                 if self._code is not None:
                     self._code[slot] = self._codes.index(code)
 
+    def ended_by(self, slots: Iterable[int]) -> list[int]:
+        """Return for each of these slots the number of the code that ended its item; -1 if it has not ended."""
+        count, status = len(self.status), self.status
+        return [self.code_of(slot) if slot < count and status[slot] != PENDING else -1 for slot in slots]
+
     def code_of(self, slot: int) -> int:
         """Return the number of the code that made the outcome."""
         return self._codes[0 if self._code is None else self._code[slot]] if self._codes else 0

@@ -17,7 +17,7 @@ from mpqueue._os.memory.memory_use import MachineMemory, MemoryGauge
 from mpqueue._parent.lane_protocol import Lane, LanePool, Post
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings.replies import SafeEvent
-from mpqueue._wire.memory.ledger import PRIVATE, Ledger
+from mpqueue._wire.memory.ledger import MEMORY_USED, Ledger
 
 #: Seconds between two looks at the workers. A worker fills about 30 MB meanwhile, at 1 GB/s.
 LOOK_SECONDS = 0.025
@@ -112,7 +112,7 @@ class _Gauge:
         """Return the worker's memory and its claim; None if the claim changed meanwhile, or the worker has ended."""
         ledger = self.lane.ledger
         try:
-            claim, base = ledger.read(), ledger.words[PRIVATE]
+            claim, base = ledger.read(), ledger.words[MEMORY_USED]
             used = self._memory.read()
             again = ledger.read()
         except (OSError, ValueError):

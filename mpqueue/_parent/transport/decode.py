@@ -14,7 +14,7 @@ from mpqueue._core.state.item_table import Failure
 from mpqueue._parent.transport.kept_errors import let_go, text_of
 from mpqueue._parent.transport.packing import are_harmless
 from mpqueue._wire.added_items import AddedItems, ResultWithItems
-from mpqueue._wire.frames import FailureFrame, Passed, ReportFrame, all_of, load_frame, load_record
+from mpqueue._wire.frames import FailureFrame, Passed, ReportFrame, all_of, load_frame
 from mpqueue._wire.memory.segments import NOTHING_CARRIED, Carried, HeldSegment, SegmentGoneError, may_hold_more
 from mpqueue._wire.parcels import Parcel, Yielded
 from mpqueue._wire.pickling.payload import Packed, load, load_home, without_segment
@@ -182,7 +182,7 @@ class Unpickling:
             final=frame.final,
             setup_failure=setup_failure,
             returned=frame.returned,
-            records=[load_record(record) for record in frame.records] if frame.records else (),
+            records=[load_frame(record) for record in frame.records] if frame.records else (),
             output=frame.output,
             peaks=frame.peaks,
             times=frame.times,

@@ -46,7 +46,6 @@ from mpqueue._wire.frames import (
     Means,
     dump_frame,
     load_frame,
-    load_record,
     load_unsent,
 )
 from mpqueue._wire.line import DamagedError
@@ -331,7 +330,7 @@ class Traffic:
             if forgotten.returned:
                 self._later(partial(self.take_back, lane.number, lane.generation, forgotten.returned))
             if forgotten.records:
-                records = [load_record(record) for record in forgotten.records]
+                records = [load_frame(record) for record in forgotten.records]
                 self._later(partial(self._announce, AnnounceRecords(job, lane.number, records)))
         except BaseException as error:
             self._replace(lane, error)

@@ -80,7 +80,7 @@ def make_pipeline(
         seed = seed_of(place, overall.seed)
         job_options.append(dataclasses.replace(each, seed=seed, max_waiting=None, **shared))
         check_job(backend, job_options[-1])
-    travels = backend.capabilities.handlers_travel
+    transport = backend.capabilities.handler_transport
     check_items(items)
     table = make_table(items)
     table.label = asked.label
@@ -94,7 +94,7 @@ def make_pipeline(
             stage_table.label = table.label
         stage_table.sink = ONWARD
         rule, first = stage_table.rule, stage_table.payloads
-        packed = pack_handler(stage_id, stage.handler, of_it.setup, rule, each.seed, travels=travels, items=first)
+        packed = pack_handler(stage_id, stage.handler, of_it.setup, rule, each.seed, transport=transport, items=first)
         discards = is_last and sink is DISCARD
         frame = packed.frame._replace(is_stage=True, passes_on=not is_last, discards=discards, profile=each.profile)
         packed = packed._replace(frame=frame)

@@ -88,9 +88,9 @@ def compare(
         case = case_of(reader, reader.now(recorded), kind, brought)
         match, made = inventory.match(reader, case.recorded), case.made
         table.start_afresh(range(len(table)) if any(table.status) else ())  # a look before this one was incomplete
-        rows = reader.fill(table, case.recorded, results, codes=made.may_differ)
+        rows = reader.fill(table, case.recorded, results)
         if made.may_differ:
-            made.look(table.status, rows.codes)
+            made.look(reader.outcomes(case.recorded).ended_by(match.slots))
         ids = range(len(table)) if table.ids is None else table.ids
         discarded = table.discarded() if brought.wants_results else ()
         suspects, missing = reader.suspects(case.recorded.number), sorted(rows.unreadable | rows.lost)

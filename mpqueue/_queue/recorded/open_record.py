@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.state.item_table import DISCARD, ItemTable
-from mpqueue._parent.journal.chunk_rows import Results, RowDraft, chunk_statement, fresh_row
+from mpqueue._parent.journal.chunk_rows import chunk_statement, fresh_row
 from mpqueue._parent.journal.growth import GivenItems, RecordedGrowth
 from mpqueue._parent.journal.journal_file import Store
 from mpqueue._parent.journal.kept_results import KeptResults
@@ -59,8 +59,7 @@ class OpenRecord(JobRecord):
         """Return the recorded job. Raises `JournalMismatchError` if it is of another kind."""
         case = case_of(reader, recorded, Kind.OPEN, self._brought(code, options))
         if case.made.may_differ:
-            items = ItemTable([None] * recorded.count, None, IdRule.POSITION)
-            case.made.look(items.status, reader.fill(items, recorded, Results.LEFT_OUT, codes=True).codes)
+            case.made.look(reader.outcomes(recorded).ended_by(range(recorded.count)))
         return case
 
     def _begin(self, recorder: Recorder, recorded: RecordedJob | None, columns: dict[str, Any]) -> int:
@@ -141,12 +140,11 @@ class OpenRecord(JobRecord):
         if not len(table):
             take_rule(book, rule)
         book.take_in(chosen, rule)
-        row = RowDraft(table, coming=growth.take(table)).row()
-        assert row is not None
-        assert row.items is not None
-        files = [(file, number) for file in row.items.files]
-        statements = row.items.statements(number)
-        recorder.journal.ask(lambda store: store.write(statements, files))
+        coming = growth.take(table)
+        assert coming is not None
+        items = coming.written((), 0)
+        files = [(file, number) for file in items.files]
+        recorder.journal.ask(lambda store: store.write(items.statements(number), files))
 
 
 # -- `Regrown`: the recorded items of an open job, from which a run continues, even if items are added again. ----------

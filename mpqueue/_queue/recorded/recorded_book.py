@@ -18,7 +18,7 @@ from mpqueue._options import GivenOptions, JobOptions
 from mpqueue._queue.new_job import find_named, make_job, replay_item, restore_end
 from mpqueue._wire.item_names import Label, label_of
 from mpqueue._wire.pickling import main_names
-from mpqueue._wire.pickling.packed_handler import Travels, pack_handler
+from mpqueue._wire.pickling.packed_handler import HandlerTransport, pack_handler
 from mpqueue._wire.pickling.payload import load_parts
 from mpqueue.errors import JournalError, WorkerStartError, shown
 from mpqueue.retry import RetryPolicy
@@ -106,7 +106,7 @@ class RecordedBook:
             )
         return None if said is None else json.loads(said)
 
-    def to_record(self, options: JobOptions, needs: JobNeeds | None, *, travels: Travels) -> JobRecord:
+    def to_record(self, options: JobOptions, needs: JobNeeds | None, *, transport: HandlerTransport) -> JobRecord:
         """Make a job that can run its failed items again, and its record. Raises `JournalError`."""
         from mpqueue._queue.recorded.job_record import JobRecord  # only few readers need it
         from mpqueue._queue.recorded.open_record import OpenRecord
@@ -115,7 +115,7 @@ class RecordedBook:
         asked = GivenOptions(setup=functions[1], label=self.table.label)
         options = dataclasses.replace(options, seed=self._recorded.seed)
         book = make_job(
-            self.id, self.table, options, functions[0], asked, is_open=is_open, travels=travels, needs=needs
+            self.id, self.table, options, functions[0], asked, is_open=is_open, transport=transport, needs=needs
         )
         if is_open:
             record: JobRecord = OpenRecord(book, functions, asked)

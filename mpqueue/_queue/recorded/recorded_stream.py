@@ -242,7 +242,7 @@ class RecordedStream(Stream):
             where = 'an "id" key' if self._rule is IdRule.KEY else "an .id attribute"
             raise TypeError(f"items[{nth}]: expected {where}, as the first item has, got {shown(item)}") from None
 
-    # -- what becomes of them --------------------------------------------------------------------------------
+    # -- added -----------------------------------------------------------------------------------------------
 
     def add(self, items: StreamItems) -> range:
         """Add items; recorded outcomes are read. Raises `JournalError`: after that, no items can be added."""

@@ -81,7 +81,7 @@ class MadeBy:
         self._last = next(reversed(self._codes), None)
         self._number = now.code.number
         self.changed: array[int] = array("Q")
-        self._numbers: Counter[int] = Counter()  #: the numbers of ended items, by code
+        self._numbers: Counter[int] | None = None  #: the numbers of ended items, by code, after a look at them
 
     @property
     def is_of_stages(self) -> bool:
@@ -107,11 +107,12 @@ class MadeBy:
         """All codes, today's last."""
         return [*(code for one, code in self._codes.items() if one != self._number), self._now.code]
 
-    def look(self, status: Sequence[int], numbers: Sequence[int]) -> None:
-        """Count items with these statuses, by the numbers of their codes."""
-        for index, (code, number) in enumerate(zip(status, numbers, strict=True)):
-            if code in (COMPLETED, FAILED):
-                self._numbers[number] += 1
+    def look(self, ended_by: Iterable[int]) -> None:
+        """Count items, by the numbers of the codes that ended them; -1: it has not ended."""
+        self._numbers = numbers = Counter[int]()
+        for index, number in enumerate(ended_by):
+            if number >= 0:
+                numbers[number] += 1
                 if self.is_other(number):
                     self.changed.append(index)
 
@@ -125,14 +126,17 @@ class MadeBy:
         return number != self._number and not self.is_other(number)
 
     def describe_change(self) -> str:
-        """Describe the changes since other code made some of the results, for people; empty if there are none."""
-        others = [number for number in self._numbers if self.is_other(number)]
-        return self.describe_others(others, f"{len(self.changed):,}") if others else ""
+        """Describe the changes since other code made some of the results, for people; empty if there are none.
 
-    def describe_codes(self) -> str:
-        """Describe the change without a look at the results; empty if all of them may be of today's code."""
-        others = [number for number in self._codes if self.is_other(number)]
-        return self.describe_others(others, "some") if others else ""
+        Without a look at the results, all codes are taken to have made some.
+        """
+        numbers = self._codes if self._numbers is None else self._numbers
+        others = [number for number in numbers if self.is_other(number)]
+        return (
+            self.describe_others(others, "some" if self._numbers is None else f"{len(self.changed):,}")
+            if others
+            else ""
+        )
 
     def describe_others(self, numbers: Sequence[int], count: str) -> str:
         """Describe the changes since the codes of these numbers made results, for people."""
@@ -141,9 +145,8 @@ class MadeBy:
 
     def describe_unknown(self) -> str:
         """Describe how many results are of code that can't be compared; empty if there are none."""
-        unknown = [number for number in self._numbers if self.is_unknown(number)]
-        count = sum(self._numbers[number] for number in unknown)
-        return self.describe_incomparable(unknown, f"{count:,}") if unknown else ""
+        unknown = {number: count for number, count in (self._numbers or {}).items() if self.is_unknown(number)}
+        return self.describe_incomparable([*unknown], f"{sum(unknown.values()):,}") if unknown else ""
 
     def describe_incomparable(self, numbers: Sequence[int], count: str) -> str:
         """Describe that codes of these numbers can't be compared, for people."""
@@ -224,7 +227,7 @@ def agree(case: Case) -> Terms:
         if kind is not Kind.STREAM and (made.is_new or options.strict or redo == "changed-code"):
             unknown = made.describe_unknown()
         if redo != "changed-code":
-            change = made.describe_change() if kind is not Kind.STREAM else made.describe_codes()
+            change = made.describe_change()
             if kind is Kind.STREAM and options.names_one:  # logged once an older result comes
                 change = ""
     is_other_seed = seed not in (None, recorded.seed) and not (anew and kind in (Kind.OPEN, Kind.STREAM))

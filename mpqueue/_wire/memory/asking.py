@@ -23,7 +23,7 @@ import threading
 from typing import NamedTuple
 
 from mpqueue._os import descriptors
-from mpqueue._wire.memory.segments import PATIENCE, SegmentRef
+from mpqueue._wire.memory.segments import DESCRIPTOR_WAIT_S, SegmentRef
 
 _KEY = struct.Struct("=4sQQ")
 _MAGIC = b"mpq?"
@@ -68,7 +68,7 @@ class Asking:
 
     def __init__(self, fd: int) -> None:
         self._socket = socket.socket(fileno=fd)
-        self._socket.settimeout(PATIENCE)
+        self._socket.settimeout(DESCRIPTOR_WAIT_S)
         self._process = os.getpid()
         self._lock = threading.Lock()
 

@@ -15,13 +15,12 @@ FLAG_JOB   parent       worker       the number of the job for which the lane's 
 OUTBOX     both         both         bytes of the message in the outbox: the worker sets it from 0, the parent back to 0
 UNSENT     worker       parent       bytes of log records that no report has sent, from `UNSENT_AT` on in the
                                      outbox's file; read when the worker has died
-MOST       parent       worker       bytes of private memory that the worker may have; 0: any number
-PRIVATE    worker       parent       with MOST, its bytes at the start of the work in CLAIM
+MEMORY_LIMIT       parent       worker       bytes of private memory that the worker may have; 0: any number
+MEMORY_USED    worker       parent       with MEMORY_LIMIT, its bytes at the start of the work in CLAIM
 PAUSE      parent       worker       1 if the job of FLAG_JOB is paused; if the lane has Events, these count instead
 CANCEL     parent       worker       1 if the job of FLAG_JOB is cancelled; likewise
 PIPED      parent       worker       1 if the parent can't open the worker's segments: results go through the pipe,
                                      or are carried by the engine
-BLIND      worker       parent       1 if the worker can't open the parent's segments, and the engine carries them
 LATE       parent       worker       `IS_LATE` if the worker is about to be killed since an item takes too long: the
                                      signal for its stack may end a wait of C code, so nothing counts any more
 =========  ===========  ===========  ==================================================================
@@ -42,8 +41,8 @@ import mmap
 from collections.abc import Callable
 from typing import NamedTuple
 
-CLAIM, SINCE, FRACTION, LIMIT, _LIMIT_ODD, FLAG_JOB, OUTBOX, UNSENT, MOST, PRIVATE = range(10)
-PAUSE, CANCEL, PIPED, BLIND, LATE = range(10, 15)
+CLAIM, SINCE, FRACTION, LIMIT, _LIMIT_ODD, FLAG_JOB, OUTBOX, UNSENT, MEMORY_LIMIT, MEMORY_USED = range(10)
+PAUSE, CANCEL, PIPED, LATE = range(10, 14)
 SIZE = mmap.PAGESIZE
 #: The value of LATE. The worker ends by it, so it is a number that a handler would not write there by chance.
 IS_LATE = 0x6C6174655F6E6F77

@@ -80,7 +80,7 @@ KEEP_LENT = 64
 PIECE = 8 << 20
 
 #: Seconds that a reader waits for a descriptor to open a segment, and between two tries: a free one is not notified.
-PATIENCE, PAUSE = 10.0, 0.02
+DESCRIPTOR_WAIT_S, DESCRIPTOR_RETRY_S = 10.0, 0.02
 
 _serials = itertools.count(1)
 
@@ -403,7 +403,7 @@ def view(
     view. If this process has many mappings, or the segment has no path, it is copied, and free at once.
 
     Raises `SegmentGoneError`, or OSError if it can't be opened or read. If this process has no descriptor left it waits
-    for one, at most `PATIENCE` seconds, since the data are fine.
+    for one, at most `DESCRIPTOR_WAIT_S` seconds, since the data are fine.
     """
     free = None if on_free is None else functools.partial(on_free, ref.serial)
     fd = open_to_read(ref)
@@ -432,13 +432,13 @@ def _read_all(fd: int, memory: memoryview, begin: int) -> None:
 
 def open_to_read(ref: SegmentRef) -> int:
     """Return a descriptor of another process's segment, to be closed by the caller. Raises and waits like `view`."""
-    for _ in range(int(PATIENCE / PAUSE)):
+    for _ in range(int(DESCRIPTOR_WAIT_S / DESCRIPTOR_RETRY_S)):
         try:
             return _open(ref)
         except OSError as error:
             if error.errno not in _PASSES:
                 raise
-        threading.Event().wait(PAUSE)
+        threading.Event().wait(DESCRIPTOR_RETRY_S)
     return _open(ref)
 
 
@@ -495,13 +495,13 @@ def _open(ref: SegmentRef) -> int:
 # that it is no longer needed, and the kernel reports that no process has it open.
 
 #: The most segments that are held at a time, and the part of the process's descriptors that they may take.
-MOST, PART = 1024, 1 / 4
+MAX_HELD, MAX_HELD_PART = 1024, 1 / 4
 _held: set[int] = set()  #: their serials
 
 
 def may_hold_more() -> bool:
     """Return False if more held segments would leave too few descriptors. 1 us."""
-    return len(_held) < min(MOST, PART * descriptor_limits().now)
+    return len(_held) < min(MAX_HELD, MAX_HELD_PART * descriptor_limits().now)
 
 
 class HeldSegment:

@@ -55,7 +55,7 @@ _track: Callable[[str, Any], Any] = cloudpickle._lookup_class_or_track  # noqa: 
 _unfilled: weakref.WeakSet[Any] = weakref.WeakSet()
 #: The most pickles of classes that a stream of calls keeps, and the most bytes of each; the least recently used goes
 #: first.
-_KEPT, _MOST_BYTES = 64, 100_000
+_MAX_KEPT_CLASSES, _MAX_CLASS_BYTES = 64, 100_000
 
 
 class BringsClasses:
@@ -148,10 +148,10 @@ class _CallScope(Scope):
         if known is None or not self.has_room_for(known):
             _, known = self.load(lambda: load_classes(data, ()))
         self.adopt(known)
-        if len(data) <= _MOST_BYTES:
+        if len(data) <= _MAX_CLASS_BYTES:
             by_bytes[data] = known
             by_bytes.move_to_end(data)
-            if len(by_bytes) > _KEPT:
+            if len(by_bytes) > _MAX_KEPT_CLASSES:
                 by_bytes.popitem(last=False)
 
 

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from mpqueue._wire.pickling.script import Script
 
 #: The most functions that a process keeps, on either side; the least recently used goes first.
-KEPT = 64
+MAX_KEPT_FUNCTIONS = 64
 #: The most bytes of a pickled function that is kept.
-MOST_BYTES = 100_000
+MAX_KEPT_BYTES = 100_000
 
 #: The type that `functools.cache` makes of a function.
 CACHED: type = functools._lru_cache_wrapper  # noqa: SLF001
@@ -117,7 +117,7 @@ class FunctionPacker:
             known.parts = parts
             self._known[key] = known
             self._known.move_to_end(key)
-            if len(self._known) > KEPT:
+            if len(self._known) > MAX_KEPT_FUNCTIONS:
                 self._known.popitem(last=False)
         return known
 
@@ -141,7 +141,7 @@ class FunctionPacker:
 
 
 def can_be_kept(packed: Packed) -> bool:
-    return packed.segment is None and packed.size <= MOST_BYTES
+    return packed.segment is None and packed.size <= MAX_KEPT_BYTES
 
 
 def are_same(before: tuple[Any, ...], now: tuple[Any, ...]) -> bool:
@@ -262,7 +262,7 @@ def unpack(data: bytes, number: int) -> Callable[..., Any]:
     return function
 
 
-@functools.lru_cache(maxsize=KEPT)
+@functools.lru_cache(maxsize=MAX_KEPT_FUNCTIONS)
 def _load(data: bytes, _: int) -> tuple[Callable[..., Any], Scope | None]:
     here = scope_here()
     own = None if here is None else Scope()

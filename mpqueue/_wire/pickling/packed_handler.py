@@ -20,7 +20,7 @@ from mpqueue._wire.memory.shared import NotesShared, Shared
 from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.classes import BROUGHT
 from mpqueue._wire.pickling.packed_functions import (
-    KEPT,
+    MAX_KEPT_FUNCTIONS,
     PackedFunction,
     are_same,
     can_be_kept,
@@ -43,7 +43,7 @@ LOOKED_AT = 100
 SEARCH_DEPTH = 4
 
 
-class Travels(enum.Enum):
+class HandlerTransport(enum.Enum):
     """The way in which a handler is sent to the workers."""
 
     IN_MEMORY = enum.auto()  #: with its big parts in a segment
@@ -81,25 +81,25 @@ def pack_handler(
     id_rule: str,
     seed: int = 0,
     *,
-    travels: Travels = Travels.IN_MEMORY,
+    transport: HandlerTransport = HandlerTransport.IN_MEMORY,
     argument: str = "handler",
     script: Script | None = None,
     items: Sequence[Any] = (),
 ) -> PackedHandler:
     """Return the frame with a job's handler for workers. Costs one pickling of its closure per job.
 
-    ``travels`` is which parts may stay in shared memory, ``argument`` the caller's name for the handler; ``script`` is
-    the main module that the workers have imported. The classes of the first ``items`` are pickled now, others when an
-    item first brings them.
+    ``transport`` is which parts may stay in shared memory, ``argument`` the caller's name for the handler; ``script``
+    is the main module that the workers have imported. The classes of the first ``items`` are pickled now, others when
+    an item first brings them.
 
     Raises TypeError if it can't be called, `HandlerPicklingError` if it can't be serialized.
     """
     for name, function in ((argument, handler), ("setup", setup)):
         if name != "setup" or function is not None:
             check_callable(function, name, gets_items=name == argument)
-    whole = travels is not Travels.IN_MEMORY
+    whole = transport is not HandlerTransport.IN_MEMORY
     nothing: contextlib.AbstractContextManager[list[Shared[Any]]] = contextlib.nullcontext([])
-    sharing = nothing if travels is Travels.WHOLE else NotesShared()
+    sharing = nothing if transport is HandlerTransport.WHOLE else NotesShared()
     brought: list[str] = []
     with main_names.GoingTo(script), sharing as noted, main_names.PackedTogether(handler, setup):
         pack = _pack if whole or script is not None or setup is not None else _pack_once
@@ -144,7 +144,7 @@ def _pack_once(
         return known[2], None, ""
     packed, segment, weight = _pack(name, function, whole, brought)
     if parts is not None and not brought and can_be_kept(packed):
-        if len(_kept) >= KEPT:
+        if len(_kept) >= MAX_KEPT_FUNCTIONS:
             _kept.clear()
         _kept[id(function)] = (parts, len(sys.modules), packed)
     return packed, segment, weight

@@ -193,19 +193,11 @@ class _Place:
                     self._put()
             stream.flush()
         except BaseException as error:  # the handler's own, which may raise anything
-            if self._has_begun:
-                with contextlib.suppress(BaseException):
-                    self._mend(stream)
+            if self._has_begun and _is_useless(stream):
+                with contextlib.suppress(OSError):
+                    self.renew_stream()
             return not isinstance(error, OSError)
         return True
-
-    def _mend(self, stream: Any) -> None:
-        """Make a stream that can't be flushed write to the file again; first its number, which it needs open."""
-        self._put()
-        if _is_useless(stream):
-            self.renew_stream()
-        else:
-            stream.flush()
 
     def renew_stream(self) -> None:
         """Give Python a new stream over the number."""

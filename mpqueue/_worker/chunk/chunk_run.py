@@ -19,7 +19,7 @@ from typing import Any
 from mpqueue._os import monotonic as clock
 from mpqueue._os.process.process_signals import came_of_signal, kill_self
 from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame, Several, dump_frame
-from mpqueue._wire.memory.ledger import CLAIM, FRACTION, IS_LATE, LATE, MOST, OUTBOX, SINCE, Phase, pack_claim
+from mpqueue._wire.memory.ledger import CLAIM, FRACTION, IS_LATE, LATE, MEMORY_LIMIT, OUTBOX, SINCE, Phase, pack_claim
 from mpqueue._wire.pickling.payload import Packed
 from mpqueue._worker.chunk import timing
 from mpqueue._worker.chunk.results import ChunkResults, can_pack, run_up_to_held
@@ -178,8 +178,6 @@ class ChunkRun:
                 hi = limit
                 self.claim(Phase.UNPACKING if self.careful else Phase.RUNNING, lo, hi)
             if self.careful and not self._unpack_one(lo):
-                if len(out) == lo:
-                    return Ended.TIME
                 continue
             self.station.has_run = True
             size = self._run_stretch(lo, hi)
@@ -190,7 +188,7 @@ class ChunkRun:
 
         Never before its first item. To be called once between two stretches.
         """
-        used, most = self.note_memory(), self.station.ledger.words[MOST]
+        used, most = self.note_memory(), self.station.ledger.words[MEMORY_LIMIT]
         return used is not None and self.station.growth.likely(used) > most and self.station.has_run
 
     def note_memory(self) -> int | None:
@@ -204,10 +202,12 @@ class ChunkRun:
         try:
             item = self.seat.exchange.load(self._packed_items[position])
         except BaseException as error:
+            if self.seat.exchange.is_cut_off(error):
+                self.claim(Phase.IDLE, position, position)  # it has not begun
+                raise
             if came_of_signal(error):
                 raise
-            if not self.seat.exchange.is_carried_next(error):
-                self.results.fail(position, error, 0.0, charged=False)
+            self.results.fail(position, error, 0.0, charged=False)
             return False
         finally:
             self.times.unpacking += clock.monotonic() - began

@@ -1,9 +1,9 @@
 """Handlers' log records on their way to the parent: a handler at the root logger keeps them for the next report.
 
-A report may take long, and a worker that dies sends none. So a record is sent at once, by the outbox, if none was sent
-for `INTERVAL` seconds; a separate thread sends those that follow within that time together. Until a record has been
-sent it is also in the outbox's file, where the parent finds it after this worker's death. A job that logs nothing costs
-one look at an empty queue for each report.
+A report may take long, and a worker that dies sends none. So a record is sent at once, by the outbox, if none was
+sent for `SENDING_INTERVAL_S`; a separate thread sends those that follow within that time together. Until a record has
+been sent it is also in the outbox's file, where the parent finds it after this worker's death. A job that logs nothing
+costs one look at an empty queue for each report.
 
 Warnings (`warnings.warn`) become records of the logger ``py.warnings``, as with `logging.captureWarnings`.
 """
@@ -25,7 +25,7 @@ from mpqueue._os.process.own_forks import in_each_fork
 from mpqueue._os.process.process_signals import came_of_signal
 from mpqueue._plain import plain
 from mpqueue._text import repr_of
-from mpqueue._wire.frames import RecordFrame, Speech, begin_unsent, dump_record, unsent
+from mpqueue._wire.frames import RecordFrame, Speech, begin_unsent, dump_frame, unsent
 from mpqueue._wire.memory.ledger import UNSENT
 from mpqueue._worker import station
 from mpqueue._worker.chunk.failures import plain_text
@@ -34,11 +34,11 @@ from mpqueue._worker.station import Station
 
 #: Seconds between two sendings by the outbox, and the longest delay of a record, if the parent has emptied the outbox.
 #: If chunks may take longer, as with many workers, the delay is as long as theirs.
-INTERVAL = 0.2
+SENDING_INTERVAL_S = 0.2
 #: The most records that are kept for one sending; further ones are counted and dropped.
-MOST = 10_000
+MAX_KEPT_RECORDS = 10_000
 #: The most bytes of them in the outbox's file for the case of this worker's death.
-MOST_BYTES = 1_000_000
+MAX_UNSENT_BYTES = 1_000_000
 #: Attributes of every LogRecord; others came by ``extra``.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 #: Not sent: they are formatted already, or have no meaning in another process.
@@ -65,7 +65,7 @@ class RecordsHome(logging.Handler):
         self._unsent = 0  #: bytes of them in the outbox's file
         self._dropped = 0
         self._sent_at = float("-inf")
-        self.interval = INTERVAL  #: seconds between two sendings; longer if chunks are
+        self.interval = SENDING_INTERVAL_S  #: seconds between two sendings; longer if chunks are
         self._due: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._taking = threading.RLock()
         self._has_thread = False
@@ -84,13 +84,13 @@ class RecordsHome(logging.Handler):
         if record.levelno < self._level_of(record.name):
             return
         try:
-            data = dump_record(_frame_of(record))
+            data = dump_frame(_frame_of(record))
         except Exception as error:
             if came_of_signal(error):
                 raise
             self.handleError(record)
             return
-        if len(self._kept) >= MOST:
+        if len(self._kept) >= MAX_KEPT_RECORDS:
             self._dropped += 1
             return
         self._kept.append(data)
@@ -125,8 +125,8 @@ class RecordsHome(logging.Handler):
             self._unsent = 0
             self._station.ledger.words[UNSENT] = 0
         if dropped:
-            text = f"{dropped} log records were dropped: more than {MOST} came within {self.interval:g} s"
-            taken.append(dump_record(_frame_of(logging.makeLogRecord(_of_ours(text)))))
+            text = f"{dropped} log records were dropped: more than {MAX_KEPT_RECORDS} came within {self.interval:g} s"
+            taken.append(dump_frame(_frame_of(logging.makeLogRecord(_of_ours(text)))))
         return taken
 
     def give_back(self, records: Sequence[bytes]) -> None:
@@ -136,7 +136,7 @@ class RecordsHome(logging.Handler):
     def _leave(self, data: bytes) -> None:
         """Leave a record for the parent in case this worker dies now. Called with the handler's lock held."""
         outbox = self._station.outbox
-        if outbox is None or self._unsent > MOST_BYTES:
+        if outbox is None or self._unsent > MAX_UNSENT_BYTES:
             return
         data = unsent(data) if self._unsent else begin_unsent(self.chunk) + unsent(data)
         try:

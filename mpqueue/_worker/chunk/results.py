@@ -252,7 +252,7 @@ def can_pack() -> bool:
 FIXED = frozenset({type(None), bool, int, float, complex, str, bytes})
 _CONTAINERS = frozenset({list, tuple, dict})
 #: Larger or deeper lists, tuples and dicts are pickled at once: checking them would take as long.
-MOST, DEPTH = 16, 3
+MAX_PARTS, MAX_DEPTH = 16, 3
 
 
 def run_up_to_held(results: Iterator[Any], out: list[Any], added: dict[int, Any]) -> Any:
@@ -273,7 +273,7 @@ def run_up_to_held(results: Iterator[Any], out: list[Any], added: dict[int, Any]
 def _is_own(result: Any, depth: int = 0) -> bool:
     """True for a small new list, tuple or dict whose containers are new too, and all else in it of `FIXED` types."""
     kind = type(result)
-    if kind not in _CONTAINERS or len(result) > MOST or depth > DEPTH:
+    if kind not in _CONTAINERS or len(result) > MAX_PARTS or depth > MAX_DEPTH:
         return False
     # The loop below and the container refer to a part.
     is_new = sys.getrefcount(result) <= (_fresh + 1 if depth else _fresh)

@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from mpqueue._worker.handlers.loaded_jobs import LoadedJob
 
 #: Seconds between two looks. They vary by 25%, so as not to be in step with a handler's own rhythm.
-INTERVAL = 0.01
+LOOK_INTERVAL_S = 0.01
 _VARIES, _GOLDEN = 0.5, 0.6180339887
 #: The largest part of a CPU that the sampler uses, by its own clock: passing the global lock to it and back costs the
 #: handler several times more (ADR 15). If a look costs more, it looks less often.
 BUDGET = 0.001
 #: The number of looks after which the interval is computed again, and the longest interval in seconds.
-RECKONED, LONGEST = 32, 0.1
+RECKONED, MAX_INTERVAL_S = 32, 0.1
 #: The shortest pause in seconds, even after a late look.
-SHORTEST = 0.001
+MIN_PAUSE_S = 0.001
 #: The most stacks of one item that are kept separate.
-MOST_OF_ITEM = 1_000
+MAX_STACKS_OF_ITEM = 1_000
 #: The numbers of outermost and innermost places of a stack that are kept.
 OUTERMOST, INNERMOST = 40, 60
 
@@ -91,7 +91,7 @@ class StackSampler:
     def _look_now_and_then(self) -> None:
         never = _thread.allocate_lock()
         never.acquire()
-        turn, due, interval, used = 0, clock.monotonic(), INTERVAL, time.thread_time()
+        turn, due, interval, used = 0, clock.monotonic(), LOOK_INTERVAL_S, time.thread_time()
         while not self._ended:
             if self._samples is None:
                 self._waits = True
@@ -104,7 +104,7 @@ class StackSampler:
             if turn % RECKONED == 0:
                 before, used = used, time.thread_time()
                 interval = interval_for(used - before)
-            due = max(due + interval * (1 + _VARIES * (turn * _GOLDEN % 1 - 0.5)), now + SHORTEST)
+            due = max(due + interval * (1 + _VARIES * (turn * _GOLDEN % 1 - 0.5)), now + MIN_PAUSE_S)
             never.acquire(timeout=due - now)
             samples = self._samples
             if samples is not None:
@@ -119,7 +119,7 @@ class StackSampler:
 
 def interval_for(used: float) -> float:
     """Return the seconds between two looks, if the last `RECKONED` of them used that many CPU seconds."""
-    return min(max(INTERVAL, used / RECKONED / BUDGET), LONGEST)
+    return min(max(LOOK_INTERVAL_S, used / RECKONED / BUDGET), MAX_INTERVAL_S)
 
 
 class JobSampling:
@@ -172,7 +172,7 @@ class JobSampling:
                 return
             sampled = self._by_position.get(position)
             if sampled is None:
-                sampled = self._by_position[position] = Stacks(MOST_OF_ITEM)
+                sampled = self._by_position[position] = Stacks(MAX_STACKS_OF_ITEM)
             sampled.add(stack or self._nameless, seconds)
 
     def take(self, first: int, done: int) -> bytes | None:

@@ -20,7 +20,7 @@ from mpqueue._wire.frames import WorkTimes
 from mpqueue._wire.pace import STRETCH_SECONDS
 
 #: Seconds between two readings, which cost 10 us each.
-INTERVAL = 0.05
+READ_INTERVAL_S = 0.05
 
 
 class RunDelay:
@@ -32,12 +32,12 @@ class RunDelay:
 
     def begin(self, now: float) -> None:
         """Begin to count: time before, while the worker had nothing to do, does not count."""
-        if now - self._looked_at >= INTERVAL:
+        if now - self._looked_at >= READ_INTERVAL_S:
             self._look(now)
 
     def take(self, now: float) -> float:
         """Take the seconds since the last reading; zero if that was a moment ago: then the next one includes them."""
-        if now - self._looked_at < INTERVAL:
+        if now - self._looked_at < READ_INTERVAL_S:
             return 0.0
         before = self._known
         self._look(now)
@@ -96,7 +96,7 @@ class ChunkTimes:
 #: A stretch holds at most this many times the items of the one before it.
 STRETCH_GROWTH = 8
 #: Seconds from which on an item gets its own mark: if its worker dies, it is known to be the one.
-ALONE = 0.004
+ALONE_S = 0.004
 
 
 def first_size(pace: float | None) -> int:
@@ -110,7 +110,7 @@ def next_size(pace: float, ran: int) -> int:
 
 
 def _fitting(pace: float) -> int:
-    return int(STRETCH_SECONDS / pace) if pace < ALONE else 1
+    return int(STRETCH_SECONDS / pace) if pace < ALONE_S else 1
 
 
 def expected_seconds(size: int, pace: float | None) -> float:

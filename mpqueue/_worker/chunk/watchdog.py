@@ -26,9 +26,9 @@ from mpqueue._worker.chunk.chunk_run import ChunkRun
 from mpqueue._worker.chunk.results import NotReadyError
 
 #: The part of a chunk's or stretch's time after which a stretch is cut off behind the running item.
-CUT = 0.96
+CUT_PART = 0.96
 #: The least seconds until its next look: the stretch that it could not cut off is about to end.
-SHORTEST = 0.001
+MIN_PAUSE_S = 0.001
 
 
 class Watchdog:
@@ -59,7 +59,7 @@ class Watchdog:
         if run is not None:
             if run.limit > STRETCH_LIMIT:
                 run.stretch_begins = self._stretch_begins
-            self._set(CUT * run.limit)
+            self._set(CUT_PART * run.limit)
 
     def cut_off(self) -> None:
         """Make the running item the last of its stretch. On the main thread, in an item."""
@@ -108,7 +108,7 @@ class Watchdog:
             return
         if clock.monotonic() >= _late_at(run):
             cut_off(run)
-        if clock.monotonic() < run.started + CUT * run.limit:
+        if clock.monotonic() < run.started + CUT_PART * run.limit:
             self._look_later()
             return
         # Weak, since the thread sleeps now: when a chunk is over, its job with its handler can be freed.
@@ -125,13 +125,15 @@ class Watchdog:
         due = 0.0
         while (run := self._run) is not None and (now_due := _late_at(run)) != due:
             due = now_due
-            self._set(max(SHORTEST, due - clock.monotonic()))
+            self._set(max(MIN_PAUSE_S, due - clock.monotonic()))
 
 
 def _late_at(run: ChunkRun) -> float:
     """Return when the current stretch has to be cut off; if it can't be, the latest time of the next one."""
     can_be_cut = len(run.stretch) > 1 and run.cut_at is None and not run.careful
-    return min(run.started + CUT * run.limit, run.stretch_started + CUT * STRETCH_LIMIT if can_be_cut else math.inf)
+    return min(
+        run.started + CUT_PART * run.limit, run.stretch_started + CUT_PART * STRETCH_LIMIT if can_be_cut else math.inf
+    )
 
 
 def cut_off(run: ChunkRun) -> None:
