@@ -157,6 +157,17 @@ def test_a_long_job_keeps_few_rows_and_the_sums_stay_exact(traced: bool) -> None
     assert longest <= 8 * 3 * count / MOST_ROWS, "early rows are about as fine as late ones"
 
 
+def test_a_job_on_more_lanes_than_half_of_its_rows_keeps_one_row_for_each_at_least() -> None:
+    lanes = MOST_ROWS // 2 + 100
+    run = Run(range(3 * lanes), lanes=lanes)
+    for number in range(3 * lanes):
+        run.chunk(number, number + 0.5, lane=number % lanes)
+    spans = list(run.end(3 * lanes).timings.spans())
+    assert {span.lane for span in spans} == {*range(lanes)}
+    assert len(spans) <= 2 * lanes
+    assert sum(span.items for span in spans) == 3 * lanes
+
+
 def test_events_are_kept_up_to_a_number() -> None:
     run = Run()
     for number in range(MOST_EVENTS + 5):

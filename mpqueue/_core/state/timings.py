@@ -174,6 +174,7 @@ class Timings:
     _ready: int = 0  #: the lanes that could begin at once
     _paused_at: float | None = None
     _resolution: float = 0.0  #: the most seconds of a row of several reports
+    _most_rows: int = MOST_ROWS  #: more with so many lanes that each one's last row fills half of it
 
     # -- the run ---------------------------------------------------------------------------------------------
 
@@ -183,7 +184,7 @@ class Timings:
         self.sums, self.rows, self.events = Sums(), array("d"), []
         self.stretches, self.last_on, self.heard = {}, {}, Heard()
         self._lanes, self._ready = {}, ready
-        self._paused_at, self._resolution = None, 0.0
+        self._paused_at, self._resolution, self._most_rows = None, 0.0, MOST_ROWS
 
     def items_read(self, seconds: float) -> None:
         """Note the seconds of reading the items, as the job is created."""
@@ -323,7 +324,7 @@ class Timings:
         if self.traced and report.stretches:
             self.stretches[len(self.rows) // _WIDTH] = (chunk.indices[report.first : report.done], report.stretches)
         self.rows.extend(_row(lane, chunk, report, times, packed_at, left_at))
-        if len(self.rows) > _WIDTH * (MOST_TRACED if self.traced else MOST_ROWS):
+        if len(self.rows) > _WIDTH * (MOST_TRACED if self.traced else self._most_rows):
             self._thin()
 
     def _add_work(self, times: WorkTimes, items: int) -> None:
@@ -359,13 +360,14 @@ class Timings:
         sums.for_pickling += pickling
 
     def _thin(self) -> None:
-        """Merge rows that follow each other on a lane within a time such that half of all are left."""
+        """Merge rows that follow each other on a lane within a time such that half of all are left, or one a lane."""
         spans = list(self.spans())
-        most = len(spans) // 2
+        most = max(len(spans) // 2, len({span.lane for span in spans}))
         while len(spans) > most:
             shortest = min((span.ended - span.begun for span in spans), default=0.0)
             self._resolution = max(2 * self._resolution, 2 * shortest, _SHORTEST)
             spans = _join_within(spans, self._resolution)
+        self._most_rows = max(MOST_ROWS, 2 * len(spans))
         self.stretches = {}
         self.rows = array("d")
         for span in spans:
