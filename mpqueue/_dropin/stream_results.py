@@ -378,7 +378,7 @@ class InputReader:
         """Give the stream the batch. If that raises, it is not known which of its items the stream has."""
         self.added += len(self.batch)
         self._stream.add(self._looked_at)
-        self.batch = []
+        self.batch, self._looked_at = [], ()
 
     def _fetch(self, count: int) -> None:
         self.batch.extend(itertools.islice(self._items, max(0, count - len(self.batch))))
