@@ -43,9 +43,9 @@ def _plain(field: bytes) -> str:
 def _by_mount(path: str) -> FileSystem | None:
     if not IS_LINUX:
         return None  # without O_PATH, closing it would end this process's locks on it
-    flags = os.O_PATH | os.O_CLOEXEC | (os.O_DIRECTORY if os.path.isdir(path) else 0)  # opening it mounts it
+    flags = os.O_CLOEXEC | (os.O_DIRECTORY if os.path.isdir(path) else 0)  # opening it mounts it
     try:
-        opened = os.open(path, flags)
+        opened = os.open(path, flags | os.O_PATH)  # type: ignore[attr-defined,unused-ignore]
         try:
             told = process_facts.read(f"{PROC}/self/fdinfo/{opened}")
         finally:

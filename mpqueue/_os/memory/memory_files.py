@@ -154,9 +154,10 @@ def seal(fd: int) -> None:
 
     Raises OSError if that is not supported (Linux before 5.1, other systems).
     """
-    if sys.platform != "linux":
+    if sys.platform == "linux":
+        fcntl.fcntl(fd, _F_ADD_SEALS, _SEAL_SHRINK | _SEAL_GROW | _SEAL_FUTURE_WRITE)
+    else:
         raise OSError(errno.ENOTSUP, f"this system can't seal what is open under {fd}")
-    fcntl.fcntl(fd, _F_ADD_SEALS, _SEAL_SHRINK | _SEAL_GROW | _SEAL_FUTURE_WRITE)
 
 
 def path_of(fd: int) -> str:
