@@ -30,8 +30,9 @@ def others() -> Iterator[int]:
 
     Raises OSError if they can't be read: on other systems, or for lack of a descriptor.
     """
+    names = os.listdir(PROC)  # first, since Windows has no user ids either
     spared, user = set(_ancestors()), os.geteuid()
-    for name in os.listdir(PROC):
+    for name in names:
         if name.isdecimal() and int(name) not in spared:
             with contextlib.suppress(OSError):
                 if os.stat(f"{PROC}/{name}").st_uid == user:

@@ -68,7 +68,8 @@ class ImportWatch:
             self._take_in(name, modules.get(name))
         if len(modules) != self._count:
             self._count = len(modules)
-            for name, module in list(modules.items()):
+            # Other threads import meanwhile, and a list is not made in one step.
+            for name, module in modules.copy().items():
                 if name not in self._known:
                     self._take_in(name, module)
         return bool(changed)
