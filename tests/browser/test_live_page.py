@@ -318,6 +318,8 @@ def test_the_keyboard_stays_where_it_went_while_an_older_answer_was_under_way(
     page = open_page(queue.serve().url)
     start_blocked(queue, gate, range(20))
     chosen = page.locator("[role=option][aria-selected=true]")
+    expect(page.locator("#row-0")).to_be_visible()
+    page.get_by_role("listbox").press("Home")
     expect(chosen).to_have_attribute("data-index", "0")
     page.get_by_role("listbox").press("ArrowDown")
     expect(chosen).to_have_attribute("data-index", "1")
