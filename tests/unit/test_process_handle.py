@@ -43,3 +43,15 @@ def test_no_process_has_the_name_of_another() -> None:
     assert os.read(read, 99).decode() != name
     os.close(read)
     os.close(write)
+
+
+def test_bytes_in_a_sentinel_are_a_false_end_and_its_closing_is_none() -> None:
+    sentinel, end = os.pipe()
+    process = PosixProcess(os.getpid(), sentinel)
+    assert not process.has_false_end()
+    os.write(end, b"x")
+    assert process.has_false_end()
+    os.close(end)
+    assert process.wait(0)
+    assert not process.has_false_end()
+    os.close(sentinel)

@@ -270,8 +270,8 @@ class Warden:
         self._inbox.forget(lane.worker.fileno())
         self._state = State.LEAVING
         try:
-            if lane.worker.has_forged_end():
-                lane.break_off("found bytes where only its end is told")
+            if lane.worker.has_false_end():
+                lane.break_off("found bytes in the pipe that reports the worker's end")
             self._exitcode = lane.worker.exited()
             self._claim = lane.ledger.read()
             if self._was_ready:

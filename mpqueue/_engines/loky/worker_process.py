@@ -15,11 +15,10 @@ import threading
 from collections.abc import Callable
 
 from mpqueue._os import channels
-from mpqueue._os.descriptors import is_readable
 from mpqueue._os.process import process_signals, process_table
 from mpqueue._os.process.parent_death import Leash
 from mpqueue._os.process.process_facts import busy_machine, use_of
-from mpqueue._os.process.process_handle import PosixProcess, is_reaped, open_exactly, open_process
+from mpqueue._os.process.process_handle import is_reaped, open_exactly, open_process
 from mpqueue._os.process.process_signals import KILL, kill_group
 from mpqueue._parent.inbox import Inbox, TimedCall
 from mpqueue._wire.seed import COOKIE_VARIABLE
@@ -69,14 +68,10 @@ class WorkerProcess:
             if not self._is_gone and os.getpid() == self._owner:
                 kill_group(self.pid)
 
-    def has_forged_end(self) -> bool:
-        """True if `fileno` is readable only since the worker wrote into it: a pipe, on systems without better handles.
-
-        The worker then lives on, with other items than the one that wrote.
-        """
+    def has_false_end(self) -> bool:
+        """True if `fileno` is readable although the process lives. To be called before `exited`."""
         with self._lock:
-            fd = self.fileno()
-            return isinstance(self._process, PosixProcess) and is_readable(fd, 0) and os.read(fd, 1) != b""
+            return not self._is_closed and self._process.has_false_end()
 
     def exited(self) -> int | None:
         """Kill the rest of the group and return the exit code; to be called once `fileno` is readable.

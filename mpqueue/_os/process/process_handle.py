@@ -52,6 +52,9 @@ class ProcessHandle(Protocol):
         None if it has not ended, other code has reaped it, or it is no child.
         """
 
+    def has_false_end(self) -> bool:
+        """True if the descriptor is readable although the process lives on: it has written into its sentinel."""
+
     def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
         """Return once ``has_ended`` is true. Call it after the descriptor has reported the end and a kill was sent.
 
@@ -93,6 +96,10 @@ class LinuxProcess:
             return None
         return _code_of(ended)
 
+    def has_false_end(self) -> bool:
+        """Return False: no process can write into a pidfd."""
+        return False
+
     def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
         """Return at once: a pidfd reports the end in time."""
 
@@ -127,6 +134,10 @@ class PosixProcess:
         except OSError:  # reaped, no child, or the system has no such call
             return None
         return _code_of(ended)
+
+    def has_false_end(self) -> bool:
+        """Read from the sentinel: at its end there is nothing, since the process has closed it."""
+        return self.wait(0) and os.read(self._sentinel, 1) != b""
 
     def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
         """Look every `_LAST_PAUSE` seconds, at most `_LAST_LOOKS` times."""

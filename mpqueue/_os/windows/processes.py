@@ -108,6 +108,10 @@ class WindowsProcess:
                 return None
             return int(_winapi.GetExitCodeProcess(self._handle))
 
+    def has_false_end(self) -> bool:
+        """Return False: its end is an event of the system."""
+        return False
+
     def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
         """Wait at most `_LAST_MOMENTS` seconds for its end."""
         self.wait(_LAST_MOMENTS)
