@@ -256,9 +256,9 @@ class Routes:
         """Send what the workers did in the last ``?seconds=``, and what they use now. On a thread: it reads reports."""
         since = self._served.now() - min(_number(request, "seconds", int(WINDOW)), WINDOW)
         books = [job.book for job in self._feed.look()]
-        told = await on_thread(history, books, since, self._feed.offset)
-        used = await on_thread(use_now, self._feed.lanes) if self._served.can_resize else []
-        return _answer_json(request, {**told, "use": used, "now": milliseconds(self._served.wall())})
+        lanes = self._feed.lanes if self._served.can_resize else ()
+        told = await on_thread(lambda: {**history(books, since, self._feed.offset), "use": use_now(lanes)})
+        return _answer_json(request, {**told, "now": milliseconds(self._served.wall())})
 
     async def stacks(self, _: Request) -> Response:
         """Send the stack of each worker: `POST`, since each gets a signal. On a thread: it waits for their answers."""

@@ -202,10 +202,7 @@ def _write(text: str) -> None:
 
 def describe(progress: Progress) -> str:
     """Return one line for a log: ``[####......] 40/100  1 failed  12.3/s  0:05 left``."""
-    return _drawn(progress, WIDTH + 3) + _JOIN(_words(progress)[0])
-
-
-_JOIN = "  ".join
+    return _drawn(progress, WIDTH + 3) + "  ".join(_words(progress)[0])
 
 
 def _drawn(progress: Progress, width: int) -> str:
@@ -236,7 +233,7 @@ def _share(progress: Progress, columns: int) -> int:
 
 def _around(progress: Progress, label: str | None, columns: int) -> tuple[str, str]:
     """Return the texts before and after the bar, short enough to leave the bar its share of the line."""
-    tails = [_JOIN(words) for words in _words(progress)]
+    tails = ["  ".join(words) for words in _words(progress)]
     share = "" if progress.fraction is None else f"{done(progress.fraction):>4}"
     room = columns - _share(progress, columns)
     heads = [f"{label}: {share}", f"{label}: "] if label else [share, ""]

@@ -132,9 +132,10 @@ def check_columns(table: ItemTable, columns: Iterable[str], *, ended: bool) -> N
         raise ValueError(f"columns: {no_such_column(min(absent), _results(table) if known else (), table.payloads)}")
 
 
-def chosen_columns(table: ItemTable, columns: Sequence[str] | None, default: Sequence[str] = COLUMNS) -> Sequence[str]:
+def chosen_columns(table: ItemTable, columns: Sequence[str] | None) -> Sequence[str]:
     indices = range(len(table))
     if columns is None:
+        default: Sequence[str] = COLUMNS
         if not all(map(table.has_result, indices)):
             default = [name for name in default if name != "result"]
         default = with_names(default, has_ids=table.ids is not None)
@@ -264,12 +265,10 @@ def _look_up(value: Any, key: str) -> Any:
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def columns_of(
-    table: ItemTable, columns: Sequence[str] | None = None, default: Sequence[str] = COLUMNS
-) -> dict[str, list[Any]]:
+def columns_of(table: ItemTable, columns: Sequence[str] | None = None) -> dict[str, list[Any]]:
     """The columns by name. By default, mappings are spread over a column for each of their keys."""
     indices = range(len(table))
-    made = {name: column(table, indices, name) for name in chosen_columns(table, columns, default)}
+    made = {name: column(table, indices, name) for name in chosen_columns(table, columns)}
     return made if columns is not None else spread(made)
 
 

@@ -193,6 +193,9 @@ class TableSink(FileSink):
             if self.columns is None and len(self._held) < MOST_HELD and all(row.get("result") is None for row in rows):
                 return
             rows, self._held = self._held, []
+        self._put_rows(rows)
+
+    def _put_rows(self, rows: Sequence[Row]) -> None:
         if rows:
             self.put(spread_columns(rows, self.columns, self._names), len(rows))
 
@@ -217,8 +220,7 @@ class TableSink(FileSink):
 
     def _write_rest(self) -> None:
         held, self._held = self._held, []
-        if held:
-            self.put(spread_columns(held, self.columns, self._names), len(held))
+        self._put_rows(held)
 
     def _end(self) -> None:
         if not self._names:

@@ -234,6 +234,12 @@ class ParquetSink(FileSink):
                 self._schema = self._arrow.schema([(name, self._arrow.null()) for name in names])
             self._writer = self._open_writer(self._part.file)
 
+    def drop(self) -> None:
+        """Remove what was written; the writer writes nothing any more."""
+        if self._out is not None:
+            self._out.is_left = True
+        super().drop()
+
     def leave(self) -> Path | None:
         """Write the rows that are held, if possible, and leave the file a part; returns its path."""
         try:

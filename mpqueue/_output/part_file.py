@@ -215,8 +215,8 @@ class PartFile:
     def drop(self) -> None:
         """Remove the file."""
         if self._file is not None:
-            if not self._is_special:
-                self._file.truncate(0)
+            self.size = 0
+            self.cut()
             self.leave()
 
     def leave(self) -> Path | None:

@@ -80,7 +80,8 @@ def _body(figures: Figures, advice: Sequence[str], profile: Profile | None) -> I
             yield _table(heaviest_lines(profile), "lines")
     if figures.items is not None:
         yield from _items(figures.items)
-        yield f"<h2>{slowest_items(figures).title}</h2>{_table(slowest_items(figures))}"
+        slowest = slowest_items(figures)
+        yield f"<h2>{slowest.title}</h2>{_table(slowest)}"
     yield "<details><summary>What the parent did meanwhile, and more figures</summary>"
     if figures.worker_seconds:
         yield _table(time_of_parent(figures))
@@ -171,7 +172,7 @@ def _table(table: Table, kind: str = "", keys: Sequence[str] = ()) -> str:
     if has_head and not table.columns[-1][0]:
         kinds[-1] = "meaning"
     head = "".join(
-        f'<th scope="col" class="{kind}">{escape(name)}</th>' if name else "<td></td>"
+        f'<th scope="col" class="{kind}">{escape(name)}</th>' if name else f'<td class="{kind}"></td>'
         for (name, _), kind in zip(table.columns, kinds, strict=True)
     )
     head = f"<thead><tr>{head}</tr></thead>" if has_head else ""

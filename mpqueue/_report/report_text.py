@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from itertools import zip_longest
 from typing import NamedTuple
 
 from mpqueue._core.state.timings import PastRun
@@ -12,10 +11,10 @@ from mpqueue._output.words import counted, day, moment, number, percent, seconds
 from mpqueue._report.figures import Figures, ItemTimes, Part
 from mpqueue._report.profile import Profile
 from mpqueue._report.rules.on_handler import memory_offer
-from mpqueue._text import visible
+from mpqueue._text import visible, visible_line
 
-#: Characters of a line.
-WIDTH = 100
+#: Characters of a line, and of a cell that others follow.
+WIDTH, WIDEST = 100, 50
 #: The number of causes of lost time in the headline.
 MOST_LOST = 3
 #: From this many times the existing CPUs on, one of the counts must be wrong.
@@ -231,8 +230,8 @@ def _aligned(table: Table) -> Iterator[str]:
     """Yield the table with its title, and an empty line behind it."""
     yield table.title
     names = [name for name, _ in table.columns]
-    rows = [[visible(cell) for cell in row] for row in (([names] if any(names) else []) + [*table.rows])]
-    widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
+    rows = [_cells(row) for row in (([names] if any(names) else []) + [*table.rows])]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = zip(row, widths, table.columns, strict=True)
         aligned = [cell.rjust(width) if is_number else cell.ljust(width) for cell, width, (_, is_number) in cells]
@@ -240,8 +239,14 @@ def _aligned(table: Table) -> Iterator[str]:
     yield ""
 
 
-def _cut(line: str) -> str:
-    return line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"
+def _cells(row: Sequence[str]) -> list[str]:
+    """The cells as one line each. Only the last one may fill the line: the others would push it beyond the end."""
+    *heads, last = map(visible_line, row)
+    return [*(_cut(cell, WIDEST) for cell in heads), last]
+
+
+def _cut(line: str, width: int = WIDTH) -> str:
+    return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
 def _wrapped(text: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime as dt
+import gc
 import json
 import math
 import os
@@ -457,3 +458,16 @@ def test_what_is_no_regular_file_gets_its_bytes_when_all_are_there(tmp_path: Pat
     finally:
         os.close(reader)
     assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
+
+
+@pytest.mark.parametrize("kind", SINKS)
+def test_what_is_dropped_leaves_no_file_and_no_part_even_once_rows_are_on_disk(kind: str, tmp_path: Path) -> None:
+    sink: FileSink = SINKS[kind](tmp_path / f"x.{kind}")
+    sink.open()
+    sink.put({"id": [*range(3)], "result": ["a", "b", "c"]}, 3)
+    if isinstance(sink, parquet_sink.ParquetSink):
+        sink._flush()  # its writer exists now, and says more when it is freed
+    sink.drop()
+    del sink
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []

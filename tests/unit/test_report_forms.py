@@ -22,7 +22,7 @@ from mpqueue._output import words
 from mpqueue._queue.job import Job
 from mpqueue._report.figures import measure
 from mpqueue._report.job_report import Report, make_report
-from mpqueue._report.report_text import subtitles
+from mpqueue._report.report_text import Table, _aligned, subtitles
 from mpqueue._report.trace import write_trace
 from mpqueue._wire.item_names import IdRule
 from mpqueue._wire.pickling.packed_handler import pack_handler
@@ -336,3 +336,11 @@ def test_with_trace_the_handler_s_slice_has_its_items() -> None:
 
 def test_a_method_of_a_built_in_type_has_a_name_too() -> None:
     assert pack_handler("job", str.upper, None, IdRule.POSITION).name == "str.upper"
+
+
+def test_a_long_name_of_an_item_and_an_error_of_several_lines_leave_the_figures_of_a_table() -> None:
+    table = Table("items", (("item", False), ("time", True)), [("x" * 200, "3 ms"), ("two\nlines", "4 ms")])
+    title, head, *rows = _aligned(table)
+    assert (title, head.split()) == ("items", ["item", "time"])
+    assert [row[-4:] for row in rows[:2]] == ["3 ms", "4 ms"]
+    assert "two\\nlines" in rows[1]

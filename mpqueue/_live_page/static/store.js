@@ -75,11 +75,10 @@ export class Store {
     this.stretches.clear();
     for (const [lane, ...stretch] of stretches) entry(this.stretches, lane).push(stretch);
     this.marks = marks;
-    for (const [lane, cpu, memory] of use) {
+    for (const [lane, cpu, memory, started] of use) {
       const known = entry(this.samples, lane);
-      const [at, , , before] = known.at(-1) ?? [];
-      // Less than before: it is another worker.
-      known.push([now, before <= cpu ? (1000 * (cpu - before)) / (now - at) : null, memory, cpu]);
+      const [at, , , before, same] = known.at(-1) ?? [];
+      known.push([now, same === started ? (1000 * (cpu - before)) / (now - at) : null, memory, cpu, started]);
       if (known.length > MOST) known.shift();
     }
   }
