@@ -70,7 +70,8 @@ class DaskCluster:
         """Start a worker, under a nanny unless told otherwise; returns its (the nanny's) process at once."""
         common = ["--nthreads", str(threads), "--no-dashboard", "--nanny" if nanny else "--no-nanny"]
         common += ["--local-directory", str(self.folder)]
-        return self._start("worker", self.address, *common, *options, wrapped=[*self._wrapped, "env", *env])
+        wrapped = [*self._wrapped, "env", *env] if env else self._wrapped
+        return self._start("worker", self.address, *common, *options, wrapped=wrapped)
 
     def have_workers(self, count: int) -> None:
         """Let there be so many workers of one slot, of those that are there as many as possible."""

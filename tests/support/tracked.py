@@ -6,8 +6,6 @@ import os
 import threading
 from typing import Any
 
-from tests.support.waiting import spend
-
 #: The process that looks; in the others nothing is noted.
 _home = 0
 #: What ran and on which thread.
@@ -143,15 +141,6 @@ def value_of(item: Any) -> Any:
 def get_stuck(item: Any) -> Any:
     """A handler: an odd item's result is stuck on its way into a journal."""
     return Stuck(item) if item % 2 else item
-
-
-class Slow:
-    """A value that takes a minute to be pickled in the program."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if os.getpid() == _home:
-            spend(60)
-        return Slow, ()
 
 
 def id_of(item: Any) -> Any:

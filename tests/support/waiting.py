@@ -60,10 +60,10 @@ class Gate:
         """Say that ``name`` is here (in the handler)."""
         (self.folder / f"{name}.here").touch()
 
-    def pass_through(self, name: object, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def pass_through(self, name: object) -> None:
         """Announce ``name`` and wait until the gate is open (in the handler)."""
         self.announce(name)
-        wait_until((self.folder / "open").exists, timeout=timeout, what="the gate to open")
+        wait_until((self.folder / "open").exists, what="the gate to open")
 
     def is_here(self, name: object) -> bool:
         """Whether ``name`` has been announced."""

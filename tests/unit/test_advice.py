@@ -13,8 +13,6 @@ from mpqueue._report.figures import measure
 from mpqueue._report.report_text import facts
 from tests.support.runs import START, Run
 
-TRACE = 'Traceback (most recent call last):\n  File "/srv/h.py", line 3, in h\n'
-
 
 def advice(book: JobBook, cpus: int = 8, alone: JobBook | None = None) -> list[str]:
     now = START + 1e6

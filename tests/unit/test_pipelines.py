@@ -166,8 +166,7 @@ def test_few_inputs_begin_behind_one_that_an_ordered_stage_waits_for() -> None:
 
 @pytest.mark.parametrize("lanes", [1, 3])
 def test_an_ordered_stage_on_one_lane_runs_in_order_also_what_a_worker_hands_back(lanes: int) -> None:
-    fleet, began = FakeLanes(lanes), list[int]()
-    Auditor(fleet)
+    fleet, began = audited(lanes), list[int]()
     # The pace changes, so that chunks reach their time limit, and their workers hand back the rest.
     items = [through(succeed(0.0), succeed(0.001 if at % 60 < 40 else 0.006)) for at in range(600)]
     head = fleet.stages(items, [None] * 2, ordered=True, max_lanes=1)

@@ -74,11 +74,8 @@ def test_what_partly_done_was_called_before_says_what_it_is_called_now() -> None
         ({"completed": 100, "failed": 0, "retries": 0}, "[####################] 100/100  10/s  0:10"),
         ({"starting": 2, "retries": 0}, "[######..............] 30/100  1 failed  3/s  0:23 left"),
         # Until the first item, workers that start are named.
-        (
-            {"completed": 0, "failed": 0, "retries": 0, "starting": 2},
-            "[....................] 0/100  starting 2 workers",
-        ),
-        ({"completed": 0, "failed": 0, "retries": 0, "starting": 2, "total": None}, "0 items  starting 2 workers"),
+        (BEGUN, "[....................] 0/100  starting 2 workers"),
+        ({**BEGUN, "total": None}, "0 items  starting 2 workers"),
     ],
 )
 def test_one_line_says_it_all(facts: dict[str, Any], line: str) -> None:

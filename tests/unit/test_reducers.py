@@ -157,7 +157,7 @@ def test_a_small_array_arrives_as_numpy_would_bring_it(code: str, shape: tuple[i
             assert found.tolist() == sent.tolist()
 
 
-def test_an_array_with_gaps_in_pieces_the_pickle() -> None:
+def test_an_array_with_gaps_is_beside_the_pickle() -> None:
     value = np.arange(BIG).reshape(400, -1)[::2, ::3]
     for way in (beside, harmless):
         assert np.array_equal(way(value), value)
@@ -385,7 +385,7 @@ def test_an_opened_image_stays_of_its_type(form: str) -> None:
 
 
 @pytest.mark.slow
-def test_an_image_in_pieces_the_pickle_whatever_its_memory_is_like() -> None:
+def test_an_image_is_beside_the_pickle_whatever_its_memory_is_like() -> None:
     small = Image.effect_noise((700, 500), 50).convert("RGB")
     large = Image.effect_noise((3000, 2500), 50).convert("RGB")  # more than one block of Pillow's memory
     for value in (small, large):
@@ -630,7 +630,7 @@ def test_a_series_or_a_frame_arrives_as_polars_would_bring_it(
 
 
 @pytest.mark.slow
-def test_the_memory_of_a_series_in_pieces_the_pickle_and_only_what_it_shows(columns: dict[str, Any]) -> None:
+def test_the_memory_of_a_series_is_beside_the_pickle_and_only_what_it_shows(columns: dict[str, Any]) -> None:
     numbers, texts = columns["numbers"], columns["texts"]
     found = beside([numbers, numbers.to_frame()])
     assert found[0].equals(numbers)

@@ -79,8 +79,7 @@ def test_what_had_killed_two_workers_has_a_lane_to_itself_in_the_next_life_of_it
     Auditor(after).restored = {1: (job.completed, job.failed)}
     again = JobBook(1, "job", job.table, job.options, job.handler)
     again.go_on()
-    after.start(again)
-    after.run_until_over(again)
+    after.run_all(again)
     assert careful_chunks(after) == [[1]]
     assert statuses(again) == ["completed"] * 3
 
@@ -142,8 +141,7 @@ def test_for_a_death_pays_the_item_that_alone_was_claimed_and_suspects_go_out_ca
 
 
 def test_what_was_sent_home_early_does_not_run_again(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(0.01), succeed(0.01), crash(1.0, times=1), succeed(0.01)], chunksize=4, retry=AT_ONCE)
-    fleet.start(job)
+    job = fleet.started([succeed(0.01), succeed(0.01), crash(1.0, times=1), succeed(0.01)], chunksize=4, retry=AT_ONCE)
     fleet.run_until(0.5)
     assert job.completed == 2
     fleet.run_until_over(job)

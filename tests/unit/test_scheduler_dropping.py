@@ -24,8 +24,7 @@ def errors(job: JobBook) -> dict[int, type[BaseException]]:
 
 
 def test_items_that_wait_fail_at_once_and_the_others_run(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(1.0)] * 6)
-    fleet.start(job)
+    job = fleet.started([succeed(1.0)] * 6)
     fleet.run_until(0.5)
     fleet.drop(job, 2, 4, 5)
     assert errors(job) == {2: ItemCancelledError, 4: ItemCancelledError, 5: ItemCancelledError}
@@ -49,8 +48,7 @@ def test_they_are_announced_together(fleet: FakeLanes) -> None:
 
 
 def test_one_behind_a_slow_one_comes_back_and_the_slow_one_runs_on(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(100.0), succeed(), succeed()], chunksize=3)
-    fleet.start(job)
+    job = fleet.started([succeed(100.0), succeed(), succeed()], chunksize=3)
     fleet.run_until(1.0)
     fleet.drop(job, 1, kill=True)
     fleet.run_until(1.1)
