@@ -153,7 +153,7 @@ def test_what_others_scatter_costs_a_queue_nothing(two_slots: DaskCluster, other
 def test_a_task_that_holds_the_global_lock_keeps_no_result_back(
     two_slots: DaskCluster, other: Client, tmp_path: Path
 ) -> None:
-    """In one chunk: to Dask the task waits for a moment, which may cost the lane its slot, and the next is given later."""
+    """In one chunk: to Dask the task waits for a moment, which may cost the lane its slot; the next is given later."""
     gate, line = Gate(tmp_path), tmp_path / "line"
     os.mkfifo(line)
     with JobQueue(1, backend=DaskBackend(two_slots.address), retry=SOON) as queue:
