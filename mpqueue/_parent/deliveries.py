@@ -63,9 +63,9 @@ class Delivery:
         self.waiting = 0  #: bytes that wait to be written
         self.holds_back = False
         self.then: Callable[[], object] | None = None  #: called once its sink has been closed
+        self.broken_by: BaseException | None = None  #: or set here if it has no thread of its own
         # used on its own thread:
         self.is_open = False
-        self.broken_by: BaseException | None = None
 
 
 class Deliveries:
@@ -163,10 +163,11 @@ class Deliveries:
 
     def _open(self, job: JobBook, delivery: Delivery) -> None:
         self._own.job = job
+        if delivery.broken_by is not None:
+            return
         try:
             delivery.outlet.open()
         except BaseException as error:
-            delivery.broken_by = error
             self._refuse(job, delivery, error)
         else:
             delivery.is_open = True
@@ -174,6 +175,7 @@ class Deliveries:
             delivery.opened.set_result(None)
 
     def _refuse(self, job: JobBook, delivery: Delivery, error: BaseException) -> None:
+        delivery.broken_by = error
         self._later(partial(self._stop, job, error), job)
         delivery.opened.set_exception(error)
 

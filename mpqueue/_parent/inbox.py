@@ -170,6 +170,7 @@ class Inbox:
     def close(self) -> None:
         """Take no more messages; `post` still works, `watch` and `forget` do nothing."""
         self._asleep = False
+        self.owner = None  # a later thread may get its number
         self._close()
 
     def _look(self, timeout: float | None) -> None:

@@ -55,7 +55,6 @@ from mpqueue._wire.pickling.script import Script
 
 __all__ = [
     "Backend",
-    "BringingLane",
     "Capabilities",
     "CarryingLane",
     "DemandPool",
@@ -123,16 +122,6 @@ class Lane(Protocol):
         """Kill the worker and its process group now; with ``dump_stack``, ask for its stacks first (at most 50 ms)."""
 
 
-class BringingLane(Lane, Protocol):
-    """A lane of an engine that ``carries``."""
-
-    def bring(self, shared: Shared[Any]) -> None:
-        """Make the worker `bring` this in before all frames sent from now on. Once per object, never raises.
-
-        If many workers need it, it is sent from this process once, if the engine can do so.
-        """
-
-
 class CarryingLane(Lane, Protocol):
     """A lane of an engine that ``carries``."""
 
@@ -147,6 +136,12 @@ class CarryingLane(Lane, Protocol):
         """Send these contents, by the segments' serials, with the next frame. Never raises.
 
         They stay unchanged until the worker has reported that it no longer uses these segments.
+        """
+
+    def bring(self, shared: Shared[Any]) -> None:
+        """Make the worker `bring` this in before all frames sent from now on. Once per object, never raises.
+
+        If many workers need it, it is sent from this process once, if the engine can do so.
         """
 
 
@@ -269,10 +264,7 @@ class Answers(Errands):
             tell = self._open.popleft()
         except IndexError:
             return False
-        if plain and not self.busy:
-            tell(answer)
-        else:
-            self.put(partial(tell, answer))
+        (self.put_plain if plain else self.put)(partial(tell, answer))
         return True
 
     def early(self, report: bytes) -> None:

@@ -97,7 +97,7 @@ class JobBook:
     packed: deque[Chunk] = field(default_factory=deque)  #: the same once pickled: they are sent next
     last_setup_failure: Failure | None = None
     fault: InternalError | None = None  #: the mistake of mpqueue's own that ended it
-    held_back: int = 0  #: places where too much of it waits to be written: nothing is sent meanwhile
+    held_back: int = 0  #: places that must get room, or be opened, before more of it is sent
     completed_before: int = 0  #: items that had completed before this run
     failed_before: int = 0  #: items that had failed before it
     excused: int = 0  #: items that were cancelled since, and don't count for `max_failures`

@@ -17,7 +17,6 @@ import contextlib
 import enum
 import functools
 import multiprocessing
-import multiprocessing.util
 import os
 import threading
 import weakref

@@ -112,13 +112,17 @@ class LokyPool:
             self._inbox.call(self._retire, lane)
 
     def close(self, *, kill: bool) -> None:
-        """End all workers. On one of the lanes' own threads, where a finalizer may run, it does not wait."""
+        """End all workers. On one of the lanes' own threads, where a finalizer may run, it does not wait.
+
+        On the inbox's thread, which has broken down then, it does nothing else until they have ended.
+        """
         if os.getpid() != self._owner:
             return
         self._is_closing = True
         if threading.get_ident() == self._inbox.owner:
             self._begin_to_close(kill)
             self._see_off()
+            self._take_back()
             return
         self._inbox.call(self._begin_to_close, kill)
         if threads.what_is_patched():
@@ -146,10 +150,13 @@ class LokyPool:
         until = now() + CLOSE_LIMIT
         while not self._gone.is_set() and (left := until - now()) > 0:
             received = self._inbox.take(left)
-            if isinstance(received, Request) and received.answer is None:
+            if not isinstance(received, Request) or received.answer is not None:
+                others += [] if received is None else [received]
+                continue
+            try:
                 received.call()
-            elif received is not None:
-                others.append(received)
+            except BaseException as error:
+                others.append(found("while it ended the workers", error))
         for other in others:
             self._inbox.post(other)
 
@@ -263,10 +270,12 @@ class LokyPool:
         self._lanes.clear()
         for warden in list(self._wardens.values()):
             warden.leave(kill=kill)
-        if self._starter.busy:  # a start is under way
-            self._starter.put(functools.partial(self._inbox.call, self._note_starts_are_over))
+        # A lane that was just started may still wait in the inbox to be adopted.
+        note = functools.partial(self._inbox.call, self._note_starts_are_over)
+        if self._starter.busy:
+            self._starter.put(note)
         else:
-            self._note_starts_are_over()
+            note()
 
     def _note_starts_are_over(self) -> None:
         self._starts_are_over = True

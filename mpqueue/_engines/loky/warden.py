@@ -89,7 +89,6 @@ class Warden:
         self._on_exit = on_exit
         self._on_gone = on_gone
         self._state = State.STARTING
-        self._was_ready = False
         self._is_silent = False
         self._pool_closes = False
         self._failure: BaseException | None = None
@@ -103,6 +102,9 @@ class Warden:
 
     def begin(self) -> None:
         """Begin to watch the lane."""
+        self._guard(self._begin)
+
+    def _begin(self) -> None:
         lane = self.lane
         self._inbox.watch(lane.worker.fileno(), self._told(LaneEvent.EXITED))
         lane.happened = self.happened
@@ -121,12 +123,16 @@ class Warden:
         return functools.partial(self._take, event)
 
     def _take(self, event: LaneEvent, *arguments: Any) -> None:
-        """Do what belongs to that event in this state. An error is an internal one, and ends the lane."""
+        """Do what belongs to that event in this state."""
         if (action := self._ACTIONS.get((self._state, event))) is not None:
-            try:
-                action(self, *arguments)
-            except BaseException as error:
-                self._collapse(error)
+            self._guard(action, self, *arguments)
+
+    def _guard(self, action: Callable[..., object], *arguments: Any) -> None:
+        """Do it; an error is an internal one, and ends the lane."""
+        try:
+            action(*arguments)
+        except BaseException as error:
+            self._collapse(error)
 
     def _collapse(self, error: BaseException) -> None:
         """End the lane at once, and report it: nothing more of it may come."""
@@ -195,7 +201,7 @@ class Warden:
             return
         self._cancel_timer()
         self._state = State.LIVE
-        self._was_ready = self.lane.is_up = True
+        self.lane.is_up = True
         self._inbox.watch(self.lane.bell, self._told(LaneEvent.RANG))
         self._inbox.watch(self.lane.stack, self._told(LaneEvent.STACK_CAME))
         if not self._is_silent:
@@ -274,7 +280,7 @@ class Warden:
                 lane.break_off("found bytes in the pipe that reports the worker's end")
             self._exitcode = lane.worker.exited()
             self._claim = lane.ledger.read()
-            if self._was_ready:
+            if lane.is_up:
                 self._stack.end()
                 self._inbox.forget(lane.bell)
         except Exception as fault:  # its death is reported in any case
@@ -295,7 +301,7 @@ class Warden:
         lane = self.lane
         self._exitcode = lane.abandon(self._exitcode)
         self._state = State.DEAD
-        if self._was_ready:
+        if lane.is_up:
             self._tell(
                 LaneDied(
                     lane.number,
@@ -316,7 +322,7 @@ class Warden:
             self._tell(LaneStartFailed(lane.number, lane.generation, error, lasting=lasting))
         if not self._pool_closes:  # which then looks for what all its workers have left behind
             self._on_exit(lane)
-        if self._is_silent or not self._was_ready:
+        if self._is_silent or not lane.is_up:
             self._free()
 
     def _died_at_start(self) -> WorkerStartError:
@@ -355,9 +361,12 @@ class Warden:
         (State.LIVE, LaneEvent.LOOK_WANTED): _look_at_stack,
         **{
             (state, event): action
+            for event, action in ((LaneEvent.RANG, _rang), (LaneEvent.STACK_CAME, _read_stack))
+            for state in (State.LIVE, State.ENDING)
+        },
+        **{
+            (state, event): action
             for event, action in (
-                (LaneEvent.RANG, _rang),
-                (LaneEvent.STACK_CAME, _read_stack),
                 (LaneEvent.KILLED, _expect_end),
                 (LaneEvent.GIVEN_UP, _give_up),
                 (LaneEvent.EXITED, _exited),

@@ -32,7 +32,7 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.resources import Grant
 from mpqueue._options import DEVICES_VARIABLE
-from mpqueue._parent.lane_protocol import BringingLane, CarryingLane, Lane, Post, SharingLane
+from mpqueue._parent.lane_protocol import CarryingLane, Lane, Post, SharingLane
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.transport.decode import Unpickling, decode_failure
 from mpqueue._parent.transport.kept_errors import text_of
@@ -384,7 +384,7 @@ class Traffic:
         for one in objects:
             if one not in account.brought:
                 account.brought.add(one)
-                cast("BringingLane", lane).bring(one)
+                cast("CarryingLane", lane).bring(one)
 
     def _lend(self, account: _Account, segments: Sequence[CommonSegment]) -> None:
         """Note that the worker is about to map the big parts of a handler."""
