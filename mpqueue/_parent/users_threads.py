@@ -62,6 +62,7 @@ class _Turn(Generic[R]):
     cut_at: float = math.inf  #: when it is skipped in any case
     step: int = -1  #: its step at the last look
     looks: int = 0  #: how many looks have found it at that step
+    is_over: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -100,6 +101,12 @@ class Asides:
         line = self.lines.get(job)
         return line is not None and bool(line.waiting)
 
+    def caught_up(self, job: int) -> Callable[[], bool]:
+        """Return a function that is true once the tasks are done that the job has now."""
+        line = self.lines.get(job)
+        last = line.waiting[-1] if line is not None and line.waiting else None
+        return lambda: last is None or last.is_over
+
     @property
     def all_done(self) -> bool:
         """True if nothing is under way."""
@@ -110,6 +117,7 @@ class Asides:
         line = self.lines.pop(job, None)
         if line is not None:
             for waiting in line.waiting:
+                waiting.is_over = True
                 if (left := waiting.aside.cut_short()) is not None:
                     waiting.then(left)
             line.waiting.clear()
@@ -175,6 +183,7 @@ class Asides:
     def _through(self, line: _Line, waiting: _Turn[Any], done: Any) -> None:
         if line.waiting and line.waiting[0] is waiting:
             line.waiting.popleft()
+            waiting.is_over = True
             if line.waiting:
                 line.waiting[0].look_at = self._now() + LOOK
         waiting.then(done)

@@ -197,12 +197,13 @@ class QueueHost:
         """Handle a message now. To be called inside `ask`."""
         self.engine.handle(message)
 
-    def items_added(self, book: JobBook, posted: Reply[None]) -> None:
+    def items_added(self, book: JobBook, posted: Reply[None] | None) -> None:
         """Note, inside `ask`, that an open job has got items from its user. ``posted`` is for `await_written`."""
         recorder = self.engine.recorder
         if recorder is not None:
             recorder.items_added(book)
-            self.engine.coordinator().when(lambda: not recorder.keepers.is_busy(book.number), posted)
+            if posted is not None:
+                self.engine.coordinator().when(recorder.keepers.caught_up(book.number), posted)
 
     def await_written(self, posted: Reply[None]) -> None:
         """Wait until the journal, if there is one, has the added items. Raises `JournalError`."""

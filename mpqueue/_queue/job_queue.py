@@ -557,10 +557,7 @@ class JobQueue(SafeEmitter):
         held = self._jobs.find(job_id)
         run = JobRun(held, self)
         self._starter.start_unawaited(held.book, run, Showing(progress, job_id))
-        job = self._await(run)
-        if on_error != "collect":
-            run._raise_failures(on_error, options.get("max_failures"))
-        return job
+        return self._await(run, on_error, options.get("max_failures"))
 
     @takes(GivenOptions, At.STAGES)
     def start_stages(
@@ -636,15 +633,12 @@ class JobQueue(SafeEmitter):
         )
         checks.check_on_error(on_error, ("collect", "raise", "group"))
         run = self.start_stages(items, stages, id=id, progress=progress, **options)
-        job = self._await(run)
-        if on_error != "collect":
-            run._raise_failures(on_error, options.get("max_failures"))
-        return job
+        return self._await(run, on_error, options.get("max_failures"))
 
-    def _await(self, run: JobRun) -> Job:
+    def _await(self, run: JobRun, on_error: Literal["collect", "raise", "group"], max_failures: Any) -> Job:
         """Wait for the job's end and return it. An interruption of the wait ends running items, and goes on."""
         try:
-            return run._await_job()
+            job = run._await_job()
         except BaseException as error:
             _bring_home(error, run.job)
             if not run.done():  # otherwise it never began
@@ -652,6 +646,9 @@ class JobQueue(SafeEmitter):
                     run._cancel(kill=True)
             run._end_bar()
             raise
+        if on_error != "collect":
+            run._raise_failures(on_error, max_failures)
+        return job
 
     def pause(self, job_id: str | Job) -> None:
         """Pause a running job: active items continue, new items won't start until it is resumed.

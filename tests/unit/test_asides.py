@@ -118,6 +118,20 @@ def test_what_may_take_for_ever_goes_on_until_its_job_is_killed(clock: Clock) ->
     assert came == ["cut short"]
 
 
+def test_a_caller_waits_for_the_tasks_of_its_own_moment_and_for_no_later_ones(clock: Clock) -> None:
+    asides, came = Asides("keeper", lambda: clock.now, lambda call: call()), list[str]()
+    assert asides.caught_up(1)()
+    asides.put(1, Slow(), came.append)
+    first, nothing = asides.caught_up(1), asides.caught_up(2)
+    asides.put(1, Slow(), came.append)
+    second = asides.caught_up(1)
+    assert (first(), nothing(), second()) == (False, True, False)
+    look_at(asides, clock, LOOK, 2 * LOOK, 3 * LOOK)
+    assert (first(), second(), came) == (True, False, ["takes long"])
+    asides.end(1)
+    assert second()
+
+
 def chunk_of(*items: Any) -> Chunk:
     job = JobBook(1, "job", make_table(list(items)), JobOptions(RetryPolicy()), None)
     return Chunk(1, job, range(len(items)), Care.NONE, expected=0.0, sent_at=0.0)

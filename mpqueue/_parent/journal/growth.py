@@ -88,7 +88,8 @@ class AddedLot:
 
     def join(self, indices: range, makers: array[int]) -> None:
         """Add the items that came next."""
-        self.indices, self.makers = range(self.indices.start, indices.stop), self.makers + makers
+        self.indices = range(self.indices.start, indices.stop)
+        self.makers.extend(makers)
 
     def take_from(self, table: ItemTable) -> AddedLot:
         """Take what has to be pickled: the table goes on meanwhile."""
@@ -222,14 +223,9 @@ class RecordedGrowth:
         else:
             self._added.append(AddedLot(new, first, makers))
 
-    @property
-    def has_items(self) -> bool:
-        """True if there are items that have not been taken for writing."""
-        return bool(self._lots or self._added)
-
     def take(self, table: ItemTable) -> Coming | None:
         """Return the items since the last call, for writing; None if there are none."""
-        if not self.has_items:
+        if not self._lots and not self._added:
             return None
         slots, rule = self.next_slot, str(table.rule)
         coming = Coming(
@@ -268,11 +264,14 @@ class StreamItems(NamedTuple):
         ids = None if self.ids is None else [self.ids[at] for at in places]
         return StreamItems([self.items[at] for at in places], identities, states, ids)
 
-    def joined(self, other: StreamItems) -> StreamItems:
-        """Return these items and then the others."""
-        ids = other.ids if self.ids is None else [*self.ids, *(other.ids or ())]
-        return StreamItems(
-            self.items + other.items, self.identities + other.identities, self.states + other.states, ids
+    @classmethod
+    def of(cls, parts: Sequence[StreamItems]) -> StreamItems:
+        """Return the items of all parts."""
+        return cls(
+            [item for part in parts for item in part.items],
+            b"".join([part.identities for part in parts]),
+            b"".join([part.states for part in parts]),
+            [id_ for part in parts for id_ in part.ids or ()] if parts and parts[0].ids is not None else None,
         )
 
     def lot(self, first: int, replaces: Sequence[tuple[int, int]]) -> Lot:

@@ -246,9 +246,10 @@ class Recorder:
         """Write the items that the user of an open job has added, with the next group commit."""
         recording, growth = self._recordings[job.number], job.table.growth
         assert isinstance(growth, RecordedGrowth)
-        if not growth.has_items:
+        coming = growth.take(job.table)
+        if coming is None:
             return
-        draft = RowDraft(job.table, coming=growth.take(job.table))
+        draft = RowDraft(job.table, coming=coming)
         row = None if self.keepers.is_busy(job.number) else draft.plain_row()
         if row is None:
             self._put_aside(job, recording, draft, partial(self._added, job, recording))

@@ -81,7 +81,7 @@ def _offer(
 ) -> _Taken | None:
     """Give the job as many items as it has room for, on the coordinator's thread.
 
-    ``room`` resolves when there is more room, ``posted`` when the journal gets the items taken.
+    ``room`` resolves when there is more room, ``posted`` when the journal gets the items taken, if the caller waits.
     Returns None if the ``rule`` is not that of the job's first item.
     """
     host.closer.check_open("add items")  # checked once more: closing the queue has sealed the job
@@ -105,7 +105,7 @@ def _offer(
         host.handle(ItemsAdded(book, chosen.new))
     else:  # the scheduler gets the job with these
         book.take_in(chosen, rule)
-    host.items_added(book, posted)
+    host.items_added(book, posted if wait else None)
     return _Taken(looked_at, len(chosen.new))
 
 

@@ -13,7 +13,7 @@ import sys
 from array import array
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mpqueue._core.state.columns import Column
 from mpqueue._core.state.item_table import DISCARD, ItemTable
@@ -37,9 +37,6 @@ from mpqueue._wire.memory.shared import NotesShared, size_of
 from mpqueue._wire.pickling.payload import dump_by_value, whole
 from mpqueue.errors import JournalMismatchError
 from mpqueue.status import FAILED, OVER, JobStatus
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger("mpqueue")
 

@@ -207,13 +207,13 @@ class RecordedStream(Stream):
         if self._key is None:  # all at once, unless one of them is at fault
             with contextlib.suppress(Exception):
                 return self._identified(items, self.next_index), len(items), None
-        looked_at = StreamItems([], b"", b"")
+        looked_at: list[StreamItems] = []
         for nth, item in enumerate(items, self.next_index):
             try:
-                looked_at = looked_at.joined(self._identified([item], nth))
+                looked_at.append(self._identified([item], nth))
             except Exception as error:  # noqa: BLE001 - whatever users' code raises
-                return looked_at, len(looked_at.items), error
-        return looked_at, len(items), None
+                return StreamItems.of(looked_at), len(looked_at), error
+        return StreamItems.of(looked_at), len(items), None
 
     def _identified(self, items: list[Any], first: int) -> StreamItems:
         if self._rule is None and items:
@@ -250,10 +250,11 @@ class RecordedStream(Stream):
         if self._known is not None and not self._known.any_left:
             self._known = None
         known = [None] * len(items.items) if self._known is None else self._known.take(items.identities, items.states)
-        new = [at for at, one in enumerate(known) if one is None or one.changed]
+        same = [None if one is None or one.changed else one for one in known]
+        new = [at for at, one in enumerate(same) if one is None]
         free = itertools.count(self.next_index if self._table.slots is None else self._growth.next_slot)
-        slots = [next(free) if one is None or one.changed else one.slot for one in known]
-        outcomes = self._outcomes_of(items, known, slots)
+        slots = [next(free) if one is None else one.slot for one in same]
+        outcomes = self._outcomes_of(items, same, slots)
         replaced = [(at, one) for at, place in enumerate(new) if (one := known[place]) is not None]
         lot = None
         if new:  # which may run any code: so nothing has changed yet
@@ -263,8 +264,8 @@ class RecordedStream(Stream):
             self._growth.put(lot, [indices[at] for at in new], [one.status for _, one in replaced])
         if self._table.slots is not None:
             self._table.slots.update(zip(indices, slots, strict=True))
-        for index, one, outcome in zip(indices, known, outcomes, strict=True) if len(new) < len(known) else ():
-            if one is not None and not one.changed and outcome is _RUNS:
+        for index, one, outcome in zip(indices, same, outcomes, strict=True) if len(new) < len(known) else ():
+            if one is not None and outcome is _RUNS:
                 self._growth.runs_again(index, one.status)
         recorded: list[range] = []
         for how, part in self._parts(outcomes, slots):
@@ -281,10 +282,11 @@ class RecordedStream(Stream):
             self._on_ended(some)
         return indices
 
-    def _outcomes_of(self, items: StreamItems, known: Sequence[Known | None], slots: Sequence[int]) -> list[Any]:
-        """Return the recorded results, and `_RUNS` for the others."""
-        outcomes, read_before = [_RUNS] * len(known), self._results.read_bytes
-        for made_by, some in _parts(map(_made_by, known)) if self._known is not None else ():
+    def _outcomes_of(self, items: StreamItems, same: Sequence[Known | None], slots: Sequence[int]) -> list[Any]:
+        """Return the recorded results, and `_RUNS` for the others; ``same``: what is known of those not changed."""
+        outcomes, read_before = [_RUNS] * len(same), self._results.read_bytes
+        made_by_each = (None if one is None else (one.row, one.code) for one in same)
+        for made_by, some in _parts(made_by_each) if self._known is not None else ():
             if made_by is not None and made_by[0] and self._record.counts(made_by[1]):
                 outcomes[some] = self._read(made_by[0], items, slots, some)
         self._read_bytes = self._results.read_bytes - read_before
@@ -292,7 +294,7 @@ class RecordedStream(Stream):
 
     def _read(self, row: int, items: StreamItems, slots: Sequence[int], some: slice) -> list[Any]:
         """Return the results of some items from that row; `_RUNS` for one that may have changed, or can't be read."""
-        if UNKNOWN not in items.states:
+        if UNKNOWN not in items.states[some.start * SIZE : some.stop * SIZE]:
             with contextlib.suppress(JournalError):  # one of them can't be read
                 return self._results.read_all(row, slots[some])
         found = []
@@ -372,11 +374,6 @@ class RecordedStream(Stream):
         self._pass_on()
         self._tell_soon()
         super().seal()
-
-
-def _made_by(known: Known | None) -> tuple[int, int] | None:
-    """Return the row of a recorded result, and its code; None for an item that is new, or has changed."""
-    return None if known is None or known.changed else (known.row, known.code)
 
 
 def _parts(values: Iterable[T]) -> Iterator[tuple[T, slice]]:
