@@ -69,7 +69,12 @@ def export(
     try:
         for indices in batched(every, TOGETHER) if writes_lines else [every]:
             made = {name: column(table, indices, name) for name in names}
-            sink.put(made if writes_lines or columns is not None else spread(made), len(indices))
+            cells = made if writes_lines or columns is not None else spread(made)
+            # Text of a large table would take as much memory again; Parquet finds its types from whole columns.
+            most = TOGETHER if isinstance(sink, TableSink) else max(1, len(indices))
+            for at in range(0, max(1, len(indices)), most):
+                part = {name: each[at : at + most] for name, each in cells.items()}
+                sink.put(part, min(most, len(indices) - at))
         sink.complete()
     except BaseException:
         sink.drop()
