@@ -46,7 +46,8 @@ def initialize(seed: LaneSeed) -> None:
     """Make this process a worker. Never raises: `check` raises its error, where the parent sees it."""
     global _failure
     try:
-        follow_parent(seed.leash.fd)
+        leash = move_high(seed.leash.fd)
+        follow_parent(leash)
         reset_signals()
         standard_streams.follow_numbers()
         # loky sets its own start method as default, with which no handler can start a process; None is Python's own.
@@ -55,7 +56,7 @@ def initialize(seed: LaneSeed) -> None:
             executor._USE_PSUTIL = False  # type: ignore[attr-defined]
         ledger = _take_station(seed)
         if CAN_FORK:
-            _private.extend(_inherited_pipes(seed.leash.fd))
+            _private.extend(_inherited_pipes(leash))
             _borrow_trackers()
             _guard_forks(ledger)
         process_signals.answer(seed.stack.fd)

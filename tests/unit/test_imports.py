@@ -85,6 +85,15 @@ def test_an_edit_counts_where_something_takes_it_over_in_place(folder: Path, mon
     assert watching.look()
 
 
+def test_a_tool_that_takes_over_edits_makes_nothing_new_by_itself(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(folder, "not_edited", "x = 1")
+    watching = watch()
+    monkeypatch.setitem(sys.modules, "IPython.extensions.autoreload", ModuleType("autoreload"))
+    assert not watching.look()
+
+
 def test_an_edit_in_the_same_second_that_keeps_the_size_is_compiled_anew(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

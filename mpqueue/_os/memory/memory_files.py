@@ -133,7 +133,7 @@ def free_beginning(fd: int, size: int) -> bool:
 
     Returns False if the system can't do that.
     """
-    fallocate = _fallocate()
+    fallocate = _fallocate() if IS_LINUX else None
     return fallocate is not None and fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, 0, size) == 0
 
 
@@ -154,7 +154,7 @@ def seal(fd: int) -> None:
 
     Raises OSError if that is not supported (Linux before 5.1, other systems).
     """
-    if sys.platform == "linux":
+    if sys.platform == "linux" and IS_LINUX:
         fcntl.fcntl(fd, _F_ADD_SEALS, _SEAL_SHRINK | _SEAL_GROW | _SEAL_FUTURE_WRITE)
     else:
         raise OSError(errno.ENOTSUP, f"this system can't seal what is open under {fd}")

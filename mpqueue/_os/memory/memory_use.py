@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from mpqueue._os.files import open_file, read_at
 from mpqueue._os.process import process_facts
@@ -21,7 +21,7 @@ if sys.platform != "win32":
 
 def private_bytes() -> int | None:
     """Return the bytes of this process's private memory, see `memory_of`; None if the system does not report it."""
-    return memory_of(os.getpid())
+    return memory_of("self")  # its number here may be another in what is mounted at /proc
 
 
 # -- of another process ------------------------------------------------------------------------------------------------
@@ -33,7 +33,7 @@ class MemoryGauge:
     Raises OSError if there is no such process, or the system does not report it.
     """
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int | Literal["self"]) -> None:
         self._statm = open_file(f"{PROC}/{pid}/statm", os.O_RDONLY)
 
     def read(self) -> int:
@@ -49,7 +49,7 @@ class MemoryGauge:
         os.close(self._statm)
 
 
-def memory_of(pid: int) -> int | None:
+def memory_of(pid: int | Literal["self"]) -> int | None:
     """Bytes, see `MemoryGauge.read`, of the process that has that number now; None if not reported. 15 us."""
     try:
         gauge = MemoryGauge(pid)

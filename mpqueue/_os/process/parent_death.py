@@ -25,7 +25,7 @@ from typing import TypeAlias
 
 from mpqueue._os.descriptors import is_readable
 from mpqueue._os.process.own_forks import in_each_fork
-from mpqueue._os.system import IS_LINUX, IS_WINDOWS, c_library, choose
+from mpqueue._os.system import IS_LINUX, IS_WINDOWS, c_library
 
 if sys.platform == "win32":
     from mpqueue._os.windows.processes import JobObject
@@ -116,18 +116,15 @@ def _leave_terminal() -> None:
             os.close(terminal)
 
 
-def _die_by_kernel(parent: int) -> None:
-    c_library().prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
-    if os.getppid() != parent:  # it has died before
-        os._exit(1)
+def die_with_parent(parent: int) -> None:
+    """Ask for SIGKILL when the parent's *thread* that started this process ends, at once if it has ended.
 
-
-def _live_on(parent: int) -> None:
-    """Do nothing: no portable system reports a parent's death."""
-
-
-#: SIGKILL when the parent's *thread* that started this process ends, at once if it has ended. Only on Linux.
-die_with_parent = choose(linux=_die_by_kernel, posix=_live_on)
+    Only on Linux: no portable system reports a parent's death.
+    """
+    if IS_LINUX:
+        c_library().prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+        if os.getppid() != parent:  # it has died before
+            os._exit(1)
 
 
 def hold_leash(leash: int) -> bool:
@@ -135,6 +132,8 @@ def hold_leash(leash: int) -> bool:
 
     The rights for it are decided here, by this process's current user: the parent may become another user.
     """
+    if not IS_LINUX:
+        return False
     try:
         fcntl.fcntl(leash, fcntl.F_SETSIG, signal.SIGKILL)  # type: ignore[attr-defined,unused-ignore]
         fcntl.fcntl(leash, fcntl.F_SETOWN, -os.getpid())  # the leader of its group

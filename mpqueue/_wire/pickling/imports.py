@@ -83,7 +83,7 @@ class ImportWatch:
 
     def _take_in(self, name: str, module: Any) -> None:
         if is_users(name, module):
-            self._known[name] = module.__spec__, _stamp_of(module) if _are_edited_in_place() else None
+            self._known[name] = module.__spec__, _stamp_of(module)
         else:
             self._known.pop(name, None)
 

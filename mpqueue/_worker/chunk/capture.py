@@ -161,6 +161,7 @@ class _Place:
             self._before = None  # it was closed
         if self._file is not None and self._file.is_full:
             self._file.close()
+            self._file = None
         try:
             self._put()
         except OSError:
@@ -306,7 +307,8 @@ class CapturedFile:
     def __init__(self, label: str) -> None:
         self.fd = move_high(make_appended(label))
         self._read = 0  #: it was read up to here
-        self._last = b""  #: the byte before that, which was freed: a zero, which no text has
+        self._last = b""  #: the byte before that, which a program that truncates the file changes, most likely
+        self._frees = True  #: memory that was read: then the byte is a zero, which no text has
 
     def rest(self) -> bytes:
         """Return output since the last call. Raises OSError."""
@@ -320,7 +322,8 @@ class CapturedFile:
             self._read, self._last = 0, b""
         if data:
             self._read += len(data)
-            self._last = b"\0" if free_beginning(self.fd, self._read) else b""
+            self._frees = free_beginning(self.fd, self._read)
+            self._last = b"\0" if self._frees else data[-1:]
         return data
 
     def close(self) -> None:
@@ -330,7 +333,7 @@ class CapturedFile:
     @property
     def is_full(self) -> bool:
         """True if it has much memory that can't be freed."""
-        return not self._last and self._read > _MOST_KEPT
+        return not self._frees and self._read > _MOST_KEPT
 
 
 def _read_from(fd: int, offset: int) -> bytes:

@@ -40,7 +40,16 @@ GONE = {
 }  # fmt: skip
 
 #: Functions of the C library that only Linux has.
-_OF_LINUX = ("eventfd", "memfd_create", "pidfd_open", "prctl", "sem_init", "timerfd_create", "timerfd_settime")
+_OF_LINUX = (
+    "eventfd",
+    "fallocate",
+    "memfd_create",
+    "pidfd_open",
+    "prctl",
+    "sem_init",
+    "timerfd_create",
+    "timerfd_settime",
+)
 #: Folders that only Linux has.
 _FOLDERS = ("/proc", "/sys")
 #: Bytes that a name of a semaphore has at most, and that a socket of a pair holds.
