@@ -1,18 +1,21 @@
 """Does one coordinator keep thousands of workers busy? The real scheduler, workers that only pretend, simulated time.
 
-Items of 50 ms, all alike or log-normal, as many as take all workers 60 s. The coordinator is a server: each message
-takes it the CPU time that the scheduler really takes for it, here and now, and what else a chunk and an item cost it,
-as measured on real workers; messages that come meanwhile wait. So workers wait where it is too busy.
+Items of 50 ms, all alike or log-normal, as many as take all workers 60 s; on nodes of a cluster items of 1 s, for 300
+s, since a chunk lasts 10 s there. The coordinator is a server: each message takes it the CPU time that the scheduler
+really takes for it, here and now, and what else a chunk and an item cost it, as measured on real workers; messages that
+come meanwhile wait. So workers wait where it is too busy.
 """
 
 from __future__ import annotations
 
+import gc
 import math
 import random
 import statistics
 import time
 from array import array
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from benchmarks.case import Case, Measures, Sizes
@@ -24,46 +27,58 @@ if TYPE_CHECKING:
 QUESTION = "Does one coordinator keep thousands of workers busy?"
 ROUNDS = 1
 
-#: Seconds that an item takes on average, and of how many the logarithms differ by where they are uneven.
-ITEM, SPREAD = 0.05, 1.0
+#: Seconds that an item takes on average, also on nodes; and by how much their logarithms differ where they are uneven.
+ITEM, ITEM_ON_NODES, SPREAD = 0.05, 1.0, 1.0
 #: Seconds that a frame, a report or a look at a worker is under way.
 LATENCY = 1e-3
 #: Seconds that a chunk, and an item, cost the coordinator outside of the scheduler: pickling, reading the answer. As
-#: `benchmarks.chunk_price` measures them, rounded up.
+#: `benchmarks.chunk_price` measures them, rounded up; on nodes of a cluster with ``--nodes``.
 CHUNK_OTHER, ITEM_OTHER = 69e-6, 0.3e-6
+CHUNK_OTHER_ON_NODES = 300e-6
 
 
 def cases(sizes: Sizes) -> list[Case]:
-    seconds = sizes.pick(60.0, 20.0, 0.5)
+    here, seconds = sizes.pick((64, 1_024, 10_000), (64, 1_024, 10_000), (64,)), sizes.pick(60.0, 20.0, 0.5)
+    on_nodes, longer = sizes.pick(10_000, 10_000, 64), sizes.pick(300.0, 100.0, 5.0)
+    each = [(lanes, "", ITEM, seconds) for lanes in here] + [(on_nodes, " on nodes", ITEM_ON_NODES, longer)]
     return [
         Case(
-            f"{lanes} {kind}",
-            f"{lanes:,} workers, items of 50 ms{'' if kind == 'even' else ' on average, log-normal'}",
-            measure=_measure(lanes, kind == "uneven", int(lanes * seconds / ITEM)),
+            f"{lanes} {kind}{where}",
+            f"{lanes:,} workers{where}, items of {item:g} s{'' if kind == 'even' else ' on average, log-normal'}",
+            measure=_measure(lanes, kind == "uneven", item, int(lanes * seconds / item), on_nodes=bool(where)),
             started=False,
             x=lanes,
             contenders=("mpqueue",),
             repeats=1,
             limit=900.0,
         )
-        for lanes in sizes.pick((64, 1_024, 10_000), (64, 1_024, 10_000), (64,))
+        for lanes, where, item, seconds in each
         for kind in ("even", "uneven")
     ]
 
 
-def _measure(lanes: int, is_uneven: bool, count: int) -> Callable[[Contender, Case, int], Measures]:
+def _measure(
+    lanes: int, is_uneven: bool, item: float, count: int, *, on_nodes: bool
+) -> Callable[[Contender, Case, int], Measures]:
     def measure(contender: Contender, case: Case, seed: int) -> Measures:  # noqa: ARG001
+        from mpqueue._core.capabilities import Capabilities
         from mpqueue._core.messages import ChunkSent, Message
+        from mpqueue._engines.agent.node_pool import CAPABILITIES
         from tests.support.cluster import Cluster
 
         rng = random.Random(seed)
-        middle = math.log(ITEM) - SPREAD**2 / 2
-        items = array("d", (rng.lognormvariate(middle, SPREAD) if is_uneven else ITEM for _ in range(count)))
-        cluster = Cluster(lanes, latency=LATENCY, service=_service)
+        middle = math.log(item) - SPREAD**2 / 2
+        items = array("d", (rng.lognormvariate(middle, SPREAD) if is_uneven else item for _ in range(count)))
+        engine, other = (CAPABILITIES, CHUNK_OTHER_ON_NODES) if on_nodes else (Capabilities(), CHUNK_OTHER)
+        cluster = Cluster(lanes, latency=LATENCY, service=partial(_service, other), engine=engine)
         job = cluster.work(items)
         began = time.thread_time()
-        cluster.start(job)
-        cluster.run_until_over(job)
+        gc.disable()  # it would look at the pretended workers, which a program does not have
+        try:
+            cluster.start(job)
+            cluster.run_until_over(job)
+        finally:
+            gc.enable()
         assert job.completed == count, "not all completed"
         chunks = cluster.counts[ChunkSent]
         return {
@@ -84,14 +99,14 @@ def _measure(lanes: int, is_uneven: bool, count: int) -> Callable[[Contender, Ca
     return measure
 
 
-def _service(message: Message, taken: float) -> float:
+def _service(chunk: float, message: Message, taken: float) -> float:
     """What a message costs the coordinator."""
     from mpqueue._core.messages import ChunkReported, ChunkSent
 
     match message:
         case ChunkSent():
-            return taken + CHUNK_OTHER / 2
+            return taken + chunk / 2
         case ChunkReported(first=first, done=done):
-            return taken + CHUNK_OTHER / 2 + ITEM_OTHER * (done - first)
+            return taken + chunk / 2 + ITEM_OTHER * (done - first)
         case _:
             return taken

@@ -15,6 +15,7 @@ from mpqueue._core.messages import LaneDied, LaneReady
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import Answers, Capabilities, Lane, LaneSettings, Post, Tell
 from mpqueue._parent.own_faults import found
+from mpqueue._wire.line import Answer
 from mpqueue._wire.memory.ledger import Claim, Ledger
 from mpqueue._worker import station
 from mpqueue._worker.exchange import take_seat
@@ -132,7 +133,7 @@ class _Outbox:
 
     def leave(self, data: bytes) -> None:
         """Have the report handed over."""
-        self._answers.put(functools.partial(self._answers.early, data))
+        self._answers.put(functools.partial(self._answers.early, Answer(data)))
 
     def leave_unsent(self, data: bytes, at: int) -> None:
         """Drop the log records: no process dies here, so no parent would look for them."""
@@ -166,7 +167,7 @@ class InlineLane(Lane):
             return
         with station.seated(self._worker.seat.station):
             try:
-                answer = self._worker.receive(frame).data
+                answer = self._worker.receive(frame)
             except Exception:  # as for any worker: its items are tried again alone
                 self.die(1)
                 return

@@ -47,6 +47,7 @@ from mpqueue._core.messages import Message
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.users_threads import Errands
+from mpqueue._wire.line import Answer
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.memory.segments import Carried
 from mpqueue._wire.memory.shared import Shared
@@ -223,7 +224,7 @@ class Backend(Protocol):
 # -- The frames under way in one lane, and the thread on which what comes of them is handed over. ----------------------
 
 #: Gets a frame's answer; or an exception, if its worker has ended and none comes.
-Tell = Callable[[bytes | BaseException], object]
+Tell = Callable[[Answer | BaseException], object]
 
 
 class Answers(Errands):
@@ -258,16 +259,17 @@ class Answers(Errands):
             tell(self._closed)
         return False
 
-    def answered(self, answer: bytes | BaseException, *, plain: bool = False) -> bool:
-        """Hand over the answer to the first open frame, see `put_plain`; False if there is none."""
+    def answered(self, answer: Answer | BaseException) -> bool:
+        """Hand over the answer to the first open frame, a plain one as `put_plain` does; False if there is none."""
         try:
             tell = self._open.popleft()
         except IndexError:
             return False
-        (self.put_plain if plain else self.put)(partial(tell, answer))
+        put = self.put_plain if isinstance(answer, Answer) and answer.plain else self.put
+        put(partial(tell, answer))
         return True
 
-    def early(self, report: bytes) -> None:
+    def early(self, report: Answer) -> None:
         """Tell what the worker has reported in the middle of its chunk, here and now."""
         if (tell := self.tell_early) is not None:
             tell(report)

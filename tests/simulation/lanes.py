@@ -33,6 +33,7 @@ from mpqueue._wire.frames import (
     dump_frame,
     load_frame,
 )
+from mpqueue._wire.line import Answer
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.pickling.payload import Packed, dump, dump_plain, load, load_several
 from mpqueue._worker.chunk.failures import pack_failure
@@ -104,7 +105,7 @@ class SimulatedLane:
         early, self.early = self.early, None
         self._pool.take_time()
         if early is not None:
-            self.answers.early(early)
+            self.answers.early(Answer(early))
 
     def take_unsent(self) -> bytes:
         return b""
@@ -145,7 +146,7 @@ class SimulatedLane:
         self.arrive(lambda: self._pool.read_in(read))
 
     def _answer(self, data: bytes, plain: bool) -> None:
-        self.answers.answered(data, plain=plain)
+        self.answers.answered(Answer(data, plain))
 
     def _gone(self, message: Message, plain: bool) -> None:
         put = self.answers.put_plain if plain else self.answers.put

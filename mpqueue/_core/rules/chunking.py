@@ -26,7 +26,7 @@ from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
 SHARE = 0.28
 #: The longest target time of a chunk, in seconds: another job waits that long for the lane, and that much work is lost
 #: with a worker.
-LONGEST = 5.0
+LONGEST = 10.0
 #: As a multiple of the target time: when a worker ends a chunk that is longer than the engine's.
 LONG_LIMIT = 4 / 3
 #: The part of the target time below which a chunk is not worth splitting, even at the end: sending it costs 1 ms.

@@ -39,6 +39,7 @@ from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.surroundings.memory_sampler import Sampler
 from mpqueue._wire.frames import ApartFrame, LadenFrame, NodeFrame, dump_frame, load_leaving
+from mpqueue._wire.line import Answer
 from mpqueue._wire.memory.ledger import Phase
 from mpqueue._wire.memory.segments import BIG, NOTHING_CARRIED, Carried, CommonSegment, SegmentRef, SegmentStore, view
 from mpqueue._wire.memory.shared import Lent, Parts, Token, lend
@@ -319,22 +320,21 @@ class Agent:
             return _whole(due.frame, beside, serials), None
         return dump_frame(ApartFrame(packed, serials)), packed.segment
 
-    def _settle(self, berth: _Berth, lent: SegmentRef | None, answered: bytes | BaseException) -> None:
+    def _settle(self, berth: _Berth, lent: SegmentRef | None, answer: Answer | BaseException) -> None:
         """Answer a frame that was done, or never will be."""
         if lent is not None:
             self._store.take_back([lent.serial])
-        answer = answered if isinstance(answered, bytes) else None
         berth.at_work -= 1
         berth.asked_at = self._now()
-        if answer is not None and not berth.is_over:
-            frame, carried = _opened(answer)
-            self._tell("answered", berth.key, frame, carried)
+        if isinstance(answer, Answer) and not berth.is_over:
+            frame, carried = _opened(answer.data)
+            self._tell("answered", berth.key, frame, carried, answer.plain)
         self._hand_in_due(berth)
         self._free_if_idle(berth)
 
-    def _pass_early(self, key: LaneKey, early: bytes) -> None:
+    def _pass_early(self, key: LaneKey, early: Answer) -> None:
         """Pass on what the worker has left early."""
-        self._tell("left_early", key, *_opened(early))
+        self._tell("left_early", key, *_opened(early.data))
 
     # -- what happens to the lanes -----------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from mpqueue._engines.agent.agent import PACKAGE, LaneKey
 from mpqueue._engines.agent.link import Call, Link, Order, Seen, SetLimit, TellFlags, claim_of, load_notice
 from mpqueue._parent.lane_protocol import Answers, Lane, Tell
 from mpqueue._parent.own_faults import found
+from mpqueue._wire.line import Answer
 from mpqueue._wire.memory import shared
 from mpqueue._wire.memory.ledger import NOWHERE, Claim, Phase
 from mpqueue._wire.memory.segments import Carried
@@ -211,14 +212,14 @@ class Node:
         except Exception as error:
             self._pool.post(found("while it took in what an agent said", error))
 
-    def _answered(self, lane: NodeLane, answer: Any, carried: Carried) -> None:
+    def _answered(self, lane: NodeLane, answer: Any, carried: Carried, plain: bool) -> None:
         lane.carried.update(carried)
         lane.used_at = self._pool.now()
-        lane.answers.answered(bytes(answer))
+        lane.answers.answered(Answer(bytes(answer), plain))
 
     def _left_early(self, lane: NodeLane, early: Any, carried: Carried) -> None:
         lane.carried.update(carried)
-        lane.answers.put(partial(lane.answers.early, bytes(early)))
+        lane.answers.put(partial(lane.answers.early, Answer(bytes(early))))
 
     def _left_unsent(self, lane: NodeLane, unsent: Any) -> None:
         lane.unsent = bytes(unsent)

@@ -235,7 +235,7 @@ class LokyLane:
             1, context=context, initializer=guard.initialize, initargs=(seed,), env=environment, timeout=None
         )
         on_failure.callback(_abort, self._executor, leash)
-        self.first_answer: Future[bytes] | None = Future()
+        self.first_answer: Future[Answer] | None = Future()
         self.answers.begin(functools.partial(_resolve, self.first_answer))
         self._executor.submit(serving.serve, *RECEIVER).add_done_callback(self._served)
         # loky forgets that it has registered its exit hook: with each start it would come before ours again.
@@ -261,7 +261,7 @@ class LokyLane:
     def _answered(self, answer: Answer) -> None:
         """Take in an answer, on the inbox's thread."""
         self.take_early()
-        if not self.answers.answered(answer.data, plain=answer.plain):
+        if not self.answers.answered(answer):
             self.break_off("it answered what it was not asked")
 
     def _ended(self, damage: DamagedError | None) -> None:
@@ -344,7 +344,7 @@ class LokyLane:
             if report is not None:
                 self.answers.early(report)
 
-    def _fetch_early(self) -> bytes | None:
+    def _fetch_early(self) -> Answer | None:
         words = self.ledger.words
         size = words[OUTBOX]
         if not size:
@@ -358,7 +358,7 @@ class LokyLane:
                 raise DamagedError("the report in its outbox is not what was left there")
         finally:
             words[OUTBOX] = 0
-        return messages[0].data
+        return messages[0]
 
     def take_unsent(self) -> bytes:
         """Return the log records that the dead worker has left in its outbox."""
@@ -453,7 +453,7 @@ def launch_importing(script: Script) -> Launch:
     return launch
 
 
-def _resolve(first_answer: Future[bytes], answer: bytes | BaseException) -> None:
+def _resolve(first_answer: Future[Answer], answer: Answer | BaseException) -> None:
     if isinstance(answer, BaseException):
         first_answer.set_exception(answer)
     else:

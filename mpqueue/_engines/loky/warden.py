@@ -35,6 +35,7 @@ from mpqueue._os.descriptors import is_readable
 from mpqueue._os.process.process_signals import signal_name
 from mpqueue._parent.inbox import Inbox, TimedCall
 from mpqueue._parent.own_faults import found
+from mpqueue._wire.line import Answer
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue.errors import WorkerStartError
 
@@ -194,7 +195,7 @@ class Warden:
 
     # -- events --------------------------------------------------------------------------------------------------------
 
-    def _answered(self, answer: Future[bytes]) -> None:
+    def _answered(self, answer: Future[Answer]) -> None:
         self._note_failure(answer)
         if answer.exception() is not None:
             self.lane.worker.kill()
@@ -208,7 +209,7 @@ class Warden:
             self._on_ready(self.lane)
             self._tell(LaneReady(self.lane.number, self.lane.generation, self.lane.pid))
 
-    def _note_failure(self, answer: Future[bytes]) -> None:
+    def _note_failure(self, answer: Future[Answer]) -> None:
         """Keep the error of a start; even if the process has ended already: its end has less information."""
         error = answer.exception()
         if error is not None and not isinstance(error, BrokenProcessPool):

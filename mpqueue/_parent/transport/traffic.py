@@ -48,7 +48,7 @@ from mpqueue._wire.frames import (
     load_frame,
     load_unsent,
 )
-from mpqueue._wire.line import DamagedError
+from mpqueue._wire.line import Answer, DamagedError
 from mpqueue._wire.memory import shared
 from mpqueue._wire.memory.segments import (
     KEEP_LENT,
@@ -258,13 +258,13 @@ class Traffic:
 
     # -- from the workers ------------------------------------------------------------------------------------
 
-    def _take_in(self, lane: Lane, take: Callable[[Lane, bytes], None], answer: bytes | BaseException) -> None:
+    def _take_in(self, lane: Lane, take: Callable[[Lane, bytes], None], answer: Answer | BaseException) -> None:
         """Handle an answer on the lane's own thread, which would lose an error of ``take``: it is an internal error."""
-        if not isinstance(answer, bytes):  # it died, which `LaneDied` reports
+        if not isinstance(answer, Answer):  # it died, which `LaneDied` reports
             lane.kill()  # if it still lives, it does not work properly
             return
         try:
-            take(lane, answer)
+            take(lane, answer.data)
         except BaseException as error:
             at = f"while it took in an answer of worker {lane.number}"
             self._post(found(at, error, lane=lane.number, generation=lane.generation))
