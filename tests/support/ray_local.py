@@ -26,11 +26,12 @@ QUIET = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_agent_register_timeout_ms": "300000",  # after 30 s a node would end by itself, which a busy machine needs
 }
 #: Bytes of its object store.
 STORE = 100 << 20
 #: Seconds that a node may take to come up, on a busy machine, and that it has to end by itself.
-PATIENCE, GRACE = 90.0, 10.0
+PATIENCE, GRACE = 300.0, 10.0
 
 
 #: Where the Ray has its files that this process has started last.
@@ -107,7 +108,13 @@ class OtherNode:
 
     def __init__(self, resources: dict[str, float]) -> None:
         self._before = _living_nodes()
-        address = ray.get_runtime_context().gcs_address
+        self._resources = resources
+        self._raylet = 0
+        self._workers: set[int] = set()
+        self._start()
+
+    def _start(self) -> None:
+        address, resources = ray.get_runtime_context().gcs_address, self._resources
         command = ["start", "--address", address, "--block", "--num-cpus", "1", "--resources", json.dumps(resources)]
         command += ["--object-store-memory", str(STORE)]
         self._process = subprocess.Popen(
@@ -117,13 +124,17 @@ class OtherNode:
             start_new_session=True,
         )
         leaks.not_ours.add(self._process.pid)
-        self._raylet = 0
-        self._workers: set[int] = set()
 
     def wait_until_up(self) -> None:
         """Until Ray knows it."""
-        wait_until(lambda: _living_nodes() - self._before, timeout=PATIENCE, what="the node to be there")
+        wait_until(self._is_up, timeout=PATIENCE, what="the node to be there")
         self._raylet = next(pid for pid in leaks.descendants(self._process.pid) if "raylet" in _name(pid))
+
+    def _is_up(self) -> bool:
+        if self._process.poll() is not None:  # it gives itself half a minute, which a busy machine needs
+            leaks.not_ours.discard(self._process.pid)
+            self._start()
+        return bool(_living_nodes() - self._before)
 
     def kill_raylet(self) -> None:
         """Kill the process that stands for the node; what it has started then ends by itself."""

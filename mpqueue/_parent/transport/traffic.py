@@ -51,6 +51,7 @@ from mpqueue._wire.frames import (
 from mpqueue._wire.line import Answer, DamagedError
 from mpqueue._wire.memory import shared
 from mpqueue._wire.memory.segments import (
+    KEEP_FREE_FOR_ITEMS,
     KEEP_LENT,
     NOTHING_CARRIED,
     CommonSegment,
@@ -145,7 +146,7 @@ class Traffic:
         self._engine = books.engine
         self._carries = books.engine.carries
         self._in_segments = self._engine.shares_memory or self._carries
-        self._store = SegmentStore() if self._in_segments and can_lend() else None
+        self._store = SegmentStore(KEEP_FREE_FOR_ITEMS) if self._in_segments and can_lend() else None
         self._imports = ImportWatch()
         #: Workers import modules from the files that they have here.
         self._same_files = self._engine.own_processes and self._engine.is_here
@@ -419,5 +420,5 @@ class Traffic:
     def close(self) -> None:
         """Keep nothing for reuse, now that the workers have ended, even if the queue is still referenced."""
         if self._store is not None:
-            self._store = SegmentStore()
+            self._store = SegmentStore(KEEP_FREE_FOR_ITEMS)
         self._accounts.clear()

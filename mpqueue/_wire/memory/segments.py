@@ -71,8 +71,9 @@ BIG = 128 << 10
 BIG_BUFFER = 32 << 10
 #: Views begin at multiples of this, in bytes, as is best for numpy.
 ALIGNMENT = 64
-#: The most bytes of free segments that a store keeps for reuse.
-KEEP_FREE = 256 << 20
+#: The most bytes of free segments that a store keeps for reuse: a worker's for its results, and a program's for the
+#: items of all its workers, of which two may have some of 100 MB each, with the next on their way.
+KEEP_FREE, KEEP_FREE_FOR_ITEMS = 256 << 20, 512 << 20
 #: The most segments that the other side may hold while the store can reuse them; each costs a descriptor.
 KEEP_LENT = 64
 
@@ -319,7 +320,8 @@ def can_lend() -> bool:
 class SegmentStore:
     """The segments that one side writes, lends and reuses. Any thread may use it; a writing thread blocks no other."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep_free: int = KEEP_FREE) -> None:
+        self._keep_free = keep_free
         self._free: list[Segment] = []
         self._lent: OrderedDict[int, Segment] = OrderedDict()
         self._lock = threading.Lock()
@@ -362,7 +364,7 @@ class SegmentStore:
             kept = 0
             for at in range(len(self._free) - 1, -1, -1):
                 kept += self._free[at].capacity
-                if kept > KEEP_FREE:
+                if kept > self._keep_free:
                     del self._free[: at + 1]
                     break
 
