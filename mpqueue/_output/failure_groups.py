@@ -62,15 +62,19 @@ class FailureGroup:
         return len(self.items)
 
     def __str__(self) -> str:
-        stage = "" if self.stage is None else f" in stage {shown(self.stage)}"
-        where = "" if self.place is None else f" at {visible_line(self.place)}"
-        message = self.message if len(self.message) <= MOST else f"{self.message[:MOST]}..."
-        why = "" if message in ("", self.error_type) else f": {visible_line(message)}"
-        text = f"{self.error_type} × {self.count}{stage}{where}, first: {self.items[0].label}{why}"
-        return fitting(text, sys.stdout)
+        return fitting(line_of(self), sys.stdout)
 
     def __repr__(self) -> str:
         return f"<FailureGroup {self}>"
+
+
+def line_of(group: FailureGroup) -> str:
+    """A line about a group, in characters that not every stream can write."""
+    stage = "" if group.stage is None else f" in stage {shown(group.stage)}"
+    where = "" if group.place is None else f" at {visible_line(group.place)}"
+    message = group.message if len(group.message) <= MOST else f"{group.message[:MOST]}..."
+    why = "" if message in ("", group.error_type) else f": {visible_line(message)}"
+    return f"{group.error_type} × {group.count}{stage}{where}, first: {group.items[0].label}{why}"
 
 
 def groups_of(table: ItemTable, most: int | None = None) -> list[FailureGroup]:
@@ -115,7 +119,7 @@ def alike(failed: Iterable[tuple[T, Reason]]) -> list[tuple[str, str | None, Rea
 def shown_groups(groups: Sequence[FailureGroup], most: int) -> list[str]:
     """The first groups as texts, and the number of further ones."""
     more = len(groups) - most
-    return [*map(str, groups[:most]), *([f"... and {counted(more, 'more group')}"] if more > 0 else [])]
+    return [*map(line_of, groups[:most]), *([f"... and {counted(more, 'more group')}"] if more > 0 else [])]
 
 
 def _reason(failure: Failure) -> Reason:

@@ -11,7 +11,7 @@ from heapq import nlargest
 from typing import TYPE_CHECKING, NamedTuple
 
 from mpqueue._core.state.timings import Event, PastRun, Span, Sums
-from mpqueue._output.failure_groups import MOST_FAILED, Reason, alike, groups_of
+from mpqueue._output.failure_groups import MOST_FAILED, Reason, alike, groups_of, line_of
 from mpqueue._output.job_facts import facts_of
 from mpqueue._report.paces import (
     FirstItems,
@@ -268,7 +268,7 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
 
 def _failures(book: JobView) -> list[FailedItems]:
     groups = groups_of(book.table, MOST_FAILED)
-    return [FailedItems(str(group), group.items[0].traceback or "") for group in groups]
+    return [FailedItems(line_of(group), group.items[0].traceback or "") for group in groups]
 
 
 _MOMENTS = ("packed_at", "left_at", "begun", "ended", "received", "decoded")

@@ -90,7 +90,9 @@ def test_reports_and_groups_of_failures_can_be_printed(tmp_path: Path) -> None:
             for group in job.failure_groups():
                 print(group)
             report.save("report.txt")
-            assert "Job '\u65e5\u672c'" in open("report.txt", encoding="utf-8").read()
+            saved = open("report.txt", encoding="utf-8").read()
+            assert "Job '\u65e5\u672c'" in saved
+            assert "ValueError \xd7 2 at program.py:9, first: \u65e5\u672c: \u65e5\u672c" in saved
         """,
     )
     assert "ValueError x 2 at program.py:9, first: " in done.stdout
