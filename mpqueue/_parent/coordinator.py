@@ -126,7 +126,9 @@ class Coordinator:
             clock.now, self.post, self.do_later, announce, scheduler.books, packers, self._hand_in, devices
         )
         #: Results on their way into sinks.
-        self.deliveries = Deliveries("sink", clock.wall, self.do_later, self.handle, scheduler.books.let_go)
+        self.deliveries = Deliveries(
+            "sink", clock.wall, self.do_later, self.handle, scheduler.books.let_go, self.inbox.later
+        )
         self._subscribers: dict[int, list[Subscriber]] = {}
         self._running = True
         self._ended = False

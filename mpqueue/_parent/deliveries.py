@@ -28,6 +28,8 @@ log = logging.getLogger("mpqueue")
 
 #: Bytes of results that may wait for a sink before no more items are sent.
 MOST_WAITING = 64 << 20
+#: Seconds between two looks whether there is room for a thread.
+ROOM_LOOK = 1.0
 #: Bytes of a result in memory beside its content.
 OBJECT = 48
 
@@ -62,6 +64,7 @@ class Delivery:
         self.errands: Errands | None = None
         self.waiting = 0  #: bytes that wait to be written
         self.holds_back = False
+        self.lacks_room = False  #: there was no room for its thread; a look whether there is some is due
         self.then: Callable[[], object] | None = None  #: called once its sink has been closed
         self.broken_by: BaseException | None = None  #: or set here if it has no thread of its own
         # used on its own thread:
@@ -78,12 +81,14 @@ class Deliveries:
         later: Callable[[Callable[[], object], JobBook], object],
         handle: Callable[[Message], object],
         let_go: Callable[[object], object],
+        in_a_while: Callable[[float, Callable[[], object]], object],
     ) -> None:
         self._name = name
         self._wall = wall
         self._later = later  #: on any thread
         self._handle = handle
         self._let_go = let_go
+        self._in_a_while = in_a_while  #: on the coordinator's thread only
         self._under_way: dict[int, tuple[JobBook, Delivery]] = {}
         self._own = threading.local()  #: on each job's own thread: the job
 
@@ -116,7 +121,7 @@ class Deliveries:
         if delivery.errands.thread is None:
             self._refuse(job, delivery, RuntimeError("there is no room for the thread that writes results"))
         for stretch in ended:
-            delivery.errands.put(partial(self._write, job, delivery, stretch, 0))
+            self._put(delivery, partial(self._write, job, delivery, stretch, 0))
 
     def put(self, announced: AnnounceItems) -> None:
         """Write the rows of items that have ended, except those that are tried again."""
@@ -130,9 +135,28 @@ class Deliveries:
             return
         size = announced.size + OBJECT * len(ended)
         delivery.waiting += size
-        delivery.errands.put(partial(self._write, job, delivery, ended, size))
+        self._put(delivery, partial(self._write, job, delivery, ended, size))
         if delivery.waiting > MOST_WAITING and not delivery.holds_back:
             self._hold_back(job, delivery, held=True)
+
+    def _put(self, delivery: Delivery, errand: Callable[[], object]) -> None:
+        assert delivery.errands is not None
+        delivery.errands.put(errand)
+        self._find_room(delivery)
+
+    def _find_room(self, delivery: Delivery) -> None:
+        """If there was no room for the job's own thread, try again until there is."""
+        errands = delivery.errands
+        if errands is None or errands.thread is not None or not errands.busy or delivery.over or delivery.lacks_room:
+            return
+        delivery.lacks_room = True
+        self._in_a_while(ROOM_LOOK, partial(self._look_for_room, delivery))
+
+    def _look_for_room(self, delivery: Delivery) -> None:
+        delivery.lacks_room = False
+        if delivery.errands is not None:
+            delivery.errands.go_on()
+        self._find_room(delivery)
 
     def end(self, announced: AnnounceFinished, then: Callable[[], object]) -> None:
         """End the delivery of an ended job: once all rows are written and the sink is closed, ``then`` is called."""
@@ -140,7 +164,7 @@ class Deliveries:
         assert delivery.errands is not None
         delivery.then = then
         is_whole = announced.status in OVER and job.fault is None
-        delivery.errands.put(partial(self._close, job, delivery, is_whole))
+        self._put(delivery, partial(self._close, job, delivery, is_whole))
 
     def drop(self, job: JobBook) -> None:
         """End the delivery of a job that an internal error has ended; no caller waits for its sink."""
@@ -148,7 +172,7 @@ class Deliveries:
             _, delivery = self._under_way[job.number]
             delivery.then = None
             assert delivery.errands is not None
-            delivery.errands.put(partial(self._close, job, delivery, False))
+            self._put(delivery, partial(self._close, job, delivery, False))
 
     def abandon(self) -> None:
         """Go on without unfinished deliveries: their threads are left behind."""

@@ -17,8 +17,8 @@ The calls of a pool and its lanes, and their answers::
 
 What happens to lanes comes as messages of `mpqueue._core.messages`, posted to the coordinator's inbox from any thread.
 What a worker answers may be users' objects, and unpickling these may never end. So each lane hands its answers over on
-a thread of its own (`Answers`). The order for one generation is: LaneReady, then answers and early results, then
-LaneDied when all that came is handed in. Four promises make the rest of mpqueue right, whatever the engine:
+a thread of its own (`Answers`), unless they are plain. The order for one generation is: LaneReady, then answers and
+early results, then LaneDied when all that came is handed in.
 
 Every engine must keep four promises:
 

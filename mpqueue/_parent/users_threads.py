@@ -118,6 +118,7 @@ class Asides:
         if line is not None:
             for waiting in line.waiting:
                 waiting.is_over = True
+            for waiting in line.waiting:
                 if (left := waiting.aside.cut_short()) is not None:
                     waiting.then(left)
             line.waiting.clear()

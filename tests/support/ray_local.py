@@ -110,6 +110,7 @@ class OtherNode:
         self._before = _living_nodes()
         self._resources = resources
         self._raylet = 0
+        self._is_second = False
         self._workers: set[int] = set()
         self._start()
 
@@ -131,8 +132,10 @@ class OtherNode:
         self._raylet = next(pid for pid in leaks.descendants(self._process.pid) if "raylet" in _name(pid))
 
     def _is_up(self) -> bool:
-        if self._process.poll() is not None:  # it gives itself half a minute, which a busy machine needs
+        if self._process.poll() is not None and not self._is_second:
+            # It ends if Ray does not list it within half a minute, which a busy machine needs.
             leaks.not_ours.discard(self._process.pid)
+            self._is_second, self._before = True, _living_nodes()
             self._start()
         return bool(_living_nodes() - self._before)
 

@@ -1,8 +1,8 @@
 """A node of a cluster for a program, and a lane there: a worker of the node's agent.
 
-All that happens to them happens on the event loop of their pool, so there is no lock; but what a worker has answered is
-handed over by the thread of its `Answers`. What an agent calls are methods of `Node`, in the order in which it calls
-them.
+All that happens to them happens on the event loop of their pool, so there is no lock; but what a worker has answered,
+if it is not plain, is handed over by the thread of its `Answers`. What an agent calls are methods of `Node`, in the
+order in which it calls them.
 """
 
 from __future__ import annotations

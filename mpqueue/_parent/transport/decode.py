@@ -1,6 +1,7 @@
 """Decodes workers' reports: the only place of the parent where results are unpickled.
 
-It runs on the thread that brings the answer (the lane's own), so that a slow or broken result delays its own lane only.
+It runs on the lane's own thread, so that a slow or broken result delays its own lane only; if the answer is plain, on
+the thread that reads it.
 """
 
 from __future__ import annotations

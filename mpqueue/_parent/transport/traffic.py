@@ -260,7 +260,7 @@ class Traffic:
     # -- from the workers ------------------------------------------------------------------------------------
 
     def _take_in(self, lane: Lane, take: Callable[[Lane, bytes], None], answer: Answer | BaseException) -> None:
-        """Handle an answer on the lane's own thread, which would lose an error of ``take``: it is an internal error."""
+        """Handle an answer. Its thread would lose an error of ``take``, which is an internal error."""
         if not isinstance(answer, Answer):  # it died, which `LaneDied` reports
             lane.kill()  # if it still lives, it does not work properly
             return
