@@ -1,4 +1,4 @@
-"""What the workers did in the last minutes, by the reports and deaths that the jobs' `Timings` have."""
+"""The workers' last minutes, by the reports and deaths that the jobs' `Timings` have."""
 
 from __future__ import annotations
 

@@ -134,13 +134,13 @@ class Table(NamedTuple):
 
 
 def time_of_workers(figures: Figures) -> Table:
-    """Where the workers' time went."""
+    """Return the table of the parts of the workers' time."""
     title = f"Where the workers' time went ({figures.workers} x {seconds(figures.wall)})"
     return _of_parts(title, figures.work, figures.worker_seconds)
 
 
 def time_of_parent(figures: Figures) -> Table:
-    """What the parent did meanwhile."""
+    """Return the table of the parts of the program's own time."""
     return _of_parts(f"What the parent did meanwhile (of {seconds(figures.wall)})", figures.parent, figures.wall)
 
 

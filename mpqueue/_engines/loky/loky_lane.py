@@ -126,7 +126,7 @@ class _Context(locks.Locks, LaunchContext):
 
 
 class LaneEvent(enum.Enum):
-    """What happens to a lane; `mpqueue._engines.loky.warden` says what is done then."""
+    """The events of a lane; `mpqueue._engines.loky.warden` says what is done then."""
 
     ANSWERED = enum.auto()  #: for the first time
     RANG = enum.auto()  #: there is something in the outbox
