@@ -63,6 +63,10 @@ class SimulatedInbox:
                 self.readers.popleft()()
         return self.take_now()
 
+    def later(self, delay: float, function: Callable[..., object], *arguments: Any) -> None:
+        call = partial(function, *arguments)
+        self._world.call_at(self._world.time + delay, lambda: self.readers.append(call))
+
     @property
     def waiting(self) -> int:
         return len(self._waiting)
