@@ -122,14 +122,17 @@ class Worker:
         self._take_path(frame.path)
         if not self.seat.is_at_home:
             records.install(self.seat.home, None)
+        scope = None if self.seat.station.is_own_process else classes.Scope()
         try:
-            if self.seat.station.is_own_process:
+            if scope is None:
                 main_names.run_initializer(lambda: load(frame.initializer))
             else:
-                with classes.in_scope(classes.Scope()):
+                with classes.in_scope(scope):
                     load(frame.initializer)()
         except BaseException as error:
             return pack_failure(error)
+        finally:
+            classes.leave(scope)
         return None
 
     def _run_chunk(self, frame: ChunkFrame, begun: float) -> ReportFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import pickle
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -21,9 +22,11 @@ from mpqueue import (
     SetupError,
     WorkerCrashedError,
     current_item,
+    share,
 )
 from mpqueue.errors import type_name_of
 from mpqueue.events import JOB_PROGRESS
+from mpqueue.testing import InlinePool
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
 from tests.support.strength import workers_of
@@ -307,3 +310,11 @@ def test_workers_where_setup_fails_sit_the_job_out_with_one_warning(
     (warning,) = [record.getMessage() for record in caplog.records]
     assert "job 'job': setup failed on worker" in warning
     assert "the job continues on 2 other workers" in warning
+
+
+def test_an_initializer_that_ran_in_the_program_leaves_it_as_it_was() -> None:
+    """What is unpickled here later is the program's, not a job's."""
+    data = pickle.dumps(share([1, 2]))
+    with JobQueue(1, backend=InlinePool(), initializer=dict) as queue:
+        assert queue.run([-1], abs).results == [1]
+    assert type(pickle.loads(data)) is type(share(0))
