@@ -411,7 +411,7 @@ def test_the_work_and_the_ends_of_workers_are_told_once_they_are_asked_for(queue
     assert (why, job, item, at) == ("exit code 3", 1, 1, work[1][1])
     assert lane in (0, 1)
     used = {lane for lane, cpu, memory, _ in told["use"] if cpu > 0 and memory > 1}
-    assert used == {1 - lane} if IS_LINUX else not used  # the other one has just ended
+    assert 1 - lane in used if IS_LINUX else not used  # the other one has ended, and may have a successor by now
     assert page.get("workers?seconds=0")["marks"] == []
     assert page.ask("workers?seconds=-1").status == 400
 
