@@ -70,11 +70,12 @@ def export(
         for indices in batched(every, TOGETHER) if writes_lines else [every]:
             made = {name: column(table, indices, name) for name in names}
             cells = made if writes_lines or columns is not None else spread(made)
-            # Text of a large table would take as much memory again; Parquet finds its types from whole columns.
-            most = TOGETHER if isinstance(sink, TableSink) else max(1, len(indices))
-            for at in range(0, max(1, len(indices)), most):
-                part = {name: each[at : at + most] for name, each in cells.items()}
-                sink.put(part, min(most, len(indices) - at))
+            if not isinstance(sink, TableSink):
+                sink.put(cells, len(indices))
+                continue
+            for at in range(0, len(indices) or 1, TOGETHER):  # its whole text would take as much memory again
+                part = {name: each[at : at + TOGETHER] for name, each in cells.items()}
+                sink.put(part, min(TOGETHER, len(indices) - at))
         sink.complete()
     except BaseException:
         sink.drop()

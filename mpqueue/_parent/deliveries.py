@@ -142,21 +142,15 @@ class Deliveries:
     def _put(self, delivery: Delivery, errand: Callable[[], object]) -> None:
         assert delivery.errands is not None
         delivery.errands.put(errand)
-        self._find_room(delivery)
+        if delivery.errands.thread is None and not delivery.lacks_room:
+            self._find_room(delivery, delivery.errands)
 
-    def _find_room(self, delivery: Delivery) -> None:
-        """If there was no room for the job's own thread, try again until there is."""
-        errands = delivery.errands
-        if errands is None or errands.thread is not None or not errands.busy or delivery.over or delivery.lacks_room:
-            return
-        delivery.lacks_room = True
-        self._in_a_while(ROOM_LOOK, partial(self._look_for_room, delivery))
-
-    def _look_for_room(self, delivery: Delivery) -> None:
-        delivery.lacks_room = False
-        if delivery.errands is not None:
-            delivery.errands.go_on()
-        self._find_room(delivery)
+    def _find_room(self, delivery: Delivery, errands: Errands) -> None:
+        """Start the job's own thread, now or once there is room for it."""
+        errands.go_on()
+        delivery.lacks_room = errands.busy and errands.thread is None and not delivery.over
+        if delivery.lacks_room:
+            self._in_a_while(ROOM_LOOK, partial(self._find_room, delivery, errands))
 
     def end(self, announced: AnnounceFinished, then: Callable[[], object]) -> None:
         """End the delivery of an ended job: once all rows are written and the sink is closed, ``then`` is called."""

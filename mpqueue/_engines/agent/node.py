@@ -140,10 +140,9 @@ class NodeLane(Lane):
         """Note that the worker is gone: fail what is under way, and what is yet to come. Then post ``died``."""
         self.is_ready = False
         error = ChildProcessError(f"the worker {self.pid} on {self.node.title} is gone: {why}")
-        if died is None:
-            self.answers.die(error)
-        else:
-            self.answers.die(error, partial(self._pool.post, died))
+        self.answers.die(error)
+        if died is not None:
+            self.answers.put_plain(partial(self._pool.post, died))
         for tell in self.stacks:
             tell(None)
         self.stacks.clear()

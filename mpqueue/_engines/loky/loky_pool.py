@@ -150,13 +150,13 @@ class LokyPool:
         until = now() + CLOSE_LIMIT
         while not self._gone.is_set() and (left := until - now()) > 0:
             received = self._inbox.take(left)
-            if not isinstance(received, Request) or received.answer is not None:
-                others += [] if received is None else [received]
-                continue
-            try:
-                received.call()
-            except BaseException as error:
-                others.append(found("while it ended the workers", error))
+            if isinstance(received, Request) and received.answer is None:
+                try:
+                    received.call()
+                except BaseException as error:
+                    others.append(found("while it ended the workers", error))
+            elif received is not None:
+                others.append(received)
         for other in others:
             self._inbox.post(other)
 

@@ -360,11 +360,10 @@ class Warden:
         (State.LIVE, LaneEvent.STACK_WANTED): _ask_for_stack,
         **dict.fromkeys([(state, LaneEvent.LOOK_WANTED) for state in State], _have_no_stack),
         (State.LIVE, LaneEvent.LOOK_WANTED): _look_at_stack,
-        **{
-            (state, event): action
-            for event, action in ((LaneEvent.RANG, _rang), (LaneEvent.STACK_CAME, _read_stack))
-            for state in (State.LIVE, State.ENDING)
-        },
+        (State.LIVE, LaneEvent.RANG): _rang,
+        (State.ENDING, LaneEvent.RANG): _rang,
+        (State.LIVE, LaneEvent.STACK_CAME): _read_stack,
+        (State.ENDING, LaneEvent.STACK_CAME): _read_stack,
         **{
             (state, event): action
             for event, action in (
