@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -15,6 +14,7 @@ from mpqueue._parent import users_threads
 from mpqueue._parent.deliveries import Deliveries, Delivery
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
+from tests.unit.hand_run import Starts
 
 
 class Outlet:
@@ -40,37 +40,21 @@ class Outlet:
 @pytest.mark.parametrize("looks", [1, 3])
 def test_a_sink_is_closed_once_there_is_room_for_its_thread_again(looks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(users_threads, "LINGER", 0.0)
-    is_full = False
-
-    def start(_: threading.Thread) -> None:
-        if is_full:
-            raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", start)
-    due, ended = list[Callable[[], object]](), list[str]()
+    starts, due, ended = Starts(monkeypatch, 0), list[Callable[[], object]](), list[str]()
     deliveries = Deliveries("sink", lambda: 0.0, lambda call, _: call(), str, str, lambda _, call: due.append(call))
     outlet, job = Outlet(), JobBook(1, "job", make_table([1]), JobOptions(RetryPolicy()), None)
     job.delivery = delivery = Delivery(outlet)
-
-    def run_thread() -> None:
-        """What it does until there is nothing left."""
-        assert delivery.errands is not None
-        thread = delivery.errands.thread
-        assert thread is not None
-        with monkeypatch.context() as patch:
-            patch.setattr(threading, "current_thread", lambda: thread)
-            thread.run()
-
     deliveries.start(job, [range(1)])
-    run_thread()
-    is_full = True
+    assert delivery.errands is not None
+    starts.run(delivery.errands)
+    starts.refused = 100
     deliveries.end(AnnounceFinished(job, JobStatus.COMPLETED, 1, 0, 0.0), lambda: ended.append("told"))
     for look in range(looks):
-        is_full = look + 1 < looks
+        starts.refused *= look + 1 < looks
         (call,) = due
         due.clear()
         call()
-    run_thread()
+    starts.run(delivery.errands)
     assert outlet.steps == ["opened", "1 of 0 bytes", "finished"]
     assert ended == ["told"]
     assert not due
