@@ -17,6 +17,8 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = "reference/names.md"
+#: The part of the menu that is for those who work on mpqueue.
+INSIDE = "Inside"
 ICON = ROOT / "mpqueue" / "_live_page" / "static" / "icon.svg"
 
 _NOT_SEARCHED = "---\nsearch:\n  exclude: true\n---\n"
@@ -48,6 +50,13 @@ def on_files(files: Any, config: Any) -> Any:
     guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     files.append(File.generated(config, "contributing.md", content=_NOT_SEARCHED + guide.replace("](docs/", "](")))
     return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Let the search show what is inside after what users do; MkDocs calls this."""
+    if any(section.title == INSIDE for section in page.ancestors):
+        page.meta.setdefault("search", {}).setdefault("boost", 0.3)
+    return markdown
 
 
 def page(modules: Collection[str] = ()) -> str:
