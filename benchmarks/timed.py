@@ -1,7 +1,7 @@
 """`python -m benchmarks.timed`: what it costs that each job is timed, and what `profile` adds. Needs Linux.
 
-The same workers run the same items in four ways, which take turns: with the times left out, as it is, with a trace,
-and with a profile. What counts is the CPU time of the program and its workers, which other programs disturb least; each
+The same workers run the same items in three ways, which take turns: with the times left out, as it is, and with a
+profile. What counts is the CPU time of the program and its workers, which other programs disturb least; each
 turn is compared with those beside it.
 """
 

@@ -9,8 +9,8 @@ Data flows in one direction, one arrow per step:
 Names that begin with ``_`` are private. `_queue` has the objects that users hold; `_dropin`, `_output`, `_report`,
 `_live_page` and `_cli` are built on it. `_engines` run workers, each engine in its own folder; `_parent` is the
 program's half and knows no engine; `_core` decides, and can run in any process; `_worker` runs in the workers, `_wire`
-on both sides. `_os` has everything about the operating system. Names are resolved on first use, so that a worker never
-loads the program's half.
+on both sides. `_os` has everything about the operating system. Names other than errors are resolved on first use, so
+that a worker never loads the program's half.
 """
 
 from __future__ import annotations
@@ -18,64 +18,78 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+# ruff: noqa: I001 - each name twice, so that type checkers let programs import it from here
+from mpqueue import errors as errors
+from mpqueue.errors import (
+    GiveUp as GiveUp,
+    HandlerPicklingError as HandlerPicklingError,
+    InternalError as InternalError,
+    ItemCancelledError as ItemCancelledError,
+    ItemError as ItemError,
+    ItemPicklingError as ItemPicklingError,
+    ItemTimeoutError as ItemTimeoutError,
+    JobExistsError as JobExistsError,
+    JobFullError as JobFullError,
+    JobNotFoundError as JobNotFoundError,
+    JobStateError as JobStateError,
+    JournalError as JournalError,
+    JournalMismatchError as JournalMismatchError,
+    MemoryLimitError as MemoryLimitError,
+    MPQueueError as MPQueueError,
+    QueueClosedError as QueueClosedError,
+    RemoteError as RemoteError,
+    ResultPicklingError as ResultPicklingError,
+    Retry as Retry,
+    SetupError as SetupError,
+    SinkError as SinkError,
+    StageError as StageError,
+    TooManyFailuresError as TooManyFailuresError,
+    WorkerCrashedError as WorkerCrashedError,
+    WorkerStartError as WorkerStartError,
+)
+
 if TYPE_CHECKING:
-    from mpqueue import backends as backends
-    from mpqueue import errors as errors
-    from mpqueue import events as events
-    from mpqueue import joblib_backend as joblib_backend
-    from mpqueue import otel as otel
-    from mpqueue import pandas as pandas
-    from mpqueue import retry as retry
-    from mpqueue import sinks as sinks
-    from mpqueue import status as status
-    from mpqueue import testing as testing
-    from mpqueue._core.state.item_table import FailedTry
-    from mpqueue._dropin.lazy_map import imap, imap_unordered
-    from mpqueue._dropin.process_executor import Executor
-    from mpqueue._dropin.process_pool import Pool
-    from mpqueue._dropin.whole_map import amap, map, stages, starmap  # noqa: A004 - the name that people know
-    from mpqueue._output.failure_groups import FailureGroup
-    from mpqueue._output.job_facts import Progress
-    from mpqueue._queue.growing.stages import Stage
-    from mpqueue._queue.job import Job
-    from mpqueue._queue.job_items import JobItem
-    from mpqueue._queue.job_queue import JobQueue
-    from mpqueue._queue.recorded.item_keys import content_key, file_key
-    from mpqueue._queue.recorded.job_plan import JobPlan
-    from mpqueue._queue.recorded.record_options import Rerun
-    from mpqueue._queue.run import JobRun
-    from mpqueue._wire.memory.shared import Shared, share
-    from mpqueue._worker.handlers.current_item import CurrentItem, current_item
-    from mpqueue.errors import (
-        GiveUp,
-        HandlerPicklingError,
-        InternalError,
-        ItemCancelledError,
-        ItemError,
-        ItemPicklingError,
-        ItemTimeoutError,
-        JobExistsError,
-        JobFullError,
-        JobNotFoundError,
-        JobStateError,
-        JournalError,
-        JournalMismatchError,
-        MemoryLimitError,
-        MPQueueError,
-        QueueClosedError,
-        RemoteError,
-        ResultPicklingError,
-        Retry,
-        SetupError,
-        SinkError,
-        StageError,
-        TooManyFailuresError,
-        WorkerCrashedError,
-        WorkerStartError,
+    from mpqueue import (
+        backends as backends,
+        events as events,
+        joblib_backend as joblib_backend,
+        otel as otel,
+        pandas as pandas,
+        retry as retry,
+        sinks as sinks,
+        status as status,
+        testing as testing,
     )
-    from mpqueue.events import ItemRetry, JobFinished, JobProgress, JobStarted
-    from mpqueue.retry import RetryPolicy
-    from mpqueue.status import ItemStatus, JobStatus, Pruned, QueueStats
+    from mpqueue._core.state.item_table import FailedTry as FailedTry
+    from mpqueue._dropin.lazy_map import imap as imap, imap_unordered as imap_unordered
+    from mpqueue._dropin.process_executor import Executor as Executor
+    from mpqueue._dropin.process_pool import Pool as Pool
+    from mpqueue._dropin.whole_map import amap as amap, map as map, stages as stages, starmap as starmap  # noqa: A004
+    from mpqueue._output.failure_groups import FailureGroup as FailureGroup
+    from mpqueue._output.job_facts import Progress as Progress
+    from mpqueue._queue.growing_jobs import Stage as Stage
+    from mpqueue._queue.job import Job as Job
+    from mpqueue._queue.job_items import JobItem as JobItem
+    from mpqueue._queue.job_queue import JobQueue as JobQueue
+    from mpqueue._queue.recorded.record_options import content_key as content_key, file_key as file_key
+    from mpqueue._queue.recorded.job_record import JobPlan as JobPlan
+    from mpqueue._queue.recorded.record_options import Rerun as Rerun
+    from mpqueue._queue.run import JobRun as JobRun
+    from mpqueue._wire.memory.shared import Shared as Shared, share as share
+    from mpqueue._worker.handlers.current_item import CurrentItem as CurrentItem, current_item as current_item
+    from mpqueue.events import (
+        ItemRetry as ItemRetry,
+        JobFinished as JobFinished,
+        JobProgress as JobProgress,
+        JobStarted as JobStarted,
+    )
+    from mpqueue.retry import RetryPolicy as RetryPolicy
+    from mpqueue.status import (
+        ItemStatus as ItemStatus,
+        JobStatus as JobStatus,
+        Pruned as Pruned,
+        QueueStats as QueueStats,
+    )
 
 __version__ = "1.0.0rc1"
 
@@ -87,38 +101,10 @@ _HOMES = {
     "mpqueue._dropin.lazy_map": ("imap", "imap_unordered"),
     "mpqueue._dropin.whole_map": ("amap", "map", "stages", "starmap"),
     "mpqueue._dropin.process_pool": ("Pool",),
-    "mpqueue.errors": (
-        "GiveUp",
-        "HandlerPicklingError",
-        "InternalError",
-        "ItemCancelledError",
-        "ItemError",
-        "ItemPicklingError",
-        "ItemTimeoutError",
-        "JobExistsError",
-        "JobFullError",
-        "JobNotFoundError",
-        "JobStateError",
-        "JournalError",
-        "JournalMismatchError",
-        "MPQueueError",
-        "MemoryLimitError",
-        "QueueClosedError",
-        "RemoteError",
-        "ResultPicklingError",
-        "Retry",
-        "SetupError",
-        "SinkError",
-        "StageError",
-        "TooManyFailuresError",
-        "WorkerCrashedError",
-        "WorkerStartError",
-    ),
     "mpqueue.events": ("ItemRetry", "JobFinished", "JobProgress", "JobStarted"),
-    "mpqueue._queue.recorded.item_keys": ("content_key", "file_key"),
-    "mpqueue._queue.recorded.job_plan": ("JobPlan",),
-    "mpqueue._queue.recorded.record_options": ("Rerun",),
-    "mpqueue._queue.growing.stages": ("Stage",),
+    "mpqueue._queue.recorded.record_options": ("Rerun", "content_key", "file_key"),
+    "mpqueue._queue.recorded.job_record": ("JobPlan",),
+    "mpqueue._queue.growing_jobs": ("Stage",),
     "mpqueue._queue.job": ("Job", "JobItem"),
     "mpqueue._output.failure_groups": ("FailureGroup",),
     "mpqueue._output.job_facts": ("Progress",),
@@ -128,74 +114,11 @@ _HOMES = {
     "mpqueue.status": ("ItemStatus", "JobStatus", "Pruned", "QueueStats"),
 }
 #: Modules that are available without an import by name.
-_MODULES = (
-    *("backends", "errors", "events", "joblib_backend", "otel", "pandas", "retry", "sinks", "status", "testing"),
-)
+_MODULES = ("backends", "errors", "events", "joblib_backend", "otel", "pandas", "retry", "sinks", "status", "testing")
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = [
-    "CurrentItem",
-    "Executor",
-    "FailedTry",
-    "FailureGroup",
-    "GiveUp",
-    "HandlerPicklingError",
-    "InternalError",
-    "ItemCancelledError",
-    "ItemError",
-    "ItemPicklingError",
-    "ItemRetry",
-    "ItemStatus",
-    "ItemTimeoutError",
-    "Job",
-    "JobExistsError",
-    "JobFinished",
-    "JobFullError",
-    "JobItem",
-    "JobNotFoundError",
-    "JobPlan",
-    "JobProgress",
-    "JobQueue",
-    "JobRun",
-    "JobStarted",
-    "JobStateError",
-    "JobStatus",
-    "JournalError",
-    "JournalMismatchError",
-    "MPQueueError",
-    "MemoryLimitError",
-    "Pool",
-    "Progress",
-    "Pruned",
-    "QueueClosedError",
-    "QueueStats",
-    "RemoteError",
-    "Rerun",
-    "ResultPicklingError",
-    "Retry",
-    "RetryPolicy",
-    "SetupError",
-    "Shared",
-    "SinkError",
-    "Stage",
-    "StageError",
-    "TooManyFailuresError",
-    "WorkerCrashedError",
-    "WorkerStartError",
-    "amap",
-    "content_key",
-    "current_item",
-    "file_key",
-    "imap",
-    "imap_unordered",
-    "map",
-    "share",
-    "stages",
-    "starmap",
-]
-
-
-if not TYPE_CHECKING:  # otherwise each misspelled name would have a type
+if not TYPE_CHECKING:  # otherwise each misspelled name would have a type, and `import *` would get no names
+    __all__ = sorted([*_HOME_OF, *(name for name in errors.__all__ if name in globals())])  # noqa: PLE0605
 
     def __getattr__(name: str) -> Any:
         if name in _MODULES:
@@ -207,6 +130,5 @@ if not TYPE_CHECKING:  # otherwise each misspelled name would have a type
         globals()[name] = value
         return value
 
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

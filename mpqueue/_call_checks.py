@@ -127,7 +127,7 @@ _WORDS: dict[str, tuple[Word, ...]] = {
     "memory": _written("uses", "uses={{'memory': {}}}"),
     "open": _written("handler", "open_job(...)"),
     "max_waiting": _written("handler", "open_job(..., max_waiting={})"),
-    "trace": _written("profile", "profile=True, which includes it"),
+    "trace": _written("profile", "profile=True, for job.report()"),
     **{name: _written("rerun", f"rerun=Rerun({name}={{}})") for name in ("update", "key", "version", "redo", "strict")},
     "threads_per_worker": _limit("threads"),
     "max_items_per_worker": _limit("items"),

@@ -34,7 +34,7 @@ class At(Flag):
     MAP = auto()  #: `map`, `starmap`, `amap`
     STREAM = auto()  #: `imap`, `imap_unordered`
     STAGED_MAP = auto()  #: `mpqueue.stages`
-    POOL = auto()  #: `Pool`, `Executor` and the backend of joblib, beside the options of the originals
+    POOL = auto()  #: `Pool` and `Executor`, beside the options of the originals
     COMMAND = auto()  #: ``mpqueue run``, which passes the option on to the queue or the job
     WORKER = auto()  #: the keys of ``JobQueue(per_worker=)``
 

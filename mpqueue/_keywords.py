@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
-    from mpqueue._core.state.stated_needs import Uses
+    from mpqueue._core.state.resources import Uses
     from mpqueue._options import Concurrency
     from mpqueue._output.progress import ShowProgress
     from mpqueue._output.row_outlet import Results
@@ -48,50 +48,6 @@ class QueueKeywords(TypedDict, total=False):
     gpu_env: bool
 
 
-class JobKeywords(TypedDict, total=False):
-    """The keywords of `create_job` that choose no overload."""
-
-    priority: int
-    chunksize: int | None
-    capture_output: bool
-    max_failures: int | None
-    deadline: float | str | None
-    profile: bool
-    concurrency: Concurrency
-    max_retries: int | None
-    retry: RetryPolicy | None
-    timeout: float | str | None
-    seed: int | None
-    cost: Cost
-    uses: Uses | None
-    results: Results
-    label: Label
-    rerun: Rerun | None
-    replace: bool
-
-
-class OpenKeywords(TypedDict, total=False):
-    """The keywords of `open_job` that choose no overload."""
-
-    priority: int
-    chunksize: int | None
-    capture_output: bool
-    max_failures: int | None
-    deadline: float | str | None
-    max_waiting: int | None
-    profile: bool
-    concurrency: Concurrency
-    max_retries: int | None
-    retry: RetryPolicy | None
-    timeout: float | str | None
-    seed: int | None
-    uses: Uses | None
-    results: Results
-    label: Label
-    rerun: Rerun | None
-    replace: bool
-
-
 class StageKeywords(TypedDict, total=False):
     """The options of `Stage`."""
 
@@ -120,49 +76,62 @@ class StagesKeywords(TypedDict, total=False):
     rerun: Rerun | None
 
 
-class MapKeywords(TypedDict, total=False):
-    """The options of `map`, `starmap` and `amap`."""
+class JobKeywords(StagesKeywords, total=False):
+    """The keywords of `create_job` that choose no overload."""
 
     chunksize: int | None
-    max_failures: int | None
+    capture_output: bool
     concurrency: Concurrency
     max_retries: int | None
     retry: RetryPolicy | None
     timeout: float | str | None
-    seed: int | None
-    rerun: Rerun | None
-    journal: str | os.PathLike[str] | None
-    backend: str | Backend
-    progress: ShowProgress
-    job_id: str | None
+    cost: Cost
+    uses: Uses | None
+    replace: bool
 
 
-class StreamKeywords(TypedDict, total=False):
-    """The options of `imap` and `imap_unordered`."""
+class OpenKeywords(StagesKeywords, total=False):
+    """The keywords of `open_job` that choose no overload."""
 
     chunksize: int | None
-    max_failures: int | None
+    capture_output: bool
+    max_waiting: int | None
     concurrency: Concurrency
     max_retries: int | None
     retry: RetryPolicy | None
     timeout: float | str | None
+    uses: Uses | None
+    replace: bool
+
+
+class PoolKeywords(TypedDict, total=False):
+    """The options of `Pool` and `Executor` beside those of the originals."""
+
+    max_retries: int | None
+    retry: RetryPolicy | None
+    timeout: float | str | None
     seed: int | None
-    rerun: Rerun | None
-    journal: str | os.PathLike[str] | None
     backend: str | Backend
     progress: ShowProgress
-    job_id: str | None
-    buffersize: int | None
 
 
-class StagedMapKeywords(TypedDict, total=False):
+class StagedMapKeywords(PoolKeywords, total=False):
     """The options of `mpqueue.stages`."""
 
     max_failures: int | None
     concurrency: Concurrency
-    max_retries: int | None
-    retry: RetryPolicy | None
-    timeout: float | str | None
-    seed: int | None
-    backend: str | Backend
-    progress: ShowProgress
+
+
+class MapKeywords(StagedMapKeywords, total=False):
+    """The options of `map`, `starmap` and `amap`."""
+
+    chunksize: int | None
+    rerun: Rerun | None
+    journal: str | os.PathLike[str] | None
+    job_id: str | None
+
+
+class StreamKeywords(MapKeywords, total=False):
+    """The options of `imap` and `imap_unordered`."""
+
+    buffersize: int | None

@@ -24,7 +24,7 @@ from mpqueue.errors import shown
 from mpqueue.retry import RetryPolicy, check_number, check_seconds
 
 if TYPE_CHECKING:
-    from mpqueue._core.state.stated_needs import Uses
+    from mpqueue._core.state.resources import Uses
     from mpqueue._keywords import PerWorker
     from mpqueue._output.progress import ShowProgress
     from mpqueue._output.row_outlet import Results
@@ -96,6 +96,15 @@ def check_bool(name: str, value: object) -> bool:
     """Return the value. Raises TypeError unless it is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{name}: expected True or False, got {shown(value)}")
+    return value
+
+
+def check_progress(name: str, value: Any) -> Any:
+    """Return the value. Raises TypeError unless it is True, False or a callable."""
+    if not isinstance(value, bool) and not callable(value):
+        raise TypeError(
+            f"{name}: expected True, False or a callable, got {shown(value)} of type {type(value).__name__}"
+        )
     return value
 
 
@@ -200,9 +209,7 @@ class WhileRunning:
     max_waiting: int | None = option(
         None, At.OPEN | At.STAGE, "How many items of an open job, or in a stage, may wait for a worker.", POSITIVE
     )
-    profile: bool = option(
-        False, _JOBS, "Sample where handlers are, and keep each chunk's times: `Job.profile`, `Job.trace`.", YES_NO
-    )
+    profile: bool = option(False, _JOBS, "Sample where handlers are: `Job.profile`.", YES_NO)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,7 +275,9 @@ class GivenOptions(WhileRunning):
         flag="--gpu-env",
     )  # fmt: skip
     # -- of map and its kin
-    progress: ShowProgress = option(False, _DROP_INS, "True for a bar, or a function that gets a `Progress`.")
+    progress: ShowProgress = option(
+        False, _DROP_INS | At.POOL, "True for a bar, or a function that gets a `Progress`.", ValueKind(check_progress)
+    )
     job_id: str | None = option(None, _CALLS, "The call's name in the journal; None: the function's.", TEXT)
     buffersize: int | None = option(
         None, At.STREAM, "How many items are read ahead; None: as many as keep the workers busy.", POSITIVE
@@ -285,6 +294,7 @@ class JobOptions(WhileRunning, Plain):
     max_lanes: int | None = None  #: how many workers may run its items at a time; None: all
     items_per_task: int = 1  #: by how many one of its items adds to the count after which a worker is replaced
     seed: int = field(default_factory=draw_seed)  #: the seed of its items' random numbers
+    stops_at_once: bool = False  #: if it stops early, running items are ended too
 
 
 _WHILE_RUNNING = frozenset(options_at(WhileRunning, ~At(0)))

@@ -33,15 +33,16 @@ except ImportError as error:
 
 from mpqueue._call_checks import no_such_option
 from mpqueue._core.state.item_table import Failure
-from mpqueue._dropin.batch import DROPIN_RETRY, pool_options
+from mpqueue._declared import At
 from mpqueue._dropin.call_stream import CallStream
-from mpqueue._dropin.executor_errors import ExecutorCrashedError, error_of
 from mpqueue._dropin.lent_queues import SharedPool, WarmQueue
+from mpqueue._dropin.process_executor import ExecutorCrashedError, error_of
+from mpqueue._dropin.whole_map import DROPIN_RETRY, read_call
 from mpqueue._engines.loky.loky_backend import LokyBackend
 from mpqueue._options import JobOptions
 from mpqueue._os.process.own_forks import in_each_fork
 from mpqueue._parent.lane_protocol import Backend
-from mpqueue._queue.choosing import choose_backend
+from mpqueue._queue.queue_arguments import choose_backend
 from mpqueue._wire.pickling.packed_functions import FunctionPacker
 from mpqueue._worker.handlers.called import Call
 from mpqueue._worker.handlers.joblib_worker import prepare_worker
@@ -99,10 +100,8 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         for name, value in options.items():
             if name not in _OF_BACKENDS:
                 raise no_such_option("parallel_config", name, (*_OURS, *_OF_BACKENDS, *_OF_CALLS), value)
-        self._engine = choose_backend(backend)
-        given = pool_options(
-            "mpqueue backend", max_retries=max_retries, retry=retry, timeout=timeout, backend=self._engine
-        )
+        ours = {"max_retries": max_retries, "retry": retry, "timeout": timeout, "backend": backend}
+        _, self._engine, given = read_call("mpqueue backend", At.POOL, ours)
         self._policy = CRASH_RETRY if max_retries is None and retry is None else given.retry
         self._timeout = given.timeout
         self._calls: CallStream | None = None  #: of the `Parallel` call, on a queue that it shares

@@ -32,6 +32,15 @@ class JobStatus(StrEnum):
         return self in _FINAL
 
 
+class JobKind(StrEnum):
+    """The kind of a job, as a journal has it."""
+
+    LIST = "list"
+    OPEN = "open"
+    STREAM = "stream"
+    STAGES = "stages"
+
+
 class ItemStatus(StrEnum):
     """The state of an item."""
 

@@ -90,7 +90,6 @@ ASKED = {
     "checkpoint resume": "questions/ how-to/journal/",
     "pdb breakpoint": "questions/ how-to/other-engines/",
     "why slow": "questions/ how-to/why-slow/",
-    "chrome trace": "questions/ how-to/why-slow/",
     "csv export": "how-to/export/",
     "django": "how-to/web-applications/ questions/",
     "fastapi": "how-to/web-applications/ questions/",

@@ -248,8 +248,8 @@ def _with_file(handler: Callable[[str, int], Any], items: int) -> Ran:
 PROGRAMS = (
     Program("sleeping", "waits", "use more workers than CPUs", sleeping, more_at_a_time),
     Program("bandwidth", "shared bottleneck", "memory bandwidth", bandwidth, blocks),
-    Program("giant_last_item", "giant item", "Cut it up", giant_last_item, cut_up),
-    Program("three_parts", "coarse items", "Cut them smaller", three_parts, many_parts),
+    Program("giant_last_item", "long items", "Cut it up", giant_last_item, cut_up),
+    Program("three_parts", "long items", "Cut them smaller", three_parts, many_parts),
     Program("threads_times_workers", "threads", "'threads': 1", threads_times_workers, one_thread_each),
     Program("slow_listener", "listeners", "progress_interval", slow_listener, listener_seldom),
     Program("swapping", "memory", "lets 1 run at once", swapping, supply=450_000_000),

@@ -8,16 +8,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mpqueue._core.state.timings import Sums
-from mpqueue._report.figures import Figures, ItemTimes, MemoryFigures, Part, SlowItem, Tries
-from mpqueue._report.paces import FirstItems, LanePace, PaceFigures
+from mpqueue._report.figures import (
+    Figures,
+    FirstItems,
+    ItemTimes,
+    MemoryFigures,
+    PaceFigures,
+    Part,
+    SlowItem,
+    Tries,
+)
 
 FOLDER = Path(__file__).parent / "recorded"
 #: What is drawn only.
-_PICTURES: dict[str, Any] = {"spans": [], "events": [], "busy": [], "failures": []}
+_PICTURES: dict[str, Any] = {"spans": [], "events": [], "failures": []}
 #: The types of what is made of parts.
 _OF_ONE: dict[str, Any] = {
-    "items": ItemTimes, "memory": MemoryFigures, "few": PaceFigures, "many": PaceFigures, "first": FirstItems,
-    "slow_lane": LanePace, "tries": Tries,
+    "items": ItemTimes, "memory": MemoryFigures, "first": FirstItems,
+    "tries": Tries,
 }  # fmt: skip
 _OF_MANY: dict[str, Any] = {"work": Part, "parent": Part, "slowest": SlowItem}
 
@@ -56,6 +64,7 @@ def from_plain(plain: dict[str, Any]) -> Figures:
             made[name] = kind(**plain[name])
     for name, kind in _OF_MANY.items():
         made[name] = [kind(**part) for part in plain[name]]
+    made["paces"] = plain["paces"] and tuple(PaceFigures(**pace) for pace in plain["paces"])
     made["sums"] = Sums(**plain["sums"])
     return Figures(**made)
 

@@ -149,7 +149,7 @@ def free_chunks() -> Ran:
 
 
 PROGRAMS = (
-    Program("heavy_closure", "heavy handler", "mpqueue.share() it", heavy_closure, shared_table),
+    Program("heavy_closure", "loading", "mpqueue.share() it", heavy_closure, shared_table),
     Program("short_items", "short items", "Do more in one item", short_items, ranges),
     Program("few_squares", "plain loop", "Use a loop", few_squares, loop_of_squares),
     Program("results_in_band", "results pickled", "put numbers into a numpy array, and text", results_in_band,
@@ -157,5 +157,5 @@ PROGRAMS = (
     Program("items_of_objects", "items pickled", "put numbers into a numpy array, and text", items_of_objects,
             items_of_text),
     Program("slow_generator", "slow items source", "Let the handler do that work", slow_generator, handler_crawls),
-    Program("chunks_of_one", "small chunks", "Leave chunksize out", chunks_of_one, free_chunks),
+    Program("chunks_of_one", "short items", "Leave chunksize out", chunks_of_one, free_chunks),
 )  # fmt: skip

@@ -1,12 +1,10 @@
-"""Programs whose workers come and go, are too many or too few, or do not all do the same."""
+"""Programs whose workers come and go, or are too many or too few."""
 
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from benchmarks.bad_programs.program import WORKERS, Program, Ran, cold, run, spin, warm
@@ -138,36 +136,6 @@ def _three_jobs(handler: Callable[..., Any], **options: Any) -> Ran:
         return ran
 
 
-def one_gets_the_gpu(folder: str) -> Callable[[], float]:
-    """A setup that takes the one fast device, or makes do without."""
-
-    def setup() -> float:
-        try:
-            (Path(folder) / "gpu").mkdir()
-        except FileExistsError:
-            return 0.03
-        return 0.003
-
-    return setup
-
-
-def compute(number: int, pace: float) -> int:
-    """As quick as its device."""
-    spin(pace)
-    return number
-
-
-def one_slow_worker() -> Ran:
-    """One worker has no GPU, and computes on its CPU at a tenth of the pace; it takes items all the same."""
-    with tempfile.TemporaryDirectory() as folder:
-        return warm(range(300), compute, setup=one_gets_the_gpu(folder), chunksize=2)
-
-
-def all_have_one() -> Ran:
-    """Each worker has one."""
-    return warm(range(300), compute, setup=lambda: 0.003, chunksize=2)
-
-
 def one_worker() -> Ran:
     """A queue of one worker on a machine that has more CPUs."""
     return warm(range(60), spin_20_ms, workers=1)
@@ -181,12 +149,11 @@ def all_cpus() -> Ran:
 PROGRAMS = (
     Program("import_in_handler", "first items", "preload", import_in_handler, imported_once),
     Program(
-        "too_many_workers", "too many workers", "2 workers do as much", too_many_workers, as_many_as_cpus, ("imports",)
+        "too_many_workers", "too many workers", "2 workers do as much", too_many_workers, as_many_as_cpus, ("loading",)
     ),
-    Program("queue_for_each", "cold start", "keep the queue open", queue_for_each, one_queue, ("imports",)),
-    Program("new_worker_for_each", "recycling", "'items'", new_worker_for_each, workers_stay),
-    Program("workers_die", "deaths", "item.history", workers_die, workers_live),
+    Program("queue_for_each", "cold start", "keep the queue open", queue_for_each, one_queue, ("loading",)),
+    Program("new_worker_for_each", "replaced workers", "'items'", new_worker_for_each, workers_stay),
+    Program("workers_die", "replaced workers", "item.history", workers_die, workers_live),
     Program("setup_for_each_job", "setup", "a global of a module", setup_for_each_job, model_is_kept),
-    Program("one_slow_worker", "slow worker", "look at what it shares", one_slow_worker, all_have_one),
     Program("one_worker", "unused CPUs", "JobQueue(2)", one_worker, all_cpus),
 )

@@ -72,7 +72,7 @@ def _hint(option: str, flags: list[str]) -> str:
     word = word_for(name, named)
     if word is not None and word.option and not word.hint.startswith("write "):
         return f"; {word.hint.replace(word.option, named[word.option])}"
-    meant = named.get(name) or nearest(option, flags)
+    meant = named.get(name) or (named.get(word.option) if word is not None else None) or nearest(option, flags)
     return "" if meant is None else f"; did you mean {meant}?"
 
 

@@ -12,7 +12,7 @@ from mpqueue._cli.flags import Add, duration
 from mpqueue._cli.usage import coloured, say
 from mpqueue._os.monotonic import monotonic
 from mpqueue._os.process.process_signals import END_SIGNAL, join_long, on_first_sigterm, send_to_main_thread
-from mpqueue._parent.surroundings.replies import SafeEvent
+from mpqueue._parent.system.replies import SafeEvent
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.run import JobRun
 from mpqueue.status import JobStatus
@@ -49,70 +49,74 @@ class EarlyEnd:
         self._within: float = args.drain
         self._ends_at = None if args.time_limit is None else began_at + args.time_limit
         self._has_begun = SafeEvent()  #: the job has started, or never will
-        self._sending = threading.Lock()
+        self._sending = threading.Lock()  #: the job does not start while the time limit sends its signal
         self._told = SafeEvent()  #: SIGTERM came, or the block has ended
         self._is_over = False
-        self._drained: JobRun | None = None
+        self._started: tuple[JobQueue, JobRun] | None = None
+        self._has_drained = False
         self._error: BaseException | None = None
-        self._thread: threading.Thread | None = None  #: drains the queue, once there is one
+        self._thread = threading.Thread(target=self._watch, name="mpqueue-early-end", daemon=True)
         self._take_back: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Self:
         self._take_back = on_first_sigterm(self._end)
-        if self._ends_at is not None and threading.current_thread() is threading.main_thread():
-            name = "mpqueue-time-limit"
-            threading.Thread(target=self._end_start, args=(self._ends_at,), name=name, daemon=True).start()
+        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._is_over = True
-        self._told.set()
-        with self._sending:
-            self._has_begun.set()
+        self._stop()
         self._take_back()
 
     def drain_from_now(self, queue: JobQueue, run: JobRun) -> None:
         """Drain the queue at SIGTERM or the time limit from now on, since the job has started in it."""
-        self._thread = threading.Thread(target=self._drain, args=(queue, run), name="mpqueue-early-end", daemon=True)
-        self._thread.start()
         with self._sending:
+            self._started = queue, run
             self._has_begun.set()
 
     @property
     def left_some(self) -> bool:
         """True if the queue was drained before the job had ended."""
-        return self._drained is not None and self._drained.job.status is JobStatus.CANCELLED
+        return self._has_drained and self._started is not None and self._started[1].job.status is JobStatus.CANCELLED
 
     def wait(self) -> None:
         """Wait, after the job's end, until a drain that has begun is over. Raises the drain's error."""
-        self._is_over = True
-        self._told.set()
-        if self._thread is not None:
-            join_long(self._thread)
+        self._stop()
+        join_long(self._thread)
         if self._error is not None:
             raise self._error
 
+    def _stop(self) -> None:
+        self._is_over = True
+        self._told.set()
+        with self._sending:
+            self._has_begun.set()
+
+    @property
+    def _may_end_command(self) -> bool:
+        return not self._has_begun.is_set() and not self._is_over
+
     def _end(self) -> None:
-        if self._thread is None and not self._is_over:
+        if self._may_end_command:
             self._has_begun.set()
             raise EndedBeforeStart(recorded=self._recorded)
         self._told.set()
 
-    def _end_start(self, ends_at: float) -> None:
-        """End the command at that time as SIGTERM does, even in a read of stdin; unless the job has started."""
-        if self._has_begun.wait(max(0.0, ends_at - monotonic())):
-            return
-        with self._sending:
-            if not self._has_begun.is_set():
-                send_to_main_thread(END_SIGNAL)
+    def _watch(self) -> None:
+        """Drain the queue once SIGTERM or the time limit comes.
 
-    def _drain(self, queue: JobQueue, run: JobRun) -> None:
+        If the limit comes while nothing runs yet, it ends the command as SIGTERM does, even in a read of stdin.
+        """
         self._told.wait(None if self._ends_at is None else max(0.0, self._ends_at - monotonic()))
-        if self._is_over:
+        with self._sending:
+            if self._may_end_command:
+                send_to_main_thread(END_SIGNAL)
+        self._has_begun.wait()
+        if self._is_over or self._started is None:
             return
-        self._drained = run
+        queue, run = self._started
+        self._has_drained = True
         try:
             run._end_display()  # it calls only our own functions
             say(coloured("draining:", "yellow"), f" no new items start, those that run have {self._within:g} s")

@@ -12,18 +12,20 @@ from mpqueue._cli.function_names import load_function
 from mpqueue._cli.usage import Exit, say, usage_errors
 from mpqueue._declared import At, Option, options_at
 from mpqueue._durations import seconds_in
-from mpqueue._options import GivenOptions, size_in_bytes
+from mpqueue._options import GivenOptions
 from mpqueue._parent.lane_protocol import Backend
-from mpqueue._queue.choosing import choose_backend
 from mpqueue._queue.job import Job
+from mpqueue._queue.queue_arguments import choose_backend
 
 #: The ``add_argument`` of a parser, or of one of its groups.
 Add = Callable[..., Any]
 
 
-def add_flags(add: Add, declared: type = GivenOptions, **elsewhere: Add) -> None:
-    """Add the options that have a flag; those with these names to the group ``elsewhere``."""
+def add_flags(add: Add, declared: type = GivenOptions, at: At = At.COMMAND, **elsewhere: Add) -> None:
+    """Add the options that have a flag, and these calls take; those with these names to the group ``elsewhere``."""
     for one in options_at(declared, At.COMMAND).values():
+        if not one.at & at:
+            continue
         assert one.kind is not None
         add_it = elsewhere.get(one.name, add)
         text = one.text.replace("`", "").rstrip(".")
@@ -39,6 +41,11 @@ def given_flags(args: argparse.Namespace, at: At, declared: type = GivenOptions)
     """Return the given flags that this call takes, by the names of their options."""
     flags = {name: getattr(args, name) for name, one in options_at(declared, At.COMMAND).items() if one.at & at}
     return {name: value for name, value in flags.items() if value is not None and value is not False}
+
+
+def word_of(name: str) -> Callable[[str], Any]:
+    """Return the function that reads the value of the option of this name. It raises ArgumentTypeError."""
+    return partial(_word, options_at(GivenOptions, ~At(0))[name])
 
 
 def _word(declared_as: Option, text: str) -> Any:
@@ -67,8 +74,6 @@ def add_needs(add: Add) -> None:
     """Add ``--uses`` and ``--resources``."""
     add("--uses", type=_amounts, action="append", metavar="NAME=N", help="what an item needs while it runs, such as "
         "cpu=2,memory=3GB,gpu=1: CPUs of as many as there are workers, memory, and --resources")  # fmt: skip
-    for former, name in (("--cpus", "cpu=N"), ("--memory", "memory=SIZE")):
-        add(former, type=partial(_refuse, f"--uses {name}"), help=argparse.SUPPRESS)
     add_resources(add)
 
 
@@ -78,19 +83,15 @@ def add_resources(add: Add) -> None:
         "as gpu=2,license=5,memory=16GB")  # fmt: skip
 
 
-def merged(given: list[dict[str, int]] | None) -> dict[str, int] | None:
+def merged(given: list[dict[str, Any]] | None) -> dict[str, Any] | None:
     """The values of all options of one name, as one mapping; None if there are none."""
     if given is None:
         return None
     return {name: amount for part in given for name, amount in part.items()}
 
 
-def _amounts(text: str) -> dict[str, int]:
-    return {name: _size(amount) if name == "memory" else _count(name, amount) for name, amount in _pairs(text)}
-
-
-def _refuse(now: str, _: str) -> None:
-    raise argparse.ArgumentTypeError(f"it is {now} now")
+def _amounts(text: str) -> dict[str, int | str]:
+    return {name: amount if name == "memory" else _count(name, amount) for name, amount in _pairs(text)}
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
@@ -105,13 +106,6 @@ def _count(name: str, text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"{name}: expected a whole number, got {text!r}")
     return int(text)
-
-
-def _size(text: str) -> int:
-    try:
-        return size_in_bytes("SIZE", text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 # -- ``--backend``: the engine of a run's workers. ---------------------------------------------------------------------

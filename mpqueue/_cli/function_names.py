@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import reduce
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,27 @@ def load_function(name: str, what: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
+def check_one_folder(names: Iterable[str | None]) -> None:
+    """Raise UsageError if the functions of these names are in files of several folders.
+
+    Each folder would hide modules of the other ones that have the same names, in workers too.
+    """
+    folders = dict.fromkeys(folder for name in names if name is not None and (folder := _folder_of(name)) is not None)
+    if len(folders) > 1:
+        raise UsageError(
+            f"module:handler: expected functions in files of one folder, got {' and '.join(folders)}; move them into "
+            "one, or run one function after another"
+        )
+
+
+def _folder_of(name: str) -> str | None:
+    """The folder of the function's file; None if its module is in none that is searched because of its name."""
+    module, here = name.rpartition(":")[0], os.getcwd()
+    if module.endswith(".py"):
+        return str(Path(module).resolve().parent)
+    return None if _spec_in([here], module.partition(".")[0]) is None else here
+
+
 def _import(name: str, what: str) -> Any:
     if name.endswith(".py"):
         if not Path(name).is_file():
@@ -53,23 +73,23 @@ def _import(name: str, what: str) -> Any:
     file = _found_in([here], top)
     if file is not None and file == os.path.join(here, f"{name}.py"):
         return _import_file(Path(file), what)
-    _put_first(here)
+    if _spec_in([here], top) is not None:
+        _put_first(here)
+    elif here not in sys.path:
+        sys.path.append(here)  # what the module imports may be there
     if file is not None and not _leads_to(top, file):
         raise UsageError(
             f"{what}: expected {name!r} in the current folder ({file}), but that name leads to {_place_of(top)}; "
             f"rename one of them, or name the file: {name.replace('.', '/')}.py:function"
         )
     try:
-        module = importlib.import_module(name)
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             meant = nearest(name, [path.stem for path in Path(here).glob("*.py")])
             hint = "" if meant is None else f"; did you mean {meant}?"
             raise UsageError(f"{what}: expected a module that can be imported, got {name!r}: {error}{hint}") from None
         raise
-    if file is not None:
-        _check_imports(getattr(module, "__file__", None) or file, what)
-    return module
 
 
 def _import_file(file: Path, what: str) -> Any:
@@ -82,30 +102,13 @@ def _import_file(file: Path, what: str) -> Any:
             f"{what}: expected workers to find {file}, but its code has changed sys.path, so that {file.stem!r} leads "
             f"to {_found_in(sys.path, file.stem)}; append to sys.path instead, or rename one of them"
         )
-    _check_imports(str(file), what)
     return module
 
 
-#: The files that were named.
-_files: list[str] = []
-#: Their folders, in that order; workers search them in the same order.
-_folders: list[str] = []
-#: Folders that are in ``sys.path`` for that reason only.
-_inserted: list[str] = []
-
-
 def _put_first(folder: str) -> None:
-    """Search that folder before all others, except those put first earlier, whose modules still come from them."""
-    entries = [os.path.abspath(entry) for entry in sys.path]
-    at = 1 + max((entries.index(each) for each in _folders if each in entries), default=-1)
-    if folder not in _folders:
-        _folders.append(folder)
-    elif folder in entries:
-        return
-    if entries[at : at + 1] != [folder]:
-        sys.path.insert(at, folder)
-        if folder not in entries:
-            _inserted.append(folder)
+    """Search that folder before all others."""
+    if sys.path[:1] != [folder]:
+        sys.path.insert(0, folder)
     importlib.invalidate_caches()
 
 
@@ -123,8 +126,12 @@ def _place_of(name: str) -> str | None:
 
 def _found_in(folders: list[str], name: str) -> str | None:
     """The file of that module in the first of these folders that has it."""
-    spec = PathFinder.find_spec(name, folders)
+    spec = _spec_in(folders, name)
     return None if spec is None else spec.origin
+
+
+def _spec_in(folders: list[str], name: str) -> ModuleSpec | None:
+    return PathFinder.find_spec(name, folders)
 
 
 def _is_same(one: str | None, other: str | None) -> bool:
@@ -134,40 +141,3 @@ def _is_same(one: str | None, other: str | None) -> bool:
         return one == other or os.path.samefile(one, other)
     except OSError:  # such as "built-in", or a module in a zip file
         return False
-
-
-def _check_imports(file: str, what: str) -> None:
-    """Raise UsageError if a named file would import a module of another named file's folder instead of its own."""
-    _files.append(file)
-    if len(_folders) > 1:
-        for each in _files:
-            _check_imports_of(each, what)
-
-
-def _check_imports_of(file: str, what: str) -> None:
-    folder = os.path.dirname(file)
-    alone = [folder, *(entry for entry in sys.path if entry not in _inserted)]
-    left, seen = [file], set[str]()
-    while left:
-        importer = left.pop()
-        for name in _imports_of(importer) - seen:
-            seen.add(name)
-            expected, found = _found_in(alone, name), _found_in(sys.path, name)
-            if expected is not None and not _is_same(expected, found):
-                raise UsageError(
-                    f"{what}: expected functions that import different names, but {importer} imports {name!r}, and "
-                    f"both {expected} and {found} have that name; rename one of them, or run one function after another"
-                )
-            if (own := _found_in([folder], name)) is not None:
-                left.append(own)
-
-
-def _imports_of(file: str) -> set[str]:
-    """Return the modules that the file's code imports at any time, without packages' own; none if it is no Python."""
-    try:
-        nodes = [*ast.walk(ast.parse(Path(file).read_bytes()))]
-    except (OSError, SyntaxError, ValueError):
-        return set()
-    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
-    return {name.partition(".")[0] for name in names} - {""}

@@ -10,7 +10,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from mpqueue._cli.early_end import EarlyEnd, add_early_end
-from mpqueue._cli.flags import add_resources, duration, merged
+from mpqueue._cli.flags import add_flags, add_resources, duration
 from mpqueue._cli.outputs import (
     ROW,
     STDOUT,
@@ -30,10 +30,12 @@ from mpqueue._cli.run_command import (
     describe_failure,
     follow,
     log_to_stderr,
+    open_queue,
     policy_of,
     progress_of,
 )
 from mpqueue._cli.usage import Exit, OutputError, UsageError, coloured, say, usage_errors
+from mpqueue._declared import At
 from mpqueue._os.monotonic import monotonic
 from mpqueue._output.export import check_columns, record_of
 from mpqueue._output.file_sinks import FileSink
@@ -42,7 +44,7 @@ from mpqueue._output.words import counted, size, took
 from mpqueue._queue.job import Job
 from mpqueue._queue.job_items import JobItem
 from mpqueue._queue.job_queue import JobQueue
-from mpqueue._queue.recorded.recorded_book import RecordedBook
+from mpqueue._queue.recorded.past_job import PastJob
 from mpqueue._queue.run import JobRun
 from mpqueue._text import label, visible
 from mpqueue.status import FAILED, ItemStatus, JobStatus
@@ -78,13 +80,12 @@ def _add_retry(commands: Parsers) -> None:
     add = parser.add_argument
     add_workers(add)
     add_resources(add)
-    add("--gpu-env", action="store_true", help="a worker sees only the GPUs of its items")
     add_tries(add)
-    add("--timeout", type=duration, metavar="T", help="time that one try may take")
+    add_flags(add, at=At.QUEUE)
     add_early_end(add)
     add_messages(add)
     add_json(add, "the job's counts as a line of JSON")
-    parser.set_defaults(on_error="continue", columns=None)
+    parser.set_defaults(columns=None, backend=None)
 
 
 def _add_export(commands: Parsers) -> None:
@@ -186,7 +187,7 @@ def export(args: argparse.Namespace) -> int:
     ):
         log_to_stderr("WARNING")
         reader = _reader(args.journal)
-        table = RecordedBook(reader, line := _choose(reader, args.job)).table
+        table = PastJob(reader, line := _choose(reader, args.job)).table
         with usage_errors("--", (ValueError,)):
             check_columns(table, args.columns or (), ended=True)
         outlet = RowOutlet(output, table, line.id, captured=bool(table.output))
@@ -222,11 +223,9 @@ def _retry(args: argparse.Namespace, early_end: EarlyEnd, tell: Tell) -> int:
     job = _choose(reader, args.job)
     job_id = job.id
     _search_as_then(reader, job)
-    there = {"resources": merged(args.resources), "gpu_env": args.gpu_env}
-    with JobQueue(args.jobs, retry=policy_of(args), timeout=args.timeout, journal=args.journal, **there) as queue:
-        queue._starter.tell_failures = False  # `follow` says so
+    with open_queue(args, policy_of(args)) as queue:
         with usage_errors("--resources: ", (ValueError,)):
-            book = queue._host.take_up(job_id, "run it again", unfinished=True).book
+            book = queue._host.jobs.reopen(job_id, "run it again", unfinished=True).book
         progress = progress_of(args)
         if book.status is not JobStatus.PENDING and not book.failed and not args.quiet:
             say(f"nothing to retry: no item of job {job_id!r} has failed")
@@ -274,7 +273,7 @@ def prune(args: argparse.Namespace) -> int:
 
 
 def _reader(path: str) -> Reader:
-    from mpqueue._parent.journal.guards import own_path
+    from mpqueue._parent.journal.checks import own_path
     from mpqueue._parent.journal.journal_reader import Reader  # needs SQLite, which `run` may not need
 
     if not os.path.exists(path):
@@ -294,7 +293,7 @@ def _choose(reader: Reader, job_id: str | None) -> RecordedJob:
 
 
 def _opened(reader: Reader, job: RecordedJob) -> Job:
-    return Job(RecordedBook(reader, job))
+    return Job(PastJob(reader, job))
 
 
 def _failed(job: Job) -> Iterator[JobItem]:

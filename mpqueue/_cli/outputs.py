@@ -12,8 +12,8 @@ from mpqueue._cli.flags import Add
 from mpqueue._cli.usage import on_stdout, tell, usage_errors
 from mpqueue._os import standard_streams
 from mpqueue._output.bars import aside
-from mpqueue._output.export import COLUMNS, as_json_line
-from mpqueue._output.file_sinks import FileSink, Row, check_apart
+from mpqueue._output.export import COLUMNS, json_lines
+from mpqueue._output.file_sinks import FileSink, Row, as_columns, check_apart
 from mpqueue._output.formats import sink_for
 from mpqueue._queue.job import Job
 
@@ -40,8 +40,7 @@ def told_on_stdout(*, as_json: bool) -> Iterator[Tell]:
     def tell_programs(line: Mapping[str, Any] | None, _: object) -> None:
         if line is not None:
             with on_stdout():
-                file.write(as_json_line(line))
-                file.flush()
+                _write_rows(file, [line])
 
     if not as_json:
         yield tell_people
@@ -79,8 +78,7 @@ class StdoutRows:
     def write(self, rows: Sequence[Row]) -> None:
         """Write a line for each of these rows."""
         with aside() if self._file.isatty() else nullcontext(), standard_streams.pipes_break():
-            self._file.writelines(map(as_json_line, rows))
-            self._file.flush()
+            _write_rows(self._file, rows)
 
     def close(self) -> None:
         """Do nothing: each row was flushed when it was written."""
@@ -131,6 +129,12 @@ def rows_on_stdout() -> Iterator[TextIO]:
     """Return a stream for rows on stdout. Raises OutputError if stdout does not take them."""
     with on_stdout(), _open_rows(1) as file:
         yield file
+
+
+def _write_rows(file: TextIO, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a line of JSON for each of these rows, which have the same keys."""
+    file.writelines(f"{line}\n" for line in json_lines(as_columns(rows)))
+    file.flush()
 
 
 def _open_rows(descriptor: int) -> TextIO:

@@ -22,9 +22,10 @@ from mpqueue._cli.flags import (
     given_flags,
     merged,
     open_backend,
+    word_of,
     write_profile,
 )
-from mpqueue._cli.function_names import load_function
+from mpqueue._cli.function_names import check_one_folder, load_function
 from mpqueue._cli.inputs import KINDS, of_files, read_items
 from mpqueue._cli.outputs import STDOUT, StdoutRows, Tell, add_json, job_line, open_output, told_on_stdout
 from mpqueue._cli.usage import Exit, UsageError, VisibleFormatter, coloured, first_given, say, say_error, usage_errors
@@ -41,14 +42,13 @@ from mpqueue._output.words import counted, took
 from mpqueue._queue.job import Job
 from mpqueue._queue.job_items import JobItem
 from mpqueue._queue.job_queue import JobQueue
-from mpqueue._queue.recorded.item_keys import content_key, file_key
-from mpqueue._queue.recorded.job_plan import plan
-from mpqueue._queue.recorded.record_options import REDO, Redo, Rerun, record_options
+from mpqueue._queue.recorded.job_record import plan
+from mpqueue._queue.recorded.record_options import REDO, Redo, Rerun, content_key, file_key, record_options
 from mpqueue._queue.run import JobRun
 from mpqueue._text import label, visible
 from mpqueue.errors import HandlerPicklingError, MPQueueError, QueueClosedError, SinkError, WorkerStartError, shown
 from mpqueue.retry import RetryPolicy
-from mpqueue.status import ItemStatus, JobStatus
+from mpqueue.status import JobStatus
 
 EXAMPLES = """\
 examples:
@@ -71,7 +71,7 @@ NAMED = 10
 #: A word that is no input: module:function or file.py:function.
 _FUNCTION = re.compile(r"([^:]+\.py|[^\W\d][\w.]*):[^\W\d][\w.]*")
 #: The seconds in which rows of an interrupted run may still get into the output.
-ROWS_PATIENCE = 10.0
+ROWS_WAIT_S = 10.0
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -111,7 +111,8 @@ def add_options(input_: Add, workers_: Add, limits: Add, journal: Add, output: A
     add_file(output)
     add_flags(limits, capture_output=output, gpu_env=workers_)
     limits("--on-error", choices=("continue", "stop", "skip"), default="continue", help="if items fail for good: "
-        "continue (default), stop at the first, or continue and leave them out of the output")  # fmt: skip
+        "continue (default), stop at the first as --max-failures 0 does, or continue and leave them out of the "
+        "output")  # fmt: skip
     add_early_end(limits)
     _add_journal(journal)
     _add_output(output)
@@ -136,7 +137,7 @@ def add_workers(add: Add) -> None:
 
 def add_tries(add: Add) -> None:
     """Add ``--retries`` and ``--retry-delay``."""
-    add("--retries", "--max-retries", type=count_or_none, default=3, metavar="N", help="tries after the first "
+    add("--retries", "--max-retries", type=word_of("max_retries"), default=3, metavar="N", help="tries after the first "
         "(default: 3)")  # fmt: skip
     add("--retry-delay", "--base-delay", type=duration, default=2.0, metavar="T", help="time before the first retry; "
         "the pause doubles each time (default: 2s)")  # fmt: skip
@@ -189,6 +190,7 @@ def run(args: argparse.Namespace) -> int:
     began_at = monotonic()
     log_to_stderr(args.log_level)
     args.more = _take_functions(args)
+    check_one_folder([args.handler, *args.more, args.setup, args.backend])
     with told_on_stdout(as_json=args.json and (args.plan or args.dry_run or args.output != STDOUT)) as tell:
         if args.dry_run:
             return _dry_run(args, tell)
@@ -237,7 +239,7 @@ def _read(args: argparse.Namespace) -> tuple[list[Any], tuple[Any, Any], Rerun]:
 def _run(args: argparse.Namespace, sink: StdoutRows | FileSink, early_end: EarlyEnd, tell: Tell) -> int:
     items, functions, record = _read(args)
     more = [load_function(name, "module:handler") for name in args.more]
-    with _open_queue(args, policy_of(args)) as queue:
+    with open_queue(args, policy_of(args)) as queue:
         job = None if more else _job(queue, args, items, functions, record, sink)
         if args.dashboard:
             _serve(queue)
@@ -288,7 +290,8 @@ def _options(args: argparse.Namespace, at: At, record: Rerun, sink: StdoutRows |
     """Return the options of a job of one function, or of several."""
     rerun = None if args.journal is None else record
     options = {"results": sink, "label": args.label, "profile": args.profile is not None, "rerun": rerun}
-    return options | given_flags(args, at)
+    options |= given_flags(args, at)
+    return options | {"max_failures": 0} if args.on_error == "stop" else options
 
 
 def _size_of(item: Any) -> int:
@@ -298,7 +301,8 @@ def _size_of(item: Any) -> int:
         raise UsageError(f"--cost size: expected names of files, got {shown(item)}: {error}") from None
 
 
-def _open_queue(args: argparse.Namespace, policy: RetryPolicy) -> JobQueue:
+def open_queue(args: argparse.Namespace, policy: RetryPolicy) -> JobQueue:
+    """Open the queue of a command that runs items. Raises UsageError."""
     backend = open_backend(args.backend)
     with usage_errors():
         queue = JobQueue(
@@ -309,7 +313,7 @@ def _open_queue(args: argparse.Namespace, policy: RetryPolicy) -> JobQueue:
             resources=merged(args.resources),
             **given_flags(args, At.QUEUE),
         )
-    queue._starter.tell_failures = False  # `say_end` says so
+    queue._starter.tell_failures = False  # `follow` says so
     return queue
 
 
@@ -363,7 +367,7 @@ def _is_named(name: str, table: ItemTable, at: int, item: Any) -> bool:
 
 def _plan(args: argparse.Namespace, tell: Tell) -> int:
     """Print what would run: one line per item on stdout, the counts on stderr."""
-    from mpqueue._parent.journal.guards import own_path
+    from mpqueue._parent.journal.checks import own_path
     from mpqueue._parent.journal.journal_reader import Reader  # only journals need it
 
     items, functions, record = _read(args)
@@ -403,11 +407,11 @@ def _dry_run(args: argparse.Namespace, tell: Tell) -> int:
         if args.journal is not None and args.cost == "recorded":
             args.cost = None
         args.journal = None
-        with _open_queue(args, policy_of(args)) as whole:  # it starts no worker
+        with open_queue(args, policy_of(args)) as whole:  # it starts no worker
             workers = fitting = whole.concurrency
             if not args.more:
                 _job(whole, args, items, functions, record, sink)
-                fitting = at_a_time(whole.last_job, workers, merged(args.resources))
+                fitting = at_a_time(whole.last_job, workers, whole._options.resources)
                 for job in whole.jobs():  # the job is not run
                     whole.clear_job(job)
         options: dict[str, Any] = {"label": args.label}
@@ -415,7 +419,7 @@ def _dry_run(args: argparse.Namespace, tell: Tell) -> int:
             options |= {"setup": functions[1], "uses": merged(args.uses)}
         if args.backend is None:
             args.jobs = min(workers, max(1, len(some_of(items))) * (merged(args.uses) or {}).get("cpu", 1))
-        with _open_queue(args, ONE_TRY) as queue:
+        with open_queue(args, ONE_TRY) as queue:
             job, has_setup = run_some(queue, items, handlers, **options), functions[1] is not None
             return say_estimate(job, args.columns, len(items), workers, fitting, has_setup, tell)
 
@@ -448,10 +452,7 @@ def follow(
 ) -> int:
     """Wait until the job has ended or is interrupted, and say how; its rows are written meanwhile, if it has a sink."""
     job = started.job
-    stopped = False
     try:
-        if args.on_error == "stop":
-            stopped = _stop_at_first_failure(queue, started)
         started.result()
         early_end.wait()
     except BaseException as error:
@@ -465,7 +466,7 @@ def follow(
         if not isinstance(error, KeyboardInterrupt):
             raise
         with suppress(MPQueueError, TimeoutError):
-            started.result(ROWS_PATIENCE)
+            started.result(ROWS_WAIT_S)
         _say_interrupted(job, sink, recorded=args.journal is not None)
         return Exit.INTERRUPTED
     if job.stopped_why is not None:
@@ -475,7 +476,7 @@ def follow(
     if sink is not None and job.total and ended_before(job._book) == job.total and not args.quiet:
         _say_nothing_left(job)
     _say_kept(sink)
-    if early_end.left_some and not stopped:
+    if early_end.left_some:
         return say_drained(recorded=args.journal is not None)
     if sink is not None and args.columns is not None and sink.columns is None:  # its line was printed
         return Exit.FAILED
@@ -487,16 +488,6 @@ def _say_stopped(job: Job, sink: StdoutRows | FileSink | None, *, quiet: bool) -
     say_end(job, quiet=quiet)
     _say_kept(sink)
     say(coloured("stopped:", "yellow"), f" {job.stopped_why}")
-
-
-def _stop_at_first_failure(queue: JobQueue, started: JobRun) -> bool:
-    """Cancel the job once an item has failed; returns whether one has."""
-    stopped = False
-    for item in started.as_completed():
-        if item.status is ItemStatus.FAILED and not stopped:
-            stopped = True
-            end_running(queue, started.job.id)
-    return stopped
 
 
 def end_running(queue: JobQueue, job_id: str) -> None:
@@ -565,9 +556,8 @@ def _summary(job: Job) -> Iterator[str]:
 
 def _say_nothing_left(job: Job) -> None:
     """Print why nothing has run, and what to do next."""
-    what, redo = ("the failed items", "failed") if job.failed else ("all", "all")
-    say(coloured("nothing left to do:", "green"), f" all items had ended in earlier runs; to run {what} again: ",
-        again(redo=redo))  # fmt: skip
+    how = "--redo failed runs the failed items again" if job.failed else "--redo all runs all of them again"
+    say(coloured("nothing left to do:", "green"), f" all items had ended in earlier runs; {how}")
 
 
 def _say_unwritten(error: SinkError, *, recorded: bool) -> int:
@@ -597,25 +587,11 @@ def say_drained(*, recorded: bool) -> int:
     return Exit.DRAINED
 
 
-def again(redo: str | None = None) -> str:
-    """The given command line, to be repeated; this ``--redo`` replaces any other."""
-    words = sys.argv[1:]
-    if redo is not None:
-        end = words.index("--") if "--" in words else len(words)
-        words[:end] = [*_without_redo(words[:end]), "--redo", redo]
+def again() -> str:
+    """The given command line, to be repeated."""
     with suppress(ValueError):
-        return " ".join(["mpqueue", *map(quoted, words)])
+        return " ".join(["mpqueue", *map(quoted, sys.argv[1:])])
     return "mpqueue"
-
-
-def _without_redo(words: Sequence[str]) -> Iterator[str]:
-    is_value = False
-    for word in words:
-        option, equals, _ = word.partition("=")
-        is_redo = option == "--redo"
-        if not is_value and not is_redo:
-            yield word
-        is_value = is_redo and not equals
 
 
 # -- values ------------------------------------------------------------------------------------------------------------
@@ -627,22 +603,9 @@ def workers(text: str) -> Concurrency:
         return None
     if text == "physical":
         return "physical"
-    return _number(text, 1, "a whole number from 1 up, auto or physical")
-
-
-def count_or_none(text: str) -> int:
-    """Return a number of things. Raises ArgumentTypeError."""
-    return _number(text, 0, "a whole number from 0 up")
-
-
-def _number(text: str, low: int, what: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = -1
-    if value < low:
-        raise argparse.ArgumentTypeError(f"expected {what}, got {text!r}")
-    return value
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 up, auto or physical, got {text!r}")
+    return int(text)
 
 
 def _level(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mpqueue._wire.pace import CHUNK_SECONDS
+from mpqueue._wire.frames import CHUNK_SECONDS
 from mpqueue._wire.pickling.packed_handler import HandlerTransport
 
 

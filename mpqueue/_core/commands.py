@@ -176,6 +176,12 @@ class AnnounceFinished(NamedTuple):
     duration: float
 
 
+class HurryJob(NamedTuple):
+    """Write what the job has ended soon, or not at all: it, and the jobs of its pipeline, are killed."""
+
+    job: JobBook
+
+
 class GiveUpJob(NamedTuple):
     """Resolve at once the run of this job, which ended; an internal error came before its run was resolved."""
 
@@ -201,5 +207,6 @@ Command = (
     | AnnounceRecords
     | AnnounceState
     | AnnounceFinished
+    | HurryJob
     | GiveUpJob
 )

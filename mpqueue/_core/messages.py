@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 class LaneReady(NamedTuple):
-    """A worker answered for the first time. Lanes of one ``fate`` die together; None: this one dies alone."""
+    """A worker answered for the first time. Lanes of one ``dies_with`` die together; None: this one dies alone."""
 
     lane: int
     generation: int
     pid: int
-    fate: Hashable = None
+    dies_with: Hashable = None
 
 
 class LaneAbsent(NamedTuple):
@@ -151,8 +151,8 @@ class ChunkReported(NamedTuple):
     unreadable: Failure | None = None
     added: Mapping[int, AddedItems] | None = None  #: by position: items that a result adds to its job
     yielded: Mapping[int, int] | None = None  #: by position: how many values a stage's handler has yielded
-    foreign: bool = False  #: it has objects of users' classes, which may run code when they are freed
-    profile: bytes | None = None  #: the handler's stacks; see `mpqueue._wire.sampled_stacks`
+    has_user_objects: bool = False  #: it has objects of users' classes, which may run code when they are freed
+    profile: bytes | None = None  #: the handler's stacks; see `mpqueue._wire.frames`
 
 
 class ChunkSent(NamedTuple):
@@ -340,7 +340,7 @@ class ModulesReloaded(NamedTuple):
 
 
 class FaultFound(NamedTuple):
-    """mpqueue itself made a mistake, the ``error``; `mpqueue._core.rules.distrust` has the consequences.
+    """mpqueue itself made a mistake, the ``error``; `mpqueue._core.rules.internal_errors` has the consequences.
 
     It affects ``job``, if one is named; else the job whose items are on ``lane``, if that is named and has any; else
     all jobs. No ``generation`` means the lane's current worker.

@@ -22,13 +22,13 @@ from mpqueue._core.state.item_table import Failure
 from mpqueue._dropin.stream_results import Arrivals
 from mpqueue._options import JobOptions
 from mpqueue._output.progress import Showing
-from mpqueue._parent.surroundings.replies import SafeEvent, SafeFuture
-from mpqueue._queue.growing.stream import Stream, open_stream
+from mpqueue._parent.system.replies import SafeEvent, SafeFuture
+from mpqueue._queue.growing_jobs import Stream, open_stream
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.run import Ended
 from mpqueue._wire.pickling.packed_functions import FunctionPacker
 from mpqueue._worker.handlers.called import Call, run_call
-from mpqueue.errors import InternalError, ItemCancelledError, QueueClosedError
+from mpqueue.errors import ItemCancelledError, QueueClosedError
 
 R = TypeVar("R")
 
@@ -58,8 +58,7 @@ _Settled = tuple[Receiver, Any, Failure | None]
 class CallStream:
     """A stream of calls, for any thread. ``error_of`` makes the receiver's error of a failure.
 
-    ``after_logs``: a receiver gets its outcome after the call's logs were delivered. Without it, the listener thread
-    may wait for the outcome.
+    A receiver gets its outcome after the call's logs were delivered.
     """
 
     def __init__(
@@ -69,17 +68,14 @@ class CallStream:
         options: JobOptions,
         *,
         showing: Showing = Showing(),  # noqa: B008 - frozen
-        after_logs: bool = True,
     ) -> None:
         self._queue = queue
         self._error_of = error_of
         self._options = options
         self._showing = showing
-        self._after_logs = after_logs
         engine = queue._host.engine
         self.functions = FunctionPacker(script=engine.script)
-        self._receivers: dict[int, Receiver] = {}
-        self._blocks: list[CallBlock[Any]] = []
+        self._receivers: dict[int, Receiver | CallBlock[Any]] = {}  #: by the indices of calls that have not ended
         self._lock = threading.RLock()  #: held by the thread that adds calls; a garbage collection may seal it there
         self._is_open = False
         self._stream: Stream  #: set once it is open
@@ -111,7 +107,7 @@ class CallStream:
             first = self._next_index()
             block: CallBlock[R] = CallBlock(self, range(first, first + len(calls)))
             if calls:
-                self._blocks.append(block)  # first, as above
+                self._receivers.update(dict.fromkeys(block.indices, block))  # first, as above
                 self._stream.add(calls)
         if self._is_over:
             self.give_up_rest()
@@ -125,10 +121,7 @@ class CallStream:
             self._is_open = True
         elif self._is_over and self._stream.fault is not None:
             raise self._stream.fault
-        index = self._stream.next_index
-        while self._blocks and self._blocks[-1].indices.stop > index:
-            self._blocks.pop()  # interrupted before its calls were added
-        return index
+        return self._stream.next_index
 
     def check_open(self) -> None:
         """Raise an error if it takes no more calls."""
@@ -159,11 +152,9 @@ class CallStream:
             return
         with self._lock:  # otherwise it might wait for some that the stream does not have
             count = stream.next_index
-            receivers = [one for one in list(self._receivers.values()) if one._index < count]
-            blocks = [one.indices for one in self._blocks if one.indices.stop <= count]
-        self.drop(receivers)
-        for indices in blocks:
-            self.drop_later(indices)
+            waiting = {index: one for index, one in list(self._receivers.items()) if index < count}
+        self.drop([one for one in waiting.values() if not isinstance(one, CallBlock)])
+        self.drop_later([index for index, one in waiting.items() if isinstance(one, CallBlock)])
 
     def seal(self) -> None:
         """Seal the stream: it ends with the last call. Callable in a garbage collection."""
@@ -190,7 +181,7 @@ class CallStream:
         host = self._queue._host
         if indices is None:
             host.tell(self._end)
-        elif self._stream.foreign or (self._after_logs and not host.nothing_to_tell):
+        elif self._stream.has_user_objects or not host.engine.listeners.idle:
             host.tell(lambda: self._settle_loud(self._settle(indices)))
         elif loud := self._settle(indices):
             host.tell(partial(self._settle_loud, loud))
@@ -198,20 +189,17 @@ class CallStream:
     def _settle(self, indices: Sequence[int]) -> deque[_Settled]:
         """Settle these calls; returns those whose receivers have callbacks, for the listener thread."""
         loud: deque[_Settled] = deque()
-        if self._blocks and (block := self._block_of(indices)) is not None:
-            if block._put(indices):
-                self._blocks.remove(block)
+        receivers = [self._receivers.pop(index, None) for index in indices]
+        if len(all_of_them := {*receivers}) == 1 and isinstance(block := all_of_them.pop(), CallBlock):
+            block._put(indices)
             return loud
-        for index in indices:
-            receiver = self._receivers.pop(index, None)
-            if receiver is not None:
+        for index, receiver in zip(indices, receivers, strict=True):
+            if isinstance(receiver, CallBlock):
+                receiver._put([index])
+            elif receiver is not None:
                 outcome = self._stream.take(index)
                 if not receiver._quietly(self._resolve, receiver, *outcome):
                     loud.append((receiver, *outcome))
-            elif len(indices) > 1:  # the call may be one of a block
-                loud += self._settle([index])
-            else:  # Ctrl-C has interrupted its `submit`
-                self._stream.take(index)
         return loud
 
     def _settle_loud(self, loud: deque[_Settled]) -> None:
@@ -226,11 +214,6 @@ class CallStream:
             receiver._give_up()
         else:
             receiver._raise(self._error_of(failure))
-
-    def _block_of(self, indices: Sequence[int]) -> CallBlock[Any] | None:
-        """The block that has all of these calls; None if there is none."""
-        lo, hi = min(indices), max(indices)
-        return next((block for block in tuple(self._blocks) if lo in block.indices and hi in block.indices), None)
 
     def error_of(self, failure: Failure) -> BaseException:
         """Return the error to be raised for a failure of a block."""
@@ -263,8 +246,6 @@ class CallStream:
                 receiver._give_up()
             else:
                 receiver._raise(fault)
-        while self._blocks:
-            self._blocks.pop()._give_up(fault)
 
 
 class CallFuture(SafeFuture[R]):
@@ -351,10 +332,9 @@ class CallBlock(Generic[R]):
     def __init__(self, owner: CallStream, indices: range) -> None:
         self.indices = indices
         self._owner = owner
-        self._missing = len(indices)  #: the number of calls without an outcome
         self._left = len(indices)  #: outcomes that were not taken
         self._arrivals = Arrivals(ordered=True, first=indices.start)
-        self._fault: InternalError | None = None
+        self._fault: BaseException | None = None
 
     def results(self, time_left: Callable[[], float | None]) -> Iterator[R]:
         """Yield the results in order. A call's error is raised in its place; TimeoutError when no time is left.
@@ -389,13 +369,15 @@ class CallBlock(Generic[R]):
 
     # -- for the stream --------------------------------------------------------------------------------------
 
-    def _put(self, indices: Sequence[int]) -> bool:
-        """Note that these calls have ended; return True if they were the last."""
-        self._missing -= len(indices)
+    def _put(self, indices: Sequence[int]) -> None:
+        """Note that these calls have ended."""
         self._arrivals.news.put(indices)
-        return not self._missing
 
-    def _give_up(self, fault: InternalError | None) -> None:
-        """Stop waiting for outcomes that will never come, because of ``fault`` if it is given."""
-        self._fault = fault
+    def _raise(self, error: BaseException) -> None:
+        """Stop waiting for outcomes, because of this internal error."""
+        self._fault = error
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """Stop waiting for outcomes that will never come."""
         self._arrivals.news.put(None)

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast, overload
 
 from mpqueue._call_checks import SEVERAL, iterator_of, names_options
 from mpqueue._core.state.item_table import Failure
-from mpqueue._declared import At, read, takes
-from mpqueue._dropin.batch import OWN_NAMES, Later, RecordAs, enough_workers, job_options
-from mpqueue._dropin.lent_queues import Loan, OwnQueue, WarmQueue, is_warm
-from mpqueue._dropin.stream_results import Arrivals, StreamResults
-from mpqueue._engines.loky.loky_pool import count_cpus
+from mpqueue._declared import At, takes
+from mpqueue._dropin.lent_queues import Loan, lend
+from mpqueue._dropin.stream_results import Arrivals, StreamResults, ToRaise
+from mpqueue._dropin.whole_map import Later, enough_workers, read_call, record_of
 from mpqueue._options import GivenOptions, OnItemError, check_on_error
-from mpqueue._output.progress import PATIENCE, length_of, showing_stream
-from mpqueue._queue.growing.stream import Stream, open_stream
+from mpqueue._output.progress import DRAWING_WAIT_S, length_of, showing_stream
+from mpqueue._queue.growing_jobs import Stream, open_stream
 from mpqueue._queue.mailbox import Turns
-from mpqueue._queue.recorded.record_options import check_stream_record, record_options
+from mpqueue._queue.recorded.record_options import check_stream_record
 from mpqueue.errors import TooManyFailuresError
 
 if TYPE_CHECKING:
@@ -118,32 +116,27 @@ def _iterate(
     *,
     ordered: bool,
 ) -> ItemIterator[Any]:
-    asked = read(GivenOptions, At.STREAM, f"mpqueue.{name}", options, OWN_NAMES)
-    journal, backend, job = asked.journal, asked.backend, job_options(name, asked)
-    # It ends itself, once that many failures have been taken.
-    job = dataclasses.replace(job, max_failures=None)
-    record = RecordAs(asked.job_id, record_options(asked.rerun, has_journal=journal is not None))
-    check_stream_record(record.options)
     check_on_error(on_error, ON_ERROR)
+    asked, engine, of_call = read_call(f"mpqueue.{name}", At.STREAM, options)
+    job = dataclasses.replace(of_call, max_failures=None)  # it ends itself
+    if (record := record_of("imap", fn, asked)) is not None:
+        check_stream_record(record[1])
     showing = showing_stream(asked.progress, fn, items)
     iterator = iterator_of(items)
     workers = enough_workers(job.max_lanes, length_of(items))
-    warm = is_warm(journal, backend)
-    lent: Loan = WarmQueue(workers) if warm else OwnQueue(workers, journal, backend)
+    lent, arrivals = lend(workers, asked, engine), Arrivals(ordered)
     queue = lent.queue
-    count_lanes = count_cpus if warm else partial(getattr, queue, "concurrency")  # it may grow
-    arrivals = Arrivals(ordered)
 
     def window() -> int:
-        return asked.buffersize or stream.window(workers or count_lanes())
+        return asked.buffersize or stream.window(workers or lent.count_workers())  # there may be more of them later
 
     try:
-        if journal is None:
+        if record is None:
             stream = open_stream(queue, fn, arrivals.news.put, job, showing=showing)
         else:  # only journals need it
-            from mpqueue._queue.recorded.recorded_stream import open_recorded_stream
+            from mpqueue._queue.recorded.growing_record import open_recorded_stream
 
-            job_id, record_as = record.of("imap", fn)
+            job_id, record_as = record
             stream = open_recorded_stream(
                 queue, job_id, fn, arrivals.news.put, job, record_as, seed_given=asked.seed is not None, showing=showing
             )
@@ -195,28 +188,28 @@ class ItemIterator(StreamResults[R]):
         await self._turns.give()  # before an outcome is taken, so that an interrupted turn loses none
         while True:
             for outcome in self._block:
-                if type(outcome) is not Failure:
-                    return outcome  # type: ignore[no-any-return]
-                self._is_torn = True
-                self._block = iter([outcome, *self._block])
-                self._is_torn = False
-                results = [self]
-                del self, outcome  # as in `__next__`, which raises it
-                return next(results.pop())
+                if type(outcome) is ToRaise:  # as in `__next__`
+                    error, outcome.error = outcome.error, None
+                    try:
+                        del self, outcome
+                        raise error
+                    finally:
+                        del error
+                return outcome  # type: ignore[no-any-return]
             self._end_block()
             await self._turns.give()
             while not self._begin_block():
+                if self._is_closed:
+                    if self._all_done:
+                        await self._stream.run._await_last_call_later()
+                    await self._lent.await_end_later()
+                    self._raise_input_error()
+                    raise StopAsyncIteration
                 if self._read():
                     await self._turns.give()
                 else:
                     self._expect()
                     await self._arrivals.news.wait_later()
-            if self._is_closed:
-                if self._all_done:
-                    await self._stream.run._await_last_call_later()
-                await self._lent.await_end_later()
-                self._raise_input_error()
-                raise StopAsyncIteration
 
     # -- failures -----------------------------------------------------------------------------------------------
 
@@ -261,11 +254,11 @@ class ItemIterator(StreamResults[R]):
         closed. Raises `JournalError` if not all of it could be written.
         """
         self._close()
-        self._stream.run._await_last_call(PATIENCE)
+        self._stream.run._await_last_call(DRAWING_WAIT_S)
         self._lent.await_end()
 
     async def aclose(self) -> None:
         """`close`, for `contextlib.aclosing`: the event loop goes on meanwhile."""
         self._close()
-        await self._stream.run._await_last_call_later(PATIENCE)
+        await self._stream.run._await_last_call_later(DRAWING_WAIT_S)
         await self._lent.await_end_later()

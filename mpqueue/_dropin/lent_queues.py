@@ -12,14 +12,14 @@ import weakref
 from collections.abc import Callable
 
 from mpqueue._engines.loky.loky_pool import count_cpus
-from mpqueue._options import check_concurrency
+from mpqueue._options import GivenOptions, check_concurrency
 from mpqueue._os.process.own_forks import in_each_fork
 from mpqueue._parent.lane_protocol import Backend
-from mpqueue._parent.surroundings.interpreter_exit import is_exiting
-from mpqueue._parent.surroundings.replies import SafeEvent, SafeFuture
-from mpqueue._queue.choosing import choose_backend, journal_path
+from mpqueue._parent.system.interpreter_exit import is_exiting
+from mpqueue._parent.system.replies import SafeEvent, SafeFuture
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.mailbox import Bell
+from mpqueue._queue.queue_arguments import journal_path
 from mpqueue._wire.frames import THREAD_VARIABLES
 
 #: Seconds without a call after which its workers end; it may take twice as long.
@@ -49,7 +49,7 @@ class SharedPool:
         if concurrency is not None:
             check_concurrency(concurrency)
         with self._lock:
-            if self._queue is not None and self._queue._host.is_broken:
+            if self._queue is not None and self._queue._host.engine.broken is not None:
                 self._leave()
             if self._queue is None:
                 self._open(concurrency)
@@ -126,24 +126,16 @@ shared_pool = SharedPool(THREADS)
 in_each_fork(shared_pool.reset_in_fork)
 
 
-def is_warm(journal: str | os.PathLike[str] | None, backend: str | Backend) -> bool:
-    """True if a call needs no queue of its own."""
-    return journal is None and backend == "loky"
-
-
-def own_queue(concurrency: int | None, journal: str | os.PathLike[str] | None, backend: str | Backend) -> JobQueue:
-    """A queue for one call. Raises the errors of `JobQueue`."""
-    engine = choose_backend(backend)
-    threads = THREADS if engine.capabilities.own_processes and engine.capabilities.is_here else None
-    return JobQueue(concurrency, per_worker={"threads": threads}, journal=journal, backend=engine)
-
-
 class Loan:
-    """A queue for one call or stream, until its `end`. Its workers stay. ``keeps`` is held until then."""
+    """A queue for one call or stream, until its `end`, also as a context. ``keeps`` is held until then."""
 
     def __init__(self, queue: JobQueue, keeps: object = None) -> None:
         self.queue = queue
         self._keeps = keeps
+
+    def count_workers(self) -> int:
+        """Return how many workers the borrower has that asked for no number."""
+        return self.queue.concurrency
 
     def end(self, *, kill: bool) -> None:  # noqa: ARG002 - the workers stay
         """End the loan: the borrower does not need the queue any more. With ``kill`` running items are killed.
@@ -158,53 +150,50 @@ class Loan:
     async def await_end_later(self) -> None:
         """`await_end` that does not block the loop."""
 
+    def __enter__(self) -> JobQueue:
+        return self.queue
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.end(kill=kind is not None)
+        self.await_end()
+
+    async def __aenter__(self) -> JobQueue:
+        return self.queue
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.end(kill=kind is not None)
+        await self.await_end_later()
+
 
 class WarmQueue(Loan):
-    """The queue of a pool, for one call, which may use it as a context. Raises the errors of `SharedPool.borrow`."""
+    """The queue of a pool. Raises the errors of `SharedPool.borrow`."""
 
     def __init__(self, concurrency: int | None, pool: SharedPool = shared_pool) -> None:
         self._pool = pool
         super().__init__(pool.borrow(concurrency))
 
+    def count_workers(self) -> int:
+        """Return the number of CPUs: the pool has as many, or more."""
+        return count_cpus()
+
     def end(self, *, kill: bool) -> None:  # noqa: ARG002 - the workers stay
         """Give the queue back."""
         self._pool.give_back(self.queue)
 
-    def __enter__(self) -> JobQueue:
-        return self.queue
-
-    def __exit__(self, *_: object) -> None:
-        self.end(kill=False)
-
-    async def __aenter__(self) -> JobQueue:
-        return self.queue
-
-    async def __aexit__(self, *_: object) -> None:
-        self.end(kill=False)
-
-
-def queue_for(
-    concurrency: int | None, journal: str | os.PathLike[str] | None, backend: str | Backend
-) -> WarmQueue | JobQueue:
-    """A context, of coroutines too, that gives the queue of one call and waits for its end.
-
-    Raises the errors of `JobQueue`.
-    """
-    return WarmQueue(concurrency) if is_warm(journal, backend) else own_queue(concurrency, journal, backend)
-
 
 class OwnQueue(Loan):
-    """A queue for a single stream. Raises the errors of `JobQueue`.
+    """A queue for a single call or stream. Raises the errors of `JobQueue`.
 
-    It ends on a thread of its own, so that it can be dropped anywhere. Another stream of this program with the same
+    It ends on a thread of its own, so that it can be dropped anywhere. Another one of this program with the same
     journal waits for that; other queues and other programs are refused meanwhile.
     """
 
-    def __init__(self, concurrency: int | None, journal: str | os.PathLike[str] | None, backend: str | Backend) -> None:
+    def __init__(self, concurrency: int | None, journal: str | os.PathLike[str] | None, engine: Backend) -> None:
         self._path = journal_path(journal)
         if self._path is not None and (ending := _ending.get(self._path)) is not None:
             ending._ended.exception()
-        super().__init__(own_queue(concurrency, journal, backend))
+        threads = THREADS if engine.capabilities.own_processes and engine.capabilities.is_here else None
+        super().__init__(JobQueue(concurrency, per_worker={"threads": threads}, journal=journal, backend=engine))
         self._ended: SafeFuture[None] = SafeFuture()
 
     @property
@@ -247,3 +236,13 @@ class OwnQueue(Loan):
 #: By the journal's path: queues that are ending, or have ended. A fork has none of them.
 _ending: weakref.WeakValueDictionary[str, OwnQueue] = weakref.WeakValueDictionary()
 in_each_fork(_ending.clear)
+
+
+def lend(concurrency: int | None, asked: GivenOptions, engine: Backend) -> Loan:
+    """Return the queue of one call: the warm one, unless it has a journal or an engine of its own.
+
+    Raises the errors of `JobQueue`.
+    """
+    if asked.journal is None and asked.backend == "loky":
+        return WarmQueue(concurrency)
+    return OwnQueue(concurrency, asked.journal, engine)

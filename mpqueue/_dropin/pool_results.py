@@ -1,7 +1,7 @@
 """The results and errors of `Pool`, which come as those of `multiprocessing.pool.Pool` do, at the same times.
 
-An `AsyncResult` is settled on the coordinator's thread, so the waiting thread is only woken; callbacks are called on
-the queue's listener thread, and the result is ready after that.
+The result of a call is settled on the coordinator's thread, so the waiting thread is only woken; that of a map, and any
+with a callback, on the queue's listener thread, and the result is ready after the callback was called.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpqueue._core.state.item_table import Failure
 from mpqueue._dropin.stream_results import StreamResults, ended_error
-from mpqueue._parent.surroundings.replies import SafeEvent
-from mpqueue._queue.mailbox import runs_loop
+from mpqueue._parent.system.replies import SafeEvent
 from mpqueue.errors import ItemPicklingError, QueueClosedError, RemoteError, ResultPicklingError
 
 if TYPE_CHECKING:
     from mpqueue._dropin.process_pool import Pool
-    from mpqueue._queue.run import Ended, JobRun
+    from mpqueue._queue.run import JobRun
 
 
 log = logging.getLogger("mpqueue")
@@ -49,6 +48,13 @@ class AsyncResult(standard.ApplyResult[T]):
         self._success = False
         self._value: Any = None
         self._index = -1  #: of a single call in its stream
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until it is ready. Raises RuntimeError in a callback, where it would wait for itself."""
+        pool = self._pool
+        if timeout is None and pool is not None and not self.ready():
+            pool._calls.check_waiting_allowed()
+        super().wait(timeout)
 
     # -- see `Receiver` --------------------------------------------------------------------------------------
 
@@ -97,62 +103,24 @@ class AsyncResult(standard.ApplyResult[T]):
 
 
 class MapResult(AsyncResult[list[T]], standard.MapResult[T]):
-    """The results of a whole batch, or its first failure in item order, once all of its items have ended.
+    """The results of a whole batch, or its first failure in item order, once its run has resolved.
 
-    A function that gets the pool's progress has got the batch's last state before the result is ready, unless the
-    thread that waits for the result is one that the function may wait for: the listener thread, or one with an event
-    loop.
+    By then its bar has ended, and what its calls have logged was delivered.
     """
 
-    def __init__(self, pool: Pool, callback: Callback | None = None, error_callback: Callback | None = None) -> None:
-        super().__init__(pool, callback, error_callback)
-        self._run: JobRun | None = None  #: until no caller waits for it any more
-        self._spoke: Pool | None = None  #: the pool, if calls have logged something
-        self._has_ended = False
-        self._collecting = iter([True])  #: set once, even if two threads find that it has begun and ended
-
-    def ready(self) -> bool:
-        """True once all calls have ended, and the callback and the function that gets the progress were called."""
-        run = self._run
-        return super().ready() and (run is None or not run._last_call_comes)
-
-    def wait(self, timeout: float | None = None) -> None:
-        """Wait until it is `ready`, its bar has ended, and what its calls have logged was delivered."""
-        super().wait(timeout)
-        run, pool = self._run, self._spoke
-        if not super().ready() or run is None:
-            return
-        run._end_bar()
-        run._await_last_call(timeout)
-        if pool is not None:
-            pool._queue._host.await_told()
-        if runs_loop() or not run._last_call_comes:
-            self._run = self._spoke = None
+    _run: JobRun | None = None  #: until it is ready
 
     def _started(self, run: JobRun) -> None:
         """Take the batch's run, which may have ended before."""
         self._run = run
-        if self._has_ended:
-            self._collect(run)
-
-    def _on_ended(self, ended: Ended) -> None:
-        """Note which items have ended; None: all have. On the coordinator's thread."""
-        if ended is None:
-            self._has_ended = True  # first, as `_started` looks last: one of the two notices
-            if self._run is not None:
-                self._collect(self._run)
+        run.add_done_callback(self._collect)
 
     def _cancel(self) -> None:
-        if self._run is not None:
-            self._run._kill()
+        if (run := self._run) is not None:
+            run._kill()
 
     def _collect(self, run: JobRun) -> None:
-        if not next(self._collecting, False):
-            return
-        if run._spoke:
-            self._spoke = self._pool
-        elif not run._displays:
-            self._run = None
+        self._run = None
         results, failures = run._outcomes()
         if run._fault is not None:
             self._raise(run._fault)
@@ -186,8 +154,7 @@ class PoolIterator(StreamResults[R], standard.IMapIterator):  # type: ignore[typ
     def __del__(self) -> None:
         if not hasattr(self, "_all_done") or sys.is_finalizing() or self._lent.queue._host.engine.is_fork:
             return
-        any_read = self._input.taken or self._block_size  # the former counts blocks that were read completely
-        if not (any_read or self._is_closed or self._arrivals.are_over or self._input.drained):
+        if not (self._taken or self._is_closed or self._arrivals.are_over or self._input.drained):
             log.warning("an iterator of Pool.imap was dropped before a result was read from it; its work was ended")
         super().__del__()
 

@@ -10,33 +10,49 @@ import concurrent.futures
 import functools
 import itertools
 import operator
+import pickle
 import sys
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
 from types import TracebackType
-from typing import Any, NoReturn, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
-from mpqueue._call_checks import names_options
-from mpqueue._dropin.batch import Later, pool_options
+from mpqueue._core.state.item_table import Failure
+from mpqueue._declared import At, takes
 from mpqueue._dropin.call_stream import CallFuture, CallStream
-from mpqueue._dropin.executor_errors import error_of
-from mpqueue._options import JobOptions
-from mpqueue._output.progress import Showing, ShowProgress
-from mpqueue._parent.lane_protocol import Backend
-from mpqueue._parent.surroundings.clock import SystemClock
-from mpqueue._parent.surroundings.interpreter_exit import is_exiting, on_exit
-from mpqueue._queue.choosing import choose_backend, script_for
-from mpqueue._queue.growing.stream import Stream
+from mpqueue._dropin.whole_map import Later, read_call
+from mpqueue._options import GivenOptions, JobOptions
+from mpqueue._output.progress import Showing
+from mpqueue._parent.system.clock import SystemClock
+from mpqueue._parent.system.interpreter_exit import is_exiting, on_exit
+from mpqueue._queue.growing_jobs import Stream
 from mpqueue._queue.job_queue import JobQueue
+from mpqueue._queue.queue_arguments import script_for
 from mpqueue._worker.handlers.called import Call
-from mpqueue.retry import RetryPolicy
+from mpqueue.errors import (
+    ItemPicklingError,
+    RemoteError,
+    RemoteTraceback,
+    ResultPicklingError,
+    SetupError,
+    WorkerCrashedError,
+    WorkerStartError,
+)
+
+if TYPE_CHECKING:
+    from mpqueue._keywords import PoolKeywords
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+
+
+#: Arguments of `Executor` beside the options.
+_OWN_NAMES = ("max_workers", "initializer", "initargs", "max_tasks_per_child", "mp_context")
 
 
 class Reading(TypedDict, total=False):
@@ -63,7 +79,7 @@ class Executor(concurrent.futures.Executor):
     It never breaks: a crash fails or retries its own call. Any thread may call any method.
     """
 
-    @names_options("Executor")
+    @takes(GivenOptions, At.POOL)
     def __init__(
         self,
         max_workers: int | None = None,
@@ -71,20 +87,12 @@ class Executor(concurrent.futures.Executor):
         initargs: tuple[Any, ...] = (),
         max_tasks_per_child: int | None = None,
         *,
-        max_retries: int | None = None,
-        retry: RetryPolicy | None = None,
-        timeout: float | None = None,
-        progress: ShowProgress = False,
-        seed: int | None = None,
         mp_context: Any = None,  # noqa: ARG002
-        backend: str | Backend = "loky",
+        **options: Unpack[PoolKeywords],
     ) -> None:
         max_workers = None if max_workers is None else operator.index(max_workers)  # as the standard library does
         _check(max_workers, initializer, max_tasks_per_child)
-        engine = choose_backend(backend)
-        options = pool_options(
-            "Executor", max_retries=max_retries, retry=retry, timeout=timeout, seed=seed, backend=engine
-        )
+        asked, engine, of_calls = read_call("Executor", At.POOL, options, _OWN_NAMES)
         self._queue = JobQueue(
             max_workers,
             per_worker={"items": max_tasks_per_child},
@@ -93,7 +101,7 @@ class Executor(concurrent.futures.Executor):
             backend=engine,
         )
         self._max_workers = self._queue.concurrency  # other libraries look at it in the standard library's executor
-        self._calls = _Calls(self._queue, options, Showing(progress))
+        self._calls = _Calls(self._queue, of_calls, Showing(asked.progress))
         self._finalizer = weakref.finalize(self, self._calls.abandon)
         self._finalizer.atexit = False  # the calls have their own hook
 
@@ -252,7 +260,7 @@ class _Calls(CallStream):
         self._take_back = on_exit(self._exit)  # runs after the queue's own hook, so it is registered before
         if sys.version_info >= (3, 12):
             # No thread, and so no worker, starts once the main thread has ended; but the last calls must run.
-            self._queue._host.await_starts()
+            self._queue._host.engine.await_starts()
         return stream
 
     def end(self) -> None:
@@ -297,3 +305,68 @@ class _Calls(CallStream):
         self.seal()
         self.ended.wait()
         self._close()
+
+
+# -- The errors of the executor's futures, of the kinds that `concurrent.futures.ProcessPoolExecutor` raises. ----------
+#
+# The executor never breaks. But programs for one that can break use ``except BrokenProcessPool`` for a worker that
+# dies, so these errors are of that kind too.
+
+
+class ExecutorCrashedError(WorkerCrashedError, BrokenProcessPool):
+    """The worker died while it ran the call. The executor and other calls are not affected."""
+
+
+class ExecutorSetupError(SetupError, BrokenProcessPool):
+    """The initializer failed in every worker; ``__cause__`` is its last error."""
+
+
+class ExecutorStartError(WorkerStartError, BrokenProcessPool):
+    """No worker could be started for 30 s; ``__cause__`` is the last reason."""
+
+
+class ExecutorResultError(ResultPicklingError, pickle.PicklingError):
+    """The call's result can't be pickled in the worker."""
+
+
+class ExecutorUnpicklingError(ResultPicklingError, BrokenProcessPool):
+    """The call's result can't be unpickled here; ``__cause__`` is the reason."""
+
+
+def error_of(failure: Failure) -> BaseException:
+    """Return the error that a failed call's future raises, with the worker's traceback as its cause."""
+    error = failure.error
+    made = error if failure.own is None else _kin(failure.own)
+    cause = error.__cause__ if made.__cause__ is None else made.__cause__
+    if isinstance(cause, RemoteTraceback):
+        cause = _traceback(cause.text)
+    made.__cause__ = cause
+    return made
+
+
+def _kin(error: BaseException) -> BaseException:
+    match error:
+        case WorkerCrashedError():
+            return ExecutorCrashedError(str(error), error.exitcode, error.signal, error.pid)
+        case SetupError():
+            return ExecutorSetupError(str(error))
+        case WorkerStartError():
+            return ExecutorStartError(str(error))
+        case ItemPicklingError() if error.__cause__ is not None:
+            note = f"the call's function or arguments can't be pickled; it was not made ({error})"
+            error.__cause__.add_note(f"mpqueue: {note}")
+            return error.__cause__
+        case ResultPicklingError():
+            there = isinstance(error.__cause__, RemoteTraceback)
+            return (ExecutorResultError if there else ExecutorUnpicklingError)(str(error))
+        case RemoteError() if error._itself is not None:  # a SystemExit, CancelledError or the like
+            return error._itself
+        case _:
+            return error
+
+
+def _traceback(text: str) -> BaseException:
+    """The type that the standard library uses: some programs look at its ``tb``."""
+    made: type[Any] = _RemoteTraceback
+    remote: BaseException = made(f'\n"""\n{text}"""')
+    return remote

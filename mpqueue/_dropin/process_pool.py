@@ -18,32 +18,38 @@ from dataclasses import replace
 from functools import partial
 from multiprocessing import pool as standard
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, Unpack
 
-from mpqueue._call_checks import check_callable, names_options
+from mpqueue._call_checks import check_callable
 from mpqueue._core.state.item_table import read_all
-from mpqueue._dropin.batch import Seeds, pool_options, start_batch
+from mpqueue._declared import At, takes
 from mpqueue._dropin.call_stream import CallStream
 from mpqueue._dropin.lent_queues import Loan
 from mpqueue._dropin.pool_results import AsyncResult, Callback, MapResult, PoolIterator, error_of, own_error
 from mpqueue._dropin.stream_results import Arrivals, read_whole_chunks
-from mpqueue._options import Concurrency, choose_concurrency
+from mpqueue._dropin.whole_map import read_call, start_batch
+from mpqueue._options import Concurrency, GivenOptions, choose_concurrency, named_seed
 from mpqueue._os.process.process_signals import join_long
-from mpqueue._output.progress import ShowProgress, check_progress, showing_stream
-from mpqueue._parent.lane_protocol import Backend
-from mpqueue._parent.surroundings.interpreter_exit import is_exiting
-from mpqueue._queue.choosing import choose_backend, script_for
-from mpqueue._queue.growing.stream import open_stream
+from mpqueue._output.progress import showing_stream
+from mpqueue._parent.system.interpreter_exit import is_exiting
+from mpqueue._queue.growing_jobs import open_stream
 from mpqueue._queue.job_queue import JobQueue
+from mpqueue._queue.queue_arguments import script_for
 from mpqueue._worker.handlers.called import Call, StarCall
 from mpqueue.errors import HandlerPicklingError, QueueClosedError, shown
-from mpqueue.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from mpqueue._keywords import PoolKeywords
 
 S = TypeVar("S")
 R = TypeVar("R")
 
+#: The mapper of the standard library's starmaps, which its types lack.
+_STAR = vars(standard)["starmapstar"]
+#: Arguments of `Pool` beside the options.
+_OWN_NAMES = ("processes", "initializer", "initargs", "maxtasksperchild", "context")
 #: Seconds that `_pool` waits for workers that are starting.
-START_PATIENCE = 30.0
+START_WAIT_S = 30.0
 #: The number of chunks per worker of a `map`, if chunks count as the tasks of ``maxtasksperchild``.
 TASKS_PER_WORKER = 4
 
@@ -67,7 +73,7 @@ class Pool(standard.Pool):
 
     _state = standard.INIT  #: also if `__init__` refuses its arguments
 
-    @names_options("Pool")
+    @takes(GivenOptions, At.POOL)
     def __init__(
         self,
         processes: Concurrency = None,
@@ -75,15 +81,9 @@ class Pool(standard.Pool):
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
         context: Any | None = None,  # noqa: ARG002 - the standard library's signature
-        *,
-        max_retries: int | None = None,
-        retry: RetryPolicy | None = None,
-        timeout: float | None = None,
-        progress: ShowProgress = False,
-        seed: int | None = None,
-        backend: str | Backend = "loky",
+        **options: Unpack[PoolKeywords],
     ) -> None:
-        engine = choose_backend(backend)
+        asked, engine, self._options = read_call("Pool", At.POOL, options, _OWN_NAMES)
         if isinstance(processes, str):
             processes = choose_concurrency(processes, getattr(engine, "count_cores", None), "processes")
         processes = None if processes is None else operator.index(processes)
@@ -95,12 +95,8 @@ class Pool(standard.Pool):
             raise ValueError("maxtasksperchild must be a positive int or None")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        check_progress(progress)
-        self._progress = progress
-        self._options = pool_options(
-            "Pool", max_retries=max_retries, retry=retry, timeout=timeout, seed=seed, backend=engine
-        )
-        self._seeds = Seeds(self._options.seed)
+        self._batches = itertools.count()  #: numbers of maps and imaps
+        self._progress = asked.progress
         self._lock = threading.Lock()  #: guards the state while something starts
         script = script_for(engine, starts_now=True)
         self._iterators: weakref.WeakSet[PoolIterator[Any]] = weakref.WeakSet()
@@ -116,10 +112,10 @@ class Pool(standard.Pool):
             )
         except HandlerPicklingError as error:
             raise own_error(error) from None
-        options_of_calls = replace(self._options, seed=self._seeds.named("calls"))
-        self._calls = CallStream(self._queue, error_of, options_of_calls, after_logs=False)
+        options_of_calls = replace(self._options, seed=named_seed(self._options.seed, "calls"))
+        self._calls = CallStream(self._queue, error_of, options_of_calls)
         self._sends_handlers_whole = not engine.capabilities.shares_memory
-        weakref.finalize(self, self._queue._host.abandon).atexit = False  # the queue has its own, earlier hook
+        weakref.finalize(self, self._queue._host.engine.abandon).atexit = False  # the queue has its own, earlier hook
         self._queue._host.want_workers(self._processes)
         self._state = standard.RUN
 
@@ -164,35 +160,13 @@ class Pool(standard.Pool):
         Waits for all items even if one fails, and raises the first failure in item order. ``chunksize`` items are sent
         together (None: as many as take 45 ms). An interruption (Ctrl-C) ends the running items.
         """
-        return self._wait_for(self._start_map(func, iterable, chunksize, None, None))
-
-    def map_async(
-        self,
-        func: Callable[[S], R],
-        iterable: Iterable[S],
-        chunksize: int | None = None,
-        callback: Callable[[list[R]], object] | None = None,
-        error_callback: Callable[[BaseException], object] | None = None,
-    ) -> MapResult[R]:
-        """Like `map`, without waiting: returns the `AsyncResult` of the list."""
-        return self._start_map(func, iterable, chunksize, callback, error_callback)
+        return self._wait_for(self._map_async(func, iterable, None, chunksize))
 
     def starmap(
         self, func: Callable[..., R], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
     ) -> list[R]:
         """``[func(*item) for item in iterable]`` in the workers; the rest is as in `map`."""
-        return self._wait_for(self._start_map(func, iterable, chunksize, None, None, star=True))
-
-    def starmap_async(
-        self,
-        func: Callable[..., R],
-        iterable: Iterable[Iterable[Any]],
-        chunksize: int | None = None,
-        callback: Callable[[list[R]], object] | None = None,
-        error_callback: Callable[[BaseException], object] | None = None,
-    ) -> AsyncResult[list[R]]:
-        """Like `starmap`, without waiting: returns the `AsyncResult` of the list."""
-        return self._start_map(func, iterable, chunksize, callback, error_callback, star=True)
+        return self._wait_for(self._map_async(func, iterable, _STAR, chunksize))
 
     def _wait_for(self, result: AsyncResult[R]) -> R:
         try:
@@ -202,16 +176,16 @@ class Pool(standard.Pool):
             raise
         return result.get()
 
-    def _start_map(
+    def _map_async(
         self,
         func: Callable[..., Any],
         iterable: Iterable[Any],
-        chunksize: int | None,
-        callback: Callback | None,
-        error_callback: Callback | None,
-        *,
-        star: bool = False,
+        mapper: object,
+        chunksize: int | None = None,
+        callback: Callback | None = None,
+        error_callback: Callback | None = None,
     ) -> MapResult[Any]:
+        """Start a map: the standard library's `map_async` and `starmap_async` call this."""
         self._check_running()
         if chunksize is not None:
             chunksize = _check_chunksize(chunksize)
@@ -230,16 +204,15 @@ class Pool(standard.Pool):
         handler = self._as_handler(func)
         # Chunks count as tasks; their default size is the standard library's formula.
         per_task = chunksize or -(-len(items) // (self._processes * TASKS_PER_WORKER))
-        options = replace(self._options, chunksize=chunksize, items_per_task=per_task, seed=self._seeds.next())
+        options = replace(self._options, chunksize=chunksize, items_per_task=per_task, seed=self._next_seed())
         try:
             with self._lock:
                 self._check_running()
                 run = start_batch(
                     self._queue,
-                    StarCall(handler) if star else handler,
+                    StarCall(handler) if mapper is _STAR else handler,
                     items,
                     options,
-                    on_ended=result._on_ended,
                     progress=self._progress,
                 )
         except HandlerPicklingError as error:
@@ -247,6 +220,11 @@ class Pool(standard.Pool):
         else:
             result._started(run)
         return result
+
+    def _next_seed(self) -> int:
+        """The seed of the next map or imap, by its number: the first one has the pool's own."""
+        number = next(self._batches)
+        return named_seed(self._options.seed, str(number)) if number else self._options.seed
 
     def _as_handler(self, func: Callable[..., Any]) -> Any:
         """The function, sent such that its worker goes on with the globals that it has there."""
@@ -279,7 +257,7 @@ class Pool(standard.Pool):
         items: Iterator[Any] = itertools.chain.from_iterable([iterable])  # reading it shows whether it is iterable
         handler = self._as_handler(func)
         showing = showing_stream(self._progress, func, iterable)
-        options = replace(self._options, items_per_task=size, seed=self._seeds.next())
+        options = replace(self._options, items_per_task=size, seed=self._next_seed())
         if size > 1:
             items = read_whole_chunks(items, size)
 
@@ -357,7 +335,7 @@ class Pool(standard.Pool):
         if self._state != standard.RUN:
             return []
         try:
-            pids = self._queue._host.worker_pids(START_PATIENCE)
+            pids = self._queue._host.worker_pids(START_WAIT_S)
         except (QueueClosedError, TimeoutError):
             return []
         return [PoolWorker(pid, self._queue) for pid in pids]

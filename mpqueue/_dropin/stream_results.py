@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import sys
 import threading
 from collections import deque
@@ -17,8 +16,8 @@ from typing import Any, Generic, Self, TypeVar
 
 from mpqueue._core.state.item_table import Failure
 from mpqueue._dropin.lent_queues import Loan
-from mpqueue._parent.surroundings.replies import SafeEvent
-from mpqueue._queue.growing.stream import Stream
+from mpqueue._parent.system.replies import SafeEvent
+from mpqueue._queue.growing_jobs import Stream
 from mpqueue._queue.mailbox import Mailbox
 from mpqueue._queue.run import Ended
 from mpqueue.errors import QueueClosedError
@@ -48,13 +47,13 @@ class StreamResults(Generic[R]):
         self._arrivals = arrivals
         self._window = window
         self._input = InputReader(items, stream, window, self._now)
-        self._block: Iterator[Any] = iter(())  #: outcomes at hand; a `Failure` is to be raised
-        self._block_size = 0
-        #: True while outcomes or items are moved. An interruption (Ctrl-C) then leaves it True: some may be lost, which
-        #: is reported instead of going on.
+        self._block: Iterator[Any] = iter(())  #: results at hand, or one error, see `ToRaise`
+        self._next_blocks: deque[list[Any]] = deque()  #: a failure is alone in its block
+        self._taken = 0  #: outcomes up to the last of these
+        #: True while outcomes or items are moved. A Ctrl-C then leaves it True: some may be lost, which ends the
+        #: iterator. While it waits for outcomes, nothing is moved.
         self._is_torn = False
         self._reading = threading.RLock()  #: held by the thread that waits for more
-        self._spoke = False
         self._is_closed = False
         self._lent_has_ended = False
         self._all_done = False  #: True once it has ended with the last result
@@ -70,13 +69,9 @@ class StreamResults(Generic[R]):
         while True:
             block = self._block
             for outcome in block:
-                if type(outcome) is Failure:
-                    try:
-                        with self._reading:
-                            error = self._taken_error(outcome)
-                    except BaseException:
-                        self._is_torn = True
-                        raise
+                if type(outcome) is ToRaise:
+                    # No call is between taking it and raising it, so that no Ctrl-C comes there.
+                    error, outcome.error = outcome.error, None
                     try:
                         del self, block, outcome  # else the error's traceback, which has this frame, keeps the iterator
                         raise error
@@ -104,13 +99,15 @@ class StreamResults(Generic[R]):
         if self._block is block:
             self._end_block()
             while not self._begin_block():
+                if self._is_closed:
+                    break
                 if not self._read():
                     self._await_news(deadline)
+            else:
+                return
         if self._is_closed:
             if self._all_done:
                 self._stream.run._await_last_call(self._left(deadline))
-            if self._spoke:  # logs are delivered before the loop is over
-                self._lent.queue._host.await_told()
             self._lent.await_end()
             self._raise_input_error()
             raise StopIteration
@@ -132,11 +129,6 @@ class StreamResults(Generic[R]):
 
     # -- errors ----------------------------------------------------------------------------------------------
 
-    def _taken_error(self, failure: Failure) -> BaseException:
-        """Return the error to be raised for a failure that was taken from the block."""
-        self._block = iter([*self._block])  # not that traceback: the error is about to get the consumer's frame
-        return _not_an_end(self._error_of(failure), "an item")
-
     def _error_of(self, failure: Failure) -> BaseException:
         return failure.error
 
@@ -150,36 +142,47 @@ class StreamResults(Generic[R]):
     # -- by the block ----------------------------------------------------------------------------------------
 
     def _end_block(self) -> None:
-        """Make room for more of the input: the consumer has taken all of the block."""
+        """Make room for more of the input, if the consumer has taken all outcomes at hand."""
         if self._is_torn:
             self._close()
             raise QueueClosedError(
-                "an interruption, such as a Ctrl-C, came while results were being taken, and some of them may be lost: "
+                "an interruption, such as a Ctrl-C, came while items were read or results taken, and some may be lost: "
                 "this iterator is closed; for all results, make a new one"
             )
-        self._is_torn = True
-        self._input.took(self._block_size)
-        self._block_size = 0
-        self._is_torn = False
-        self._read()
+        if not self._next_blocks:
+            self._input.took(self._taken)
+            self._read()
 
     def _begin_block(self) -> bool:
-        """Take the next outcomes, or close at the end; False if the next one is still to come."""
+        """Begin the next block; False if its outcomes are still to come, or at the end, which closes the iterator."""
         if self._is_closed:
             self._close()  # the part that an interruption left undone
-            return True
+            return False
         self._is_torn = True
-        indices = self._arrivals.take(max(1, self._window() // PARTS))
-        if indices:
-            outcomes = self._stream.take_all(indices)
-            self._block, self._block_size = iter(self._treated(outcomes)), len(outcomes)
+        if not self._next_blocks:
+            self._take()
+        found = bool(self._next_blocks)
+        if found:
+            block = self._next_blocks.popleft()
+            if len(block) == 1 and type(block[0]) is Failure:
+                block = [ToRaise(_not_an_end(self._error_of(block[0]), "an item"))]
+            self._block = iter(block)
         self._is_torn = False
-        if not indices and self._input.drained:
+        if not found and self._input.drained:
             self._close()
-        elif not indices and self._arrivals.are_over:
+        elif not found and self._arrivals.are_over:
             self._close()
             raise self._stream.fault or ended_error()
-        return bool(indices) or self._is_closed
+        return found
+
+    def _take(self) -> None:
+        """Take the next outcomes, if they have come."""
+        indices = self._arrivals.take(max(1, self._window() // PARTS))
+        if indices:
+            outcomes = self._treated(self._stream.take_all(indices))
+            self._taken += len(indices)
+            has_failure = Failure in map(type, outcomes)
+            self._next_blocks.extend([[one] for one in outcomes] if has_failure else [outcomes])
 
     def _treated(self, outcomes: list[Any]) -> list[Any]:
         """The outcomes in the consumer's form."""
@@ -187,17 +190,16 @@ class StreamResults(Generic[R]):
 
     def _read(self) -> bool:
         """Read some of the input; False if there is no room for it, or all was read."""
-        if self._is_closed or not self._input.read():
+        if self._is_closed:
             return False
-        if self._input.batch:
-            self._is_torn = True
-            try:
-                self._input.add()
-            except BaseException:
-                self._close()
-                raise
-            self._is_torn = False
-        return True
+        self._is_torn = True
+        try:
+            has_read = self._input.read()
+        except BaseException:
+            self._close()
+            raise
+        self._is_torn = False
+        return has_read
 
     # -- the end ---------------------------------------------------------------------------------------------
 
@@ -208,8 +210,8 @@ class StreamResults(Generic[R]):
         self._all_done = self._input.drained
         self._input.stop()
         self._block = iter(())
+        self._next_blocks.clear()
         stream = self._stream
-        self._spoke = stream.run._spoke
         stream.run._end_bar()
         with contextlib.suppress(QueueClosedError):  # or this is a fork, which has none of it
             if self._all_done:
@@ -222,6 +224,15 @@ class StreamResults(Generic[R]):
     def __del__(self) -> None:
         if hasattr(self, "_all_done"):  # the iterator was made
             self._close()
+
+
+class ToRaise:
+    """The error of a failed item. Taking it empties this: a raised error holds the consumer's frame."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error: Any = error
 
 
 def _not_an_end(error: BaseException, what: str) -> BaseException:
@@ -311,11 +322,8 @@ class InputReader:
         self._window = window
         self._now = now
         self._stride = 1
-        self._resume_at = math.inf  #: how many must be taken before the waiting thread looks again
         self._room = SafeEvent()  #: for the thread: there may be room
         self._has_thread = False
-        self.batch: list[Any] = []  #: items read, until the stream has them: an interruption (Ctrl-C) loses none
-        self._looked_at: Any = ()  #: the same, as the stream needs them
         self.added = 0  #: written only by the reading thread
         self.taken = 0  #: written only by the consumer
         self.exhausted = False  #: True once nothing more is read
@@ -325,13 +333,12 @@ class InputReader:
     @property
     def drained(self) -> bool:
         """True if all of the input was read, and all of its outcomes were taken."""
-        return self.exhausted and not self._is_stopped and not self.batch and self.taken == self.added
+        return self.exhausted and not self._is_stopped and self.taken == self.added
 
     def took(self, count: int) -> None:
-        """Note that the consumer has taken that many more outcomes."""
-        self.taken += count
-        if self.taken >= self._resume_at:
-            self._room.set()
+        """Note that the consumer has taken that many outcomes in total."""
+        self.taken = count
+        self._room.set()
 
     def stop(self) -> None:
         """Read no more; a generator is closed, unless it is referenced elsewhere."""
@@ -352,38 +359,35 @@ class InputReader:
     # -- on the consumer's thread ----------------------------------------------------------------------------
 
     def read(self) -> bool:
-        """Read a batch, to be added, if the window has room for it; False if it has not, or all was read."""
-        if self._has_thread or (self.exhausted and not self.batch):
+        """Give the stream as many items as the window has room for; False if that is none, or all was read.
+
+        If it raises, it is not known which items the stream has.
+        """
+        if self._has_thread or self.exhausted:
             return False
         count = min(self._room_now(), self._stride)
         if not count:
             return False
         started = self._now()
+        batch: list[Any] = []
         try:
-            self._fetch(count)
+            batch.extend(itertools.islice(self._items, count))
+            if len(batch) < count:
+                self._close()
         except Exception as error:  # noqa: BLE001 - the input's own, to be raised in its place
             self._close()
             self.error = error
-        self._looked_at, good, fault = self._stream.look_at(self.batch)
+        items, good, fault = self._stream.look_at(batch)
         if fault is not None:
-            del self.batch[good:]
             self._close()
             self.error = fault
         seconds = self._now() - started
         if count == self._stride or seconds > READ_SECONDS:
             self._stride = max(1, int(count * READ_SECONDS / max(seconds, READ_SECONDS / GROWTH)))
+        if good:
+            self.added += good
+            self._stream.add(items)
         return True
-
-    def add(self) -> None:
-        """Give the stream the batch. If that raises, it is not known which of its items the stream has."""
-        self.added += len(self.batch)
-        self._stream.add(self._looked_at)
-        self.batch, self._looked_at = [], ()
-
-    def _fetch(self, count: int) -> None:
-        self.batch.extend(itertools.islice(self._items, max(0, count - len(self.batch))))
-        if len(self.batch) < count:
-            self._close()
 
     # -- on a thread of its own ------------------------------------------------------------------------------
 
@@ -418,15 +422,11 @@ class InputReader:
 
     def _may_read(self) -> bool:
         """Wait until there is room in the window; False if no more is to be read."""
-        window = self._window()
-        if self.added - self.taken >= window:
-            # Before looking: the consumer counts before it looks at this.
-            self._resume_at = self.added - window + max(1, window // PARTS)
-            self._room.clear()
+        if self.added - self.taken >= self._window():
+            self._room.clear()  # before looking: the consumer counts before it sets this
             while not self.exhausted and not self._room_now():
                 self._room.wait()
                 self._room.clear()
-            self._resume_at = math.inf
         return not self.exhausted
 
 

@@ -5,25 +5,36 @@ They share one warm pool, see `mpqueue._dropin.lent_queues`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
+from mpqueue import _options as checks
 from mpqueue._call_checks import SEVERAL, check_callable, names_options
-from mpqueue._core.state.item_table import read_all
+from mpqueue._core.state.item_table import ItemTable, read_all
 from mpqueue._declared import At, read, takes
-from mpqueue._dropin.batch import ON_ERROR, OWN_NAMES, Batch, Later, RecordAs, enough_workers, job_options, start_batch
-from mpqueue._dropin.lent_queues import WarmQueue, queue_for
-from mpqueue._options import GivenOptions, OnError, check_on_error
-from mpqueue._output.progress import check_progress
+from mpqueue._dropin.lent_queues import Loan, lend
+from mpqueue._options import GivenOptions, JobOptions, OnError, QueueOptions, check_on_error
+from mpqueue._output.progress import Showing, ShowProgress, label_of
+from mpqueue._parent.lane_protocol import Backend
+from mpqueue._queue.queue_arguments import check_job, choose_backend
 from mpqueue._queue.recorded.record_options import record_options
+from mpqueue._wire.item_names import IdRule
+from mpqueue._wire.pickling.packed_functions import is_found
 from mpqueue._worker.handlers.called import StarCall
+from mpqueue.errors import QueueClosedError
+from mpqueue.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from mpqueue._keywords import MapKeywords, StagedMapKeywords
-    from mpqueue._queue.growing.stages import Stage
+    from mpqueue._queue.growing_jobs import Stage
     from mpqueue._queue.job_queue import JobQueue
+    from mpqueue._queue.recorded.record_options import RecordOptions
+    from mpqueue._queue.run import JobRun
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -154,43 +165,39 @@ async def amap(
     Works in asyncio and in trio. The items are read and copied at once, in the loop's thread; with ``journal`` they are
     also compared with the record there, about 500,000 items per second.
     """
-    lend, begin = _prepare("amap", fn, items, on_error, options)
-    async with lend() as queue:
-        batch = begin(queue)
-        with batch as run:
+    borrow, begin = _prepare("amap", fn, items, on_error, options)
+    async with borrow() as queue:
+        run = begin(queue)
+        with ended_by_interruptions(run):
             await run
-    return batch.outcomes(on_error)
+    return outcomes_of(run, on_error, options.get("max_failures"))
 
 
 def _map(
     name: str, fn: Callable[..., Any], items: Iterable[Any], on_error: OnError, options: dict[str, Any]
 ) -> list[Any]:
-    lend, begin = _prepare(name, fn, items, on_error, options)
-    with lend() as queue:
-        batch = begin(queue)
-        with batch as run:
+    borrow, begin = _prepare(name, fn, items, on_error, options)
+    with borrow() as queue:
+        run = begin(queue)
+        with ended_by_interruptions(run):
             run._check_waiting_allowed(f"mpqueue.{name}()", instead="await mpqueue.amap(...)")
             run._await_job()
-    return batch.outcomes(on_error)
+    return outcomes_of(run, on_error, options.get("max_failures"))
 
 
 def _prepare(
     name: str, fn: Callable[..., Any], items: Iterable[Any], on_error: OnError, options: dict[str, Any]
-) -> tuple[Callable[[], WarmQueue | JobQueue], Callable[[JobQueue], Batch]]:
+) -> tuple[Callable[[], Loan], Callable[[JobQueue], JobRun]]:
     """Check a call, and read its items; returns the loan of its queue, and the function that starts it there."""
-    asked = read(GivenOptions, At.MAP, f"mpqueue.{name}", options, OWN_NAMES)
-    check_progress(asked.progress)
     check_on_error(on_error, ON_ERROR)
-    job, journal = job_options(name, asked), asked.journal
-    options_of_record = record_options(asked.rerun, has_journal=journal is not None)
-    record = None if journal is None else RecordAs(asked.job_id, options_of_record)
+    asked, engine, job = read_call(f"mpqueue.{name}", At.MAP, options)
+    record = record_of("map", fn, asked)
     rows, given = read_all(items), asked.seed is not None
 
-    def begin(queue: JobQueue) -> Batch:
-        start = partial(start_batch, queue, fn, rows, job, progress=asked.progress, record=record, seed_given=given)
-        return Batch(start, asked.max_failures)
+    def begin(queue: JobQueue) -> JobRun:
+        return start_batch(queue, fn, rows, job, progress=asked.progress, record=record, seed_given=given)
 
-    return partial(queue_for, enough_workers(job.max_lanes, len(rows)), journal, asked.backend), begin
+    return partial(lend, enough_workers(job.max_lanes, len(rows)), asked, engine), begin
 
 
 @takes(GivenOptions, At.STAGED_MAP)
@@ -212,17 +219,131 @@ def stages(
 
     An interruption (Ctrl-C) ends the running items, and goes on.
     """
-    asked = read(GivenOptions, At.STAGED_MAP, "mpqueue.stages", options, ("items", "stages", "on_error"))
-    check_progress(asked.progress)
     check_on_error(on_error, ON_ERROR)
-    whole = job_options("stages", asked)
+    asked, engine, whole = read_call("mpqueue.stages", At.STAGED_MAP, options, ("items", "stages", "on_error"))
     given = read_all(items)
-    with queue_for(whole.max_lanes, None, asked.backend) as queue:
+    with lend(whole.max_lanes, asked, engine) as queue:
         defaults = replace(queue._options, retry=whole.retry, timeout=whole.timeout)
-        workers = whole.max_lanes
-        start = partial(queue._host.start_stages, given, stages, asked, defaults, workers, progress=asked.progress)
-        batch = Batch(start, asked.max_failures)
-        with batch as run:
+        run = queue._host.start_stages(given, stages, asked, defaults, whole.max_lanes, progress=asked.progress)
+        with ended_by_interruptions(run):
             run._check_waiting_allowed("mpqueue.stages()", instead="await asyncio.to_thread(mpqueue.stages, ...)")
             run._await_job()
-    return batch.outcomes(on_error)
+    return outcomes_of(run, on_error, asked.max_failures)
+
+
+# -- A finite batch for the map-like drop-ins: an ordinary job on a given queue, whose ids are always positions. -------
+
+ON_ERROR = ("raise", "collect", "skip", "group")
+
+
+#: The id by which a journal records a call, and the options of that.
+Record = tuple[str, "RecordOptions"]
+
+
+def record_of(kind: str, fn: Callable[..., Any], asked: GivenOptions) -> Record | None:
+    """Return how such a call of ``fn`` is recorded; None without a journal, for which it raises if one is needed.
+
+    Without ``job_id``, it is named after the function.
+    """
+    options = record_options(asked.rerun, has_journal=asked.journal is not None)
+    if asked.journal is None:
+        return None
+    if asked.job_id is not None:
+        return asked.job_id, options
+    # Lambdas, closures, partials and methods of objects have no such name.
+    names_one = is_found(fn.function if isinstance(fn, StarCall) else fn)
+    return f"{kind} {name_of(fn)}", options._replace(names_one=names_one)
+
+
+def start_batch(
+    queue: JobQueue,
+    fn: Callable[..., Any],
+    items: list[Any],
+    options: JobOptions,
+    *,
+    progress: ShowProgress = False,
+    record: Record | None = None,
+    seed_given: bool = False,
+) -> JobRun:
+    """Start ``fn`` over the items, a list that it takes over; the run has the `outcomes` by position.
+
+    With ``record`` it is a job of the queue's journal, under its id or the function's name; by default it keeps its
+    recorded seed. Raises `HandlerPicklingError`, `JournalError`.
+    """
+    table = ItemTable(items, None, IdRule.POSITION)
+    showing = Showing(progress, label_of(fn))
+    if record is not None:
+        name, recorded_as = record
+        return queue._host.start_recorded(
+            name, table, options, fn, seed_given=seed_given, record=recorded_as, showing=showing
+        )
+    _, run = queue._host.start_table(table, options, fn, showing=showing)
+    return run
+
+
+def name_of(fn: Callable[..., Any]) -> str:
+    """Return a function's name in a journal."""
+    while isinstance(fn, functools.partial | StarCall):
+        fn = fn.func if isinstance(fn, functools.partial) else fn.function
+    named = fn if hasattr(fn, "__qualname__") else type(fn)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+@contextlib.contextmanager
+def ended_by_interruptions(run: JobRun) -> Iterator[None]:
+    """Cancel the job, and end its running items, if an interruption ends the wait for it in this block."""
+    try:
+        yield
+    except BaseException:
+        run._kill()
+        run._end_bar()
+        raise
+
+
+def outcomes_of(run: JobRun, on_error: OnError, max_failures: int | None) -> list[Any]:
+    """Return the value of the call that this run was, or raise its error."""
+    results, failures = run._outcomes()
+    if max_failures is not None and len(failures) > max_failures:
+        raise run._too_many(failures, max_failures)
+    if run.job.cancelled:
+        raise QueueClosedError("the pool was closed while results were still to come")
+    if not failures or on_error == "collect":
+        for index, failure in failures.items():
+            results[index] = failure.error
+        return results
+    if on_error == "skip":
+        return [result for index, result in enumerate(results) if index not in failures]
+    raise run._error_of(failures, on_error)
+
+
+# -- The options of `map` and the like, and their other checks. --------------------------------------------------------
+
+#: Three tries after the first, 0.1, 0.2 and 0.4 s apart: short enough for a script that a person waits for.
+DROPIN_RETRY = RetryPolicy(max_retries=3, base_delay=0.1)
+
+#: The result of an ``async def`` function; workers run it to its end.
+Later = Coroutine[Any, Any, R]
+
+#: Arguments of `map` and the like beside the options.
+OWN_NAMES = ("fn", "items", "on_error")
+
+
+def read_call(
+    public_name: str, at: At, given: Mapping[str, Any], own_names: tuple[str, ...] = OWN_NAMES
+) -> tuple[GivenOptions, Backend, JobOptions]:
+    """Return the options that a call or a pool was given, its engine, and the options of its job, or of all its calls.
+
+    ``own_names`` are its other arguments. Raises TypeError or ValueError for options that it does not have, that the
+    engine does not support, or that exclude each other.
+    """
+    asked = read(GivenOptions, at, public_name, given, own_names)
+    engine = choose_backend(asked.backend)
+    defaults = QueueOptions(concurrency=1, retry=DROPIN_RETRY)
+    job = checks.job_options(defaults, asked, where=public_name, count_cores=getattr(engine, "count_cores", None))
+    check_job(engine, job)
+    return asked, engine, dataclasses.replace(job, stops_at_once=True)
+
+
+def enough_workers(concurrency: int | None, items: int | None) -> int | None:
+    """Return how many workers a call with ``concurrency`` needs: no more than its items, if those are known."""
+    return concurrency if concurrency is None or items is None else max(1, min(concurrency, items))

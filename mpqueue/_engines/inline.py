@@ -13,12 +13,12 @@ from typing import NoReturn
 
 from mpqueue._core.messages import LaneDied, LaneReady
 from mpqueue._parent.inbox import Inbox
-from mpqueue._parent.lane_protocol import Answers, Capabilities, Lane, LaneSettings, Post, Tell
-from mpqueue._parent.own_faults import found
+from mpqueue._parent.kept_errors import found
+from mpqueue._parent.lane_protocol import Answers, Capabilities, Lane, LaneSettings, Tell
 from mpqueue._wire.line import Answer
 from mpqueue._wire.memory.ledger import Claim, Ledger
-from mpqueue._worker import station
-from mpqueue._worker.exchange import take_seat
+from mpqueue._worker import worker_links
+from mpqueue._worker.exchange import make_context
 from mpqueue._worker.main import Worker
 
 _log = logging.getLogger("mpqueue")
@@ -43,7 +43,7 @@ class InlinePool:
 
     def open(self, settings: LaneSettings, inbox: Inbox) -> InlineLanes:  # noqa: ARG002 - the protocol's
         """Open a queue's lanes, with their thread."""
-        return InlineLanes(inbox.post)
+        return InlineLanes(inbox)
 
     def __repr__(self) -> str:
         return "InlinePool()"
@@ -56,8 +56,9 @@ class Crash(BaseException):
 class InlineLanes:
     """A `LanePool` in one thread, which ends with `close`."""
 
-    def __init__(self, post: Post) -> None:
-        self.post = post
+    def __init__(self, inbox: Inbox) -> None:
+        self.inbox = inbox
+        self.post = inbox.post
         self._lanes: dict[int, InlineLane] = {}
         self._made: list[InlineLane] = []  #: used on the thread only: lanes whose workers have to be closed
         self._turns: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
@@ -99,12 +100,12 @@ class InlineLanes:
         return self._lanes.get(number)
 
     def recycle(self, number: int) -> None:
-        self._let_go(number)
+        self._release(number)
 
     def retire(self, number: int) -> None:
-        self._let_go(number)
+        self._release(number)
 
-    def _let_go(self, number: int) -> None:
+    def _release(self, number: int) -> None:
         lane = self._lanes.pop(number, None)
         if lane is not None:
             self.do(lane.end)
@@ -147,15 +148,15 @@ class InlineLane(Lane):
         self.generation = generation
         self.pid = os.getpid()
         self._pool = pool
-        self.answers = Answers(pool.post, number, generation)
+        self.answers = Answers(pool.inbox, number, generation)
         self._is_dead = False
         self._ledger = Ledger()
-        here = station.Station(
+        here = worker_links.WorkerLinks(
             number, generation, self._ledger, self._flags_of, _Outbox(self.answers), is_own_process=False
         )
-        self._worker = Worker(take_seat(here, shares_memory=False, is_at_home=True))
+        self._worker = Worker(make_context(here, shares_memory=False, is_in_program=True))
         self._is_given_up = False
-        _lane_of[self._worker.seat.station] = self
+        _lane_of[self._worker.context.links] = self
 
     def send(self, frame: bytes, tell: Tell) -> None:
         if self.answers.begin(tell):
@@ -165,7 +166,7 @@ class InlineLane(Lane):
         if self._is_dead or self._is_given_up:
             self.answers.answered(ChildProcessError("the worker has ended"))
             return
-        with station.seated(self._worker.seat.station):
+        with worker_links.as_worker(self._worker.context.links):
             try:
                 answer = self._worker.receive(frame)
             except Exception:  # as for any worker: its items are tried again alone
@@ -205,7 +206,7 @@ class InlineLane(Lane):
             return
         self._is_dead = True
         claim = self._ledger.read()
-        run = self._worker.watchdog.run
+        run = self._worker.chunk_timer.run
         if run is not None:
             del run.stretch[len(run.running.out) - run.stretch_lo + 1 :]  # the rest of it must not run
             self._ledger.set_flags(run.job.number, pause=False, cancel=True)
@@ -215,7 +216,7 @@ class InlineLane(Lane):
 
     def end(self) -> None:
         """Finish the worker's setups: it is no longer needed."""
-        with station.seated(self._worker.seat.station):
+        with worker_links.as_worker(self._worker.context.links):
             self._worker.close(quietly=self._is_dead)
         self.answers.end()
 
@@ -224,12 +225,12 @@ class InlineLane(Lane):
         self._is_given_up = True
 
 
-_lane_of: weakref.WeakKeyDictionary[station.Station, InlineLane] = weakref.WeakKeyDictionary()
+_lane_of: weakref.WeakKeyDictionary[worker_links.WorkerLinks, InlineLane] = weakref.WeakKeyDictionary()
 
 
 def crash(exitcode: int | None, signal: str | None) -> NoReturn:
     """Let the worker of this handler count as dead, see `mpqueue.testing.crash`. Raises RuntimeError elsewhere."""
-    here = station.here()
+    here = worker_links.here()
     lane = None if here is None else _lane_of.get(here)
     if lane is None:
         raise RuntimeError(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,18 +18,15 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route
 
 from mpqueue._core.state.item_table import ItemTable
-from mpqueue._live_page import compressed
+from mpqueue._live_page import page_json
 from mpqueue._live_page.access import Guard
-from mpqueue._live_page.aside import BusyError, on_thread
+from mpqueue._live_page.comparison import compare, jobs_like
 from mpqueue._live_page.feed import PageFeed, Viewer
-from mpqueue._live_page.items.comparison import compare, jobs_like
-from mpqueue._live_page.items.details import LiveItem, details_of
-from mpqueue._live_page.items.listing import ORDERS, Wish
-from mpqueue._live_page.items.pictures import find_picture, small
-from mpqueue._live_page.job_feed import JobFeed, throughput
-from mpqueue._live_page.page_json import cut, encode, encode_item, index_of, result_of
+from mpqueue._live_page.job_feed import WINDOW, JobFeed, history, use_now
+from mpqueue._live_page.listing import ORDERS, Wish
 from mpqueue._live_page.served import WISHES, Served
-from mpqueue._live_page.worker_history import WINDOW, history, use_now
+from mpqueue._report.plots import throughput
+from mpqueue._text import repr_of
 from mpqueue.errors import JobNotFoundError, MPQueueError, shown
 from mpqueue.events import milliseconds
 from mpqueue.status import ITEM_CODES
@@ -36,7 +35,6 @@ log = logging.getLogger("mpqueue")
 
 STATIC = Path(__file__).parent / "static"
 MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-EMPTY: Mapping[str, str] = MappingProxyType({})
 #: The most characters of a worker's stack.
 MOST_STACK = 20_000
 #: The most bytes of a request's body that are read.
@@ -60,6 +58,8 @@ def make_app(served: Served, feed: PageFeed, hosts: tuple[str, ...]) -> Guard:
         "like": routes.like,
         "compare/{other:int}": routes.compare,
         "items/{index:int}": routes.item,
+        "items/{index:int}/picture": routes.picture,
+        "report": routes.report,
     }
     return Guard(
         Starlette(
@@ -74,8 +74,6 @@ def make_app(served: Served, feed: PageFeed, hosts: tuple[str, ...]) -> Guard:
                             Route(f"{number}/{path}", routes.of_job(tell), methods=["GET"])
                             for path, tell in told_of_jobs.items()
                         ),
-                        Route(f"{number}/report", routes.report, methods=["GET"]),
-                        Route(f"{number}/items/{{index:int}}/picture", routes.picture, methods=["GET"]),
                         Route(f"{number}/{{action}}", routes.act, methods=["POST"]),
                         Route("/workers", routes.workers, methods=["GET"]),
                         Route("/workers", routes.resize, methods=["POST"]),
@@ -97,7 +95,8 @@ Answer = Callable[[Request], Awaitable[Response]]
 class Routes:
     """The answers to the page's requests: a method for each kind.
 
-    Those that get a job and a request run on a thread, since users' code or a journal may be slow, and return JSON.
+    Those that get a job and a request run on a thread, since users' code or a journal may be slow; unless they return a
+    response, what they return is sent as JSON.
     """
 
     def __init__(self, served: Served, feed: PageFeed) -> None:
@@ -115,28 +114,25 @@ class Routes:
         found = self._files.get(f"views/{asked['view']}" if "view" in asked else asked.get("name", "index.html"))
         if found is None:
             raise HTTPException(404)
-        return _answer(request, *found)
+        return Response(found[0], media_type=found[1])
 
-    async def events(self, request: Request) -> Response:
+    async def events(self, _: Request) -> Response:
         """The event stream. It ends with the queue; a viewer that loses it earlier may ask again."""
-        packer = compressed.Packer() if compressed.reads_gzip(request.headers) else None
-        headers = {} if packer is None else compressed.HEADERS
-        told = self._tell(self._feed.join(), packer)
-        return StreamingResponse(told, headers=headers, media_type="text/event-stream")
+        return StreamingResponse(self._tell(self._feed.join()), media_type="text/event-stream")
 
-    async def _tell(self, viewer: Viewer, packer: compressed.Packer | None) -> AsyncIterator[bytes]:
+    async def _tell(self, viewer: Viewer) -> AsyncIterator[bytes]:
         try:
             data: bytes | None = b"retry: 1000\n\n"
             while data is not None:
                 if data:
-                    yield data if packer is None else packer.pack(data)
-                data = await viewer.take()
+                    yield data
+                data = await self._feed.read(viewer)
         finally:
             self._feed.leave(viewer)
 
-    async def jobs(self, request: Request) -> Response:
+    async def jobs(self, _: Request) -> Response:
         """All jobs without their items: for a page in a hidden tab, and for programs."""
-        return _answer_json(request, self._feed.states())
+        return _as_json(self._feed.states())
 
     # -- a job -----------------------------------------------------------------------------------------------
 
@@ -145,7 +141,7 @@ class Routes:
 
         async def answer(request: Request) -> Response:
             told = await on_thread(tell, self._job_of(request), request)
-            return _answer(request, told if isinstance(told, bytes) else encode(told).encode(), "application/json")
+            return told if isinstance(told, Response) else _as_json(told)
 
         return answer
 
@@ -162,7 +158,7 @@ class Routes:
 
     def find(self, job: JobFeed, request: Request) -> dict[str, int]:
         """The index of the item with an id, as addresses have it: ``?id=a.png``."""
-        index = index_of(job.book.table, request.query_params.get("id", ""))
+        index = page_json.index_of(job.book.table, request.query_params.get("id", ""))
         if index is None:
             raise _no_such_item()
         return {"index": index}
@@ -180,9 +176,14 @@ class Routes:
         """The job's failed items in groups."""
         return job.listing.failures()
 
-    def throughput(self, job: JobFeed, _: Request) -> dict[str, Any] | None:
-        """The job's throughput over its whole time."""
-        return throughput(job.book.timings, self._served.now(), self._feed.offset)
+    def throughput(self, job: JobFeed, _: Request) -> str | None:
+        """The job's items per second over its whole time, as SVG; None before the first."""
+        timings = job.book.timings
+        end = self._served.now() if timings.finished is None else timings.finished
+        spans = [span for span in timings.spans() if span.items]
+        if not spans or end <= timings.started:
+            return None
+        return throughput(spans, timings.started, end - timings.started, list(timings.events))[0]
 
     def like(self, job: JobFeed, _: Request) -> list[int]:
         """The numbers of the jobs to compare it with."""
@@ -201,28 +202,31 @@ class Routes:
         index = request.path_params["index"]
         table = _table_with(job, index)
         lane = self._feed.lane_of(job.book.number, index)
-        live = None
-        if lane is not None:
-            live = LiveItem(lane, self._served.can_resize, job.book.options.capture_output, self._feed.offset)
-        return details_of(job.book, table, index, live)
+        told = page_json.details_of(job.book, table, index)
+        if lane is not None and told["status"] == "processing":  # it may have ended meanwhile
+            is_here, keeps_output = self._served.can_resize, job.book.options.capture_output
+            told["live"] = page_json.as_it_runs(lane, self._feed.offset, is_here=is_here, keeps_output=keeps_output)
+        return told
 
-    async def report(self, request: Request) -> Response:
-        """Send the job's report, a page of its own. On a thread: it looks at all items."""
+    def report(self, job: JobFeed, _: Request) -> Response:
+        """The job's report, a page of its own. It looks at all items."""
         try:
-            page = await on_thread(self._served.report, self._job_of(request).book)
+            page = self._served.report(job.book)
         except ValueError as error:
             raise HTTPException(404, str(error)) from error
         # It contains its scripts and style, named by the policy; it is not part of this page, and can't act for it.
-        policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; sandbox allow-scripts"
-        return _answer(request, page.encode(), "text/html", {"Content-Security-Policy": policy})
+        policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+        policy += "; sandbox allow-scripts allow-downloads"
+        return Response(page, headers={"Content-Security-Policy": policy}, media_type="text/html")
 
-    async def picture(self, request: Request) -> Response:
-        """The picture in an item's result; ``?small`` for a row. On a thread: it may have to be encoded."""
-        table = await on_thread(_table_with, self._job_of(request), index := request.path_params["index"])
-        make = small if "small" in request.query_params else find_picture
+    def picture(self, job: JobFeed, request: Request) -> Response:
+        """The picture in an item's result; ``?small`` for a row. It may have to be encoded."""
+        index = request.path_params["index"]
+        table = _table_with(job, index)
+        make = page_json.small if "small" in request.query_params else page_json.find_picture
         try:
-            picture = await on_thread(lambda: make(result_of(table, index)))
-        except Exception as error:
+            picture = make(page_json.result_of(table, index))
+        except BaseException as error:
             log.warning("the picture in a result could not be made", exc_info=True)
             raise HTTPException(404, "The picture in this result could not be made.") from error
         if picture is None:
@@ -258,12 +262,12 @@ class Routes:
         books = [job.book for job in self._feed.look()]
         lanes = self._feed.lanes if self._served.can_resize else ()
         told = await on_thread(lambda: {**history(books, since, self._feed.offset), "use": use_now(lanes)})
-        return _answer_json(request, {**told, "now": milliseconds(self._served.wall())})
+        return _as_json({**told, "now": milliseconds(self._served.wall())})
 
     async def stacks(self, _: Request) -> Response:
         """Send the stack of each worker: `POST`, since each gets a signal. On a thread: it waits for their answers."""
         stacks = await on_thread(self._served.stacks)
-        told = [(one.number, None if one.stack is None else cut(one.stack, MOST_STACK)) for one in stacks]
+        told = [(one.number, None if one.stack is None else page_json.cut(one.stack, MOST_STACK)) for one in stacks]
         return _as_json({"workers": [{"worker": number, "stack": stack} for number, stack in told]})
 
 
@@ -356,7 +360,9 @@ def _page_of(job: JobFeed, wish: Wish, now: Callable[[], float]) -> bytes:
     shown = job.shown()
     found = job.listing.find(wish, shown.table, shown.statuses)
     indices, table = found.indices, shown.table
-    rows = [encode_item(table, at, shown.statuses[at]) for at in indices[wish.offset : wish.offset + wish.limit]]
+    rows = [
+        page_json.encode_item(table, at, shown.statuses[at]) for at in indices[wish.offset : wish.offset + wish.limit]
+    ]
     head: dict[str, Any] = {"state": shown.state, "matching": len(indices), "offset": wish.offset}
     if found.searched < len(shown.statuses):
         head["searched"] = found.searched
@@ -366,7 +372,7 @@ def _page_of(job: JobFeed, wish: Wish, now: Callable[[], float]) -> bytes:
             head["at"] = indices.index(wish.place_of)
         except ValueError:
             head["at"] = None
-    return f'{encode(head)[:-1]},"rows":[{",".join(rows)}]}}'.encode()
+    return f'{page_json.encode(head)[:-1]},"rows":[{",".join(rows)}]}}'.encode()
 
 
 def _table_with(job: JobFeed, index: int) -> ItemTable:
@@ -402,15 +408,50 @@ async def _refuse_wrong(_: Request, error: Exception) -> Response:
 
 def _as_json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """The content as JSON, encoded by the page's own rule: starlette's raises for text that is no UTF-8."""
-    return Response(encode(content).encode(), status, headers, "application/json")
+    data = content if isinstance(content, bytes) else page_json.encode(content).encode()
+    return Response(data, status, headers, "application/json")
 
 
-def _answer_json(request: Request, content: Any) -> Response:
-    return _answer(request, encode(content).encode(), "application/json")
+# -- Calls that may take long, or for ever, on their own threads beside the event loop. --------------------------------
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: The most calls at a time: those that hang keep their threads.
+MAX_CALLS = 32
+_free = threading.BoundedSemaphore(MAX_CALLS)
 
 
-def _answer(request: Request, data: bytes, media_type: str, headers: Mapping[str, str] = EMPTY) -> Response:
-    """The answer, compressed if that is worth it."""
-    if len(data) < compressed.LEAST or not compressed.reads_gzip(request.headers):
-        return Response(data, headers=headers, media_type=media_type)
-    return Response(compressed.pack(data), headers={**compressed.HEADERS, **headers}, media_type=media_type)
+class BusyError(Exception):
+    """Too many calls run, or hang, to start another one."""
+
+
+async def on_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function on a new thread, and wait for its value.
+
+    Unlike asyncio's own threads, nothing else waits for it: if a user's ``repr`` hangs, the page can still close and
+    the program can end. Raises `BusyError` if too many run already.
+    """
+    if not _free.acquire(blocking=False):
+        raise BusyError
+    answer: Future[T] = Future()
+    answer.set_running_or_notify_cancel()  # the viewer may go; the call goes on
+
+    def work() -> None:
+        try:
+            value = call(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - raised where it is awaited
+            answer.set_exception(error)
+        except BaseException as error:  # noqa: BLE001 - likewise
+            answer.set_exception(RuntimeError(repr_of(error)))
+        else:
+            answer.set_result(value)
+        finally:
+            _free.release()
+
+    try:
+        threading.Thread(target=work, name="mpqueue-page-call", daemon=True).start()
+    except BaseException:
+        _free.release()
+        raise
+    return await asyncio.wrap_future(answer)

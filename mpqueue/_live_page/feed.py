@@ -7,23 +7,25 @@ Server-sent events. First comes ``hello``, then the current state, then the chan
 - ``workers``: the workers whose task has changed (``lanes``), or that have ``gone``;
 - ``closed``: the queue was closed, and no more events will come.
 
-It has no items, and nothing of the past: a viewer asks for what it shows (`mpqueue._live_page.items.listing`,
-`mpqueue._live_page.worker_history`). Everything runs on the page's event loop, and none of it is users' code.
+It has no items, and nothing of the past: a viewer asks for what it shows (`mpqueue._live_page.listing`,
+`mpqueue._live_page.job_feed`). Everything runs on the page's event loop, and none of it is users' code.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 from mpqueue._live_page.job_feed import JobFeed
 from mpqueue._live_page.page_json import as_event, encode
 from mpqueue._live_page.served import Served
 from mpqueue._parent.running import LaneNow
-from mpqueue._wire.item_names import plain_label
 from mpqueue.events import milliseconds
+
+Form = TypeVar("Form")
 
 #: Seconds between two looks, with viewers and without (then only for the rates of the jobs).
 INTERVAL, UNSEEN_INTERVAL = 0.1, 0.5
@@ -33,79 +35,64 @@ RESTS = 5
 HEARTBEAT = 2.0
 #: Seconds that an item has run before viewers get to know that its worker is at it.
 READABLE = 0.2
-#: The most bytes that wait for a viewer who does not read; then it gets everything again, once it reads.
-MOST_WAITING = 8 << 20
 
 
 class Viewer:
-    """One browser that listens."""
+    """One browser that listens. It reads what has changed since its last read: if it reads slowly, it misses steps."""
 
-    def __init__(self, everything: Callable[[], bytes]) -> None:
-        self._everything = everything
-        self._waiting: list[bytes] = []
-        self._size = 0
-        self._behind = True  #: it needs everything
-        self._ended = False
-        self._wake = asyncio.Event()
-        self._wake.set()
+    def __init__(self) -> None:
+        self.turn = 0  #: as of its last read; 0: it has not read
+        self.is_over = False  #: it knows that the queue was closed
+        self.wake = asyncio.Event()
+        self.wake.set()
 
-    def tell(self, data: bytes) -> None:
-        """Send the viewer some data, with its next read."""
-        if self._behind:
-            return
-        self._waiting.append(data)
-        self._size += len(data)
-        if self._size > MOST_WAITING:
-            self._behind = True
-            self._waiting.clear()
-        self._wake.set()
 
-    def end(self) -> None:
-        """End the viewer's stream: no more data will come."""
-        self._ended = True
-        self._wake.set()
+class _News(Generic[Form]):
+    """The form of each job, or each lane, by its number, and the turn in which it changed; None: it is gone."""
 
-    async def take(self) -> bytes | None:
-        """Wait for the next data to be sent, and return them. None at the end."""
-        await self._wake.wait()
-        self._wake.clear()
-        if self._behind:
-            self._behind, self._size = False, 0
-            self._waiting.clear()
-            self._wake.set()
-            return self._everything()
-        if self._waiting:
-            data = b"".join(self._waiting)
-            self._waiting.clear()
-            self._size = 0
-            self._wake.set()
-            return data
-        return None if self._ended else b""
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[int, Form | None]] = {}
+
+    def note(self, forms: Mapping[int, Form], turn: int, read: int) -> bool:
+        """Note the changes of this turn; True if there are any. Each viewer has read the turns up to ``read``."""
+        changed = {
+            number: (turn, forms.get(number))
+            for number in {**forms, **self._known}
+            if forms.get(number) != self._known.get(number, (0, None))[1]
+        }
+        if changed:
+            known = self._known | changed
+            self._known = {number: one for number, one in known.items() if one[1] is not None or one[0] > read}
+        return bool(changed)
+
+    def since(self, turn: int) -> dict[int, Form | None]:
+        """Return the forms of what has changed after that turn."""
+        return {number: form for number, (at, form) in self._known.items() if at > turn}
 
 
 class PageFeed:
-    """Looks at the queue, and sends changes to the viewers."""
+    """Looks at the queue, and tells the viewers what has changed."""
 
     def __init__(self, served: Served) -> None:
         self._served = served
         self._jobs: dict[int, JobFeed] = {}
-        self._gone: list[JobFeed] = []  #: jobs whose removal viewers have not been sent
         self.lanes: Sequence[LaneNow] = ()  #: as of the last look
         self._viewers: set[Viewer] = set()
         self._stop = asyncio.Event()
-        self._told_size = 0  #: the wanted number of workers that viewers know
-        self._told_lanes: dict[int, dict[str, Any]] = {}  #: by number: the lanes as viewers know them
-        self._told_at = 0.0
+        self._ended = False
+        self._turn = 0  #: counts the looks that found news
+        self._job_news = _News[str]()
+        self._lane_news = _News[dict[str, Any]]()
+        self._workers_turn, self._size, self._told_at = 0, 0, -math.inf
         self.offset = served.wall() - served.now()  #: from the monotonic clock to seconds since the epoch
 
     # -- viewers ---------------------------------------------------------------------------------------------
 
     def join(self) -> Viewer:
         """Add a viewer."""
-        if not self._viewers:
-            self._told_lanes = self._lane_forms()
-        viewer = Viewer(self._everything)
+        viewer = Viewer()
         self._viewers.add(viewer)
+        self._tell_news()
         return viewer
 
     def leave(self, viewer: Viewer) -> None:
@@ -115,13 +102,36 @@ class PageFeed:
             for job in self._jobs.values():
                 job.listing.forget()
 
-    def _everything(self) -> bytes:
-        served = self._served
-        now = milliseconds(served.wall())
-        hello = {"canResize": served.can_resize, "canLook": served.can_look, "canAct": served.can_act, "now": now}
-        parts = [as_event("hello", encode(hello))]
-        parts += [job.state_event() for job in self._jobs.values()]
-        parts.append(self._workers_event([*self._told_lanes.values()], []))
+    async def read(self, viewer: Viewer) -> bytes | None:
+        """Wait until something has changed since the viewer's last read, and return that. None at the end."""
+        await viewer.wake.wait()
+        viewer.wake.clear()
+        if viewer.is_over:
+            return None
+        data = self._since(viewer.turn)
+        viewer.turn = self._turn
+        if self._ended:
+            viewer.is_over = True
+            viewer.wake.set()
+            data += as_event("closed", "{}")
+        return data
+
+    def _since(self, turn: int) -> bytes:
+        """Everything that has changed after that turn; after none, the whole state."""
+        served, now = self._served, milliseconds(self._served.wall())
+        parts = []
+        if not turn:
+            hello = {"canResize": served.can_resize, "canLook": served.can_look, "canAct": served.can_act, "now": now}
+            parts.append(as_event("hello", encode(hello)))
+        for number, state in self._job_news.since(turn).items():
+            gone = as_event("job:gone", encode({"number": number}))
+            parts.append(gone if state is None else as_event("job:state", state))
+        if self._workers_turn > turn:
+            forms = self._lane_news.since(turn)
+            lanes = [form for form in forms.values() if form is not None]
+            left = [number for number, form in forms.items() if form is None]
+            workers = {"now": now, "concurrency": served.concurrency, "lanes": lanes, "gone": left}
+            parts.append(as_event("workers", encode(workers)))
         return b"".join(parts)
 
     def states(self) -> list[dict[str, Any]]:
@@ -157,9 +167,9 @@ class PageFeed:
             pause = INTERVAL if self._viewers else UNSEEN_INTERVAL
             await _wait(self._stop, max(pause, RESTS * (self._served.now() - begun)))
         self._look()
+        self._ended = True
         for viewer in self._viewers:
-            viewer.tell(as_event("closed", "{}"))
-            viewer.end()
+            viewer.wake.set()
 
     def stop(self) -> None:
         """Send viewers the rest, since the queue has ended, and make `run` end."""
@@ -168,20 +178,29 @@ class PageFeed:
     def forget(self) -> None:
         """Free all jobs: no viewer asks any more."""
         self._jobs.clear()
-        self._gone.clear()
 
     def _look(self) -> bool:
         if not self._look_at_jobs():
             return False
-        gone, self._gone = self._gone, []
         if self._viewers:
-            parts = [as_event("job:gone", encode({"jobId": job.book.id, "number": job.book.number})) for job in gone]
-            parts += [job.state_event() for job in self._jobs.values() if job.state_changed()]
-            parts += self._workers_news()
-            data = b"".join(parts)
-            for viewer in self._viewers if data else ():
-                viewer.tell(data)
+            self._tell_news()
         return True
+
+    def _tell_news(self) -> None:
+        """Note the turn of all that has changed, and wake the viewers if anything has."""
+        turn, now, size = self._turn + 1, self._served.now(), self._served.concurrency
+        read = min(viewer.turn for viewer in self._viewers)
+        is_news = self._job_news.note({number: job.form() for number, job in self._jobs.items()}, turn, read)
+        forms = {lane.number: self._lane_form(lane) for lane in self.lanes}
+        # Now and then also without news, as a sign of life.
+        is_due = size != self._size or now >= self._told_at + HEARTBEAT
+        if self._lane_news.note(forms, turn, read) or is_due:
+            self._workers_turn, self._size, self._told_at = turn, size, now
+            is_news = True
+        if is_news:
+            self._turn = turn
+            for viewer in self._viewers:
+                viewer.wake.set()
 
     def _look_at_jobs(self) -> bool:
         """Look at the jobs and the lanes; False if there is no queue any more."""
@@ -191,7 +210,8 @@ class PageFeed:
             return False
         self.lanes = served.lanes()
         current = {book.number: book for book in books}
-        self._gone += [self._jobs.pop(number) for number in list(self._jobs) if number not in current]
+        for number in self._jobs.keys() - current.keys():
+            del self._jobs[number]
         now, standing = served.now(), served.standing()
         lanes: dict[int | None, list[LaneNow]] = {}
         for lane in self.lanes:
@@ -204,24 +224,6 @@ class PageFeed:
                 job.look(now, lanes.get(number, ()), standing)
         return True
 
-    def _workers_news(self) -> list[bytes]:
-        """The event for workers, if there is news; now and then also without, as a sign of life."""
-        now, size = self._served.now(), self._served.concurrency
-        lanes = self._lane_forms()
-        changed = [form for number, form in lanes.items() if form != self._told_lanes.get(number)]
-        gone = [number for number in self._told_lanes if number not in lanes]
-        if size == self._told_size and not changed and not gone and now < self._told_at + HEARTBEAT:
-            return []
-        self._told_size, self._told_lanes, self._told_at = size, lanes, now
-        return [self._workers_event(changed, gone)]
-
-    def _workers_event(self, lanes: Sequence[dict[str, Any]], gone: Sequence[int]) -> bytes:
-        head = {"now": milliseconds(self._served.wall()), "concurrency": self._served.concurrency}
-        return as_event("workers", encode({**head, "lanes": lanes, "gone": gone}))
-
-    def _lane_forms(self) -> dict[int, dict[str, Any]]:
-        return {lane.number: self._lane_form(lane) for lane in self.lanes}
-
     def _lane_form(self, lane: LaneNow) -> dict[str, Any]:
         state = lane.state.name.lower()
         form: dict[str, Any] = {"number": lane.number, "state": state, "doing": lane.doing, "pid": lane.pid}
@@ -231,19 +233,10 @@ class PageFeed:
             if len(lane.items) == 1 and self._served.now() >= lane.since + READABLE:
                 since = milliseconds(lane.since + self.offset)
                 form |= {"item": lane.items[0], "since": since, "fraction": round(lane.fraction, 3)}
-                if (label := self._plain_label(lane.job, lane.items[0])) is not None:
-                    form["label"] = label
         return form
-
-    def _plain_label(self, number: int, index: int) -> str | None:
-        """The item's label; None if that runs users' code: then the viewers ask for it."""
-        job = self._jobs.get(number)
-        try:
-            return None if job is None else plain_label(*job.book.table.item_labelled(index))
-        except LookupError:
-            return None
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):  # Python 3.11's `wait_for` may swallow a cancellation
+            await event.wait()

@@ -1,18 +1,19 @@
-"""The state of one job for its header and the list of jobs, and the states of its items."""
+"""The state of one job for its header and the list of jobs, the states of its items, and its workers' last minutes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import inf
 from typing import Any, NamedTuple
 
 from mpqueue._core.state.item_table import ItemTable
-from mpqueue._core.state.timings import Span, Timings
-from mpqueue._live_page.items.listing import Listing
-from mpqueue._live_page.page_json import as_event, encode
+from mpqueue._core.state.timings import Span
+from mpqueue._live_page.listing import Listing
+from mpqueue._live_page.page_json import encode
 from mpqueue._live_page.served import Served, ShownJob
+from mpqueue._os.process.process_facts import use_of
 from mpqueue._output.job_facts import Counts, Watch, count_statuses, facts_of, head_of, left_of
 from mpqueue._parent.running import LaneNow
-from mpqueue._report.paces import a_second
 from mpqueue.events import milliseconds
 from mpqueue.status import COMPLETED, FAILED, PROCESSING, JobStatus
 
@@ -45,7 +46,7 @@ class JobFeed:
         self._before: int | None = None  #: jobs that go before it, if it waits for workers
         self._seen: Any = None  #: the states of its items when ``version`` last changed
         self._version = 0
-        self._told: dict[str, Any] | None = None
+        self._form = ""
         self._settled: int | None = None  #: the epoch whose end viewers know
 
     def look(self, now: float, lanes: Iterable[LaneNow], standing: Mapping[int, int]) -> None:
@@ -124,49 +125,84 @@ class JobFeed:
         }
         return state | {name: value for name, value in known.items() if value is not None}
 
-    def state_event(self) -> bytes:
-        """The event ``job:state``."""
-        return as_event("job:state", encode(self.state()))
-
-    def state_changed(self) -> bool:
-        """True if the job's state has changed since the last call."""
-        if self.settled:
-            return False
-        ended = self.book.status.final
-        told, self._told = self._told, self.state()
-        self._settled = self.book.epoch if ended else None
-        return told != self._told
+    def form(self) -> str:
+        """Return the job's state as JSON, for viewers."""
+        if not self.settled:
+            self._settled = self.book.epoch if self.book.status.final else None
+            self._form = encode(self.state())
+        return self._form
 
 
 def _milliseconds(seconds: float | None) -> int | None:
     return None if seconds is None else milliseconds(seconds)
 
 
-#: The number of equal stretches of time of a throughput.
-STRETCHES = 120
+# -- The workers' last minutes, by the reports and deaths that the jobs' `Timings` have. -------------------------------
+
+#: Seconds that are shown at most.
+WINDOW = 300.0
+#: Seconds of loading and setup from which on they are shown apart from the items behind them.
+LONG = 0.1
+#: The name in a job's `Timings` for the end of a worker.
+DIED = "worker died"
 
 
-def throughput(timings: Timings, now: float, offset: float) -> dict[str, Any] | None:
-    """Return the completed and failed tries per second, by stretches of the job's run; None before the first.
+class Stretch(NamedTuple):
+    """A time in which a worker did one thing: ``running`` or ``loading``. ``item``: the index of the only one."""
 
-    The value is for JSON.
+    lane: int
+    start: float
+    end: float
+    kind: str
+    job: int
+    item: int | None
 
-    ``offset`` turns moments of the monotonic clock into seconds since the epoch. The tries of a report are spread
-    evenly over its worker's time for them. Costs 2 us per report.
+
+def history(jobs: Iterable[ShownJob], since: float, offset: float) -> dict[str, Any]:
+    """Return for JSON what workers did since that moment, and their unexpected ends. Costs 2 us per report.
+
+    ``offset`` turns moments of the monotonic clock into seconds since the epoch.
     """
-    end = now if timings.finished is None else timings.finished
-    length = end - timings.started
-    spans = [span for span in timings.spans() if span.items]
-    if not spans or length <= 0:
-        return None
+    here = [job for job in jobs if job.here and (job.timings.finished or inf) >= since]
+    work = [stretch for job in here for span in job.timings.spans(since) for stretch in _work(span, job.number)]
+    deaths = [
+        (event, job.number)
+        for job in here
+        for event in list(job.timings.events)
+        if event.name == DIED and event.at >= since
+    ]
+    # Each active job has a death; the job whose items were lost has them too.
+    deaths.sort(key=lambda death: death[0].since is not None)
+    ends = {(event.lane, event.at): (event, job) for event, job in deaths}
+    for event, job in ends.values():
+        if event.since is not None:
+            work.append(Stretch(event.lane or 0, event.since, event.at, "running", job, event.item))
+    work.sort(key=lambda stretch: stretch.start)
 
-    def pace(count: Callable[[Span], float]) -> list[float]:
-        counts = ((span.begun - timings.started, span.ended - timings.started, count(span)) for span in spans)
-        return [round(one, 3) for one in a_second(counts, length, STRETCHES)]
+    def ms(moment: float) -> int:
+        return milliseconds(moment + offset)
 
     return {
-        "since": round(1000 * (timings.started + offset)),
-        "every": length / STRETCHES,
-        "completed": pace(lambda span: span.items - span.failures),
-        "failed": pace(lambda span: span.failures),
+        "stretches": [one._replace(start=ms(one.start), end=ms(one.end)) for one in work],
+        "marks": [[event.lane, ms(event.at), event.why, job, event.item] for event, job in ends.values()],
     }
+
+
+def _work(span: Span, job: int) -> Iterator[Stretch]:
+    lane, item = int(span.lane), int(span.first) if span.items == 1 else None
+    start = span.begun + span.loading + span.setup
+    if start - span.begun < LONG:
+        start = span.begun
+    else:
+        yield Stretch(lane, span.begun, start, "loading", job, None)
+    if span.items:  # else it was taken back for another worker before it had begun
+        yield Stretch(lane, start, span.ended, "running", job, item)
+
+
+def use_now(lanes: Sequence[LaneNow]) -> list[list[Any]]:
+    """Return the CPU seconds of each worker's process, its memory in MB, and its start, as far as known.
+
+    Costs 20 us per worker. A start distinguishes a process from the one before it.
+    """
+    used = [(lane.number, None if lane.pid is None else use_of(lane.pid)) for lane in lanes]
+    return [[number, use.cpu, use.memory >> 20, use.started] for number, use in used if use is not None]

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from mpqueue._core.state.job_book import JobView
 from mpqueue._parent.running import LaneNow, LaneStack
-from mpqueue._parent.surroundings.clock import Clock
+from mpqueue._parent.system.clock import Clock
 from mpqueue.errors import MPQueueError
 
 

@@ -11,24 +11,24 @@ import logging
 import socket
 import threading
 from concurrent.futures import Future
+from functools import partial
+from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mpqueue._core.state.lane_book import LaneState
-from mpqueue._engines.loky.loky_lane import DESCRIPTORS, DESCRIPTORS_KEPT
 from mpqueue._live_page.access import Guard
 from mpqueue._live_page.app import make_app
-from mpqueue._live_page.door import MOST_HEADERS, TAKEN_AT_A_TIME, Door
 from mpqueue._live_page.feed import PageFeed
 from mpqueue._live_page.served import Served
-from mpqueue._os.descriptors import descriptor_limits
+from mpqueue._os.descriptors import descriptors_left
 from mpqueue._os.process.process_signals import report_broken_pipes
 from mpqueue.errors import shown
 
 log = logging.getLogger("mpqueue")
 
 #: Seconds in which answers under way may be read when the page is closed, and may be made.
-READING_PATIENCE, PATIENCE = 1, 2
+READING_WAIT_S, CLOSING_WAIT_S = 1, 2
 #: Seconds that `close` waits for the thread; a user's ``repr`` may hang there.
 CLOSE_LIMIT = 5.0
 #: The most connections that wait to be accepted.
@@ -47,7 +47,7 @@ class Page:
         self._served = served
         self._hosts = (*hosts, f"[{host}]" if ":" in host else host)
         self._socket = _listen(host, port)
-        self._door = Door(self._reserve)
+        self._door = Door()
         self._closed = False
         self._lock = threading.Lock()
         begun: Begun = Future()
@@ -69,14 +69,6 @@ class Page:
 
     def __repr__(self) -> str:
         return f"<Page {'closed' if self._closed else 'at ' + self.url.partition('?')[0]}>"
-
-    def _reserve(self) -> int:
-        """The descriptors that have to stay free: for two starts at a time, and for each worker still to start.
-
-        At most half of the process's limit, or a queue with very many workers would have no page.
-        """
-        to_come = sum(lane.state is not LaneState.READY for lane in self._served.lanes())
-        return int(min(2 * DESCRIPTORS + to_come * DESCRIPTORS_KEPT, descriptor_limits().now / 2))
 
     def _run(self, begun: Begun) -> None:
         report_broken_pipes()
@@ -106,7 +98,7 @@ class Page:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            timeout_graceful_shutdown=PATIENCE,
+            timeout_graceful_shutdown=CLOSING_WAIT_S,
         )
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve(sockets=[self._socket]))
@@ -117,9 +109,15 @@ class Page:
             with self._lock:  # from now on nothing is sent to the loop
                 self._closed = True
             server.should_exit = True
-            asyncio.get_running_loop().call_later(READING_PATIENCE, self._door.close)
+            asyncio.get_running_loop().call_later(READING_WAIT_S, _cut, server)
             await serving
             feed.forget()  # a closed page keeps no job
+
+
+def _cut(server: uvicorn.Server) -> None:
+    """End the remaining connections: their viewers have not read their answers, and are probably gone."""
+    for connection in tuple(server.server_state.connections):
+        connection.transport.abort()
 
 
 class _Listening(socket.socket):
@@ -161,3 +159,75 @@ def _address(listening: socket.socket) -> str:
     if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
         host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+# -- The connections of a page: limits on their number, and on the time that a stranger may stay. ----------------------
+#
+# Every local user can connect to the page, with or without its token, and each connection takes a descriptor of the
+# program whose workers need descriptors too. So a `Door` bounds them:
+#
+# - A connection is a *stranger* until it has made a request with the token. Strangers have few places, for a short
+#   time. A new connection takes the place of the oldest stranger, so a flood of strangers never keeps out the holder of
+#   the token.
+# - A new connection gets no place of its own while the program has few descriptors left: the rest is for workers.
+#
+# A connection that breaks a rule is closed at once, without an answer. Everything runs on the page's event loop.
+
+#: The most connections, and the most strangers among them.
+MAX_CONNECTIONS, MAX_STRANGERS = 64, 32
+#: Connections that are accepted in a row: so each is looked at before it is the oldest.
+TAKEN_AT_A_TIME = 2
+#: Seconds that a stranger may stay.
+STRANGER_SECONDS = 5.0
+#: The descriptors that stay free for workers.
+DESCRIPTORS_FREE = 64
+#: The most bytes of a request's line and headers.
+MOST_HEADERS = 16 << 10
+
+
+class Door:
+    """The strangers among the open connections."""
+
+    def __init__(self) -> None:
+        self._strangers: dict[Connection, None] = {}  #: the oldest first
+
+    def connect(self, **arguments: Any) -> Connection:
+        """Return the protocol of a connection: uvicorn calls this for each one that it has accepted."""
+        return Connection(self, **arguments)
+
+    def enter(self, connection: Connection) -> None:
+        """Find a place for a new connection, if necessary the oldest stranger's; else close it."""
+        self._strangers[connection] = None
+        is_full = len(self._strangers) > MAX_STRANGERS or len(connection.connections) > MAX_CONNECTIONS
+        if is_full or descriptors_left() < DESCRIPTORS_FREE:
+            self.end_stranger(next(iter(self._strangers)))
+        connection.loop.call_later(STRANGER_SECONDS, self.end_stranger, connection)
+
+    def end_stranger(self, connection: Connection) -> None:
+        """End that connection if it is still a stranger's."""
+        if connection in self._strangers:
+            del self._strangers[connection]
+            connection.transport.abort()
+
+    def forget(self, connection: Connection) -> None:
+        """Forget a connection that has shown the token, or that is closed."""
+        self._strangers.pop(connection, None)
+
+
+class Connection(H11Protocol):
+    """One connection."""
+
+    def __init__(self, door: Door, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._door = door
+        self.app_state = {**self.app_state, "admit": partial(door.forget, self)}  # each request's ``scope["state"]``
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Accept the connection, or cut it off if there is no room."""
+        super().connection_made(transport)
+        self._door.enter(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection, which was closed."""
+        self._door.forget(self)
+        super().connection_lost(exc)

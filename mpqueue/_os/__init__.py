@@ -15,22 +15,17 @@ channels                 the ends of pipes and sockets between processes, each b
 files                    files by their descriptors: opened, read and written at an offset
 monotonic                the clock of both sides
 alarm                    a timer that is set again without waking a thread
-descriptors              open descriptors, their limits, reopening, pairs of sockets
-room                     room for more descriptors, threads and processes, and how to get more
+descriptors              open descriptors, their limits, reopening, pairs of sockets; room for more, and for threads
 standard_streams         numbers 0, 1 and 2 if a program has closed them, and Python's streams over them
-file_system              the kind of file system that a file is on
-file_lock                locks on files and on bytes of them, which end with their process
+file_system              the kind of file system that a file is on; locks on files, which end with their process
 process.own_forks        the unique name of this process, and its forks
-process.own_process      threads and other facts of this process
-process.process_table    the other processes: numbers, start times, environments
-process.process_handle   a handle on one process: signals, its end, its exit code
+process.process_facts    processes: numbers, start times, environments, threads, use of CPU and memory
+process.process_handle   a handle on one process: signals, its end
 process.process_signals  signals: killing, asking for stacks, their state in a worker, SIGTERM; waits that signals end
-process.process_facts    a process's use of CPU and memory, and its output in a file
 process.parent_death     a process ends with its parent; the leash
 process.inheritance      things that a process gets while it is spawned
 process.shell_words      words of a command line, quoted for the system's shell
-memory.memory_files      unnamed files in memory: made, shared, sealed, opened by others; leases on them
-memory.mappings          files mapped into memory, and their limit
+memory.memory_files      unnamed files in memory: made, shared, sealed, opened by others; leases on them; mappings
 memory.locks             semaphores without a name
 memory.memory_use        private memory of processes, its peak, and the memory left in the machine and control groups
 =======================  ===========================================================================================

@@ -11,14 +11,13 @@ import selectors
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any, Protocol
 
 #: For `socket.socket.send`: raise if the other end is closed, with any setting of SIGPIPE. 0 if that is not supported.
 NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
 
 if sys.platform == "win32":
     from mpqueue._os.windows import sockets as windows
-    from mpqueue._os.windows.sockets import WokenSelector
+    from mpqueue._os.windows.sockets import SocketSelector
 
     adopt = detach = windows.adopt
     socket_pair, pipe, read, write = windows.pair, windows.pipe, windows.read, windows.write
@@ -53,30 +52,13 @@ else:
 
 # -- waiting for many of them at once ----------------------------------------------------------------------------------
 #
-# Other threads may add and remove ends meanwhile. On POSIX systems a selector of the standard library does it. `select`
-# of Windows only looks at the ends that it was called with: so there each change wakes it up.
+# Other threads may add and remove ends meanwhile. `select`, as `poll` where epoll is refused, only looks at the ends
+# that it was called with: so the thread that changes them wakes the one that waits.
 
-
-class Selector(Protocol):
-    """The methods of `selectors.BaseSelector` that are used; all but `select` may be called on any thread."""
-
-    def register(self, fileobj: int, events: int, data: Any = None) -> object:
-        """Watch that end. KeyError: it is watched already; ValueError: the selector is closed."""
-
-    def modify(self, fileobj: int, events: int, data: Any = None) -> object:
-        """Watch an end for other events. KeyError: it is not watched."""
-
-    def unregister(self, fileobj: int) -> object:
-        """Stop watching an end. KeyError: it is not watched."""
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Return the ends that are ready within that many seconds."""
-
-    def close(self) -> None:
-        """Free its resources."""
-
+#: What it is made of: only `select` waits, all else may be called on any thread.
+Selector = selectors.BaseSelector
 
 if sys.platform == "win32":
-    make_selector: Callable[[], Selector] = WokenSelector
+    make_selector: Callable[[], Selector] = SocketSelector
 else:
     make_selector: Callable[[], Selector] = selectors.DefaultSelector

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from mpqueue._os.memory import locks
 from mpqueue._os.memory.memory_files import can_be_opened_by_others, leases_tell
-from mpqueue._os.process import process_table
+from mpqueue._os.process import process_facts
 from mpqueue._os.process.parent_death import kernel_holds_leashes
 from mpqueue._os.process.process_handle import open_exactly
 
@@ -20,7 +20,7 @@ def facts() -> dict[str, bool]:
         "leases": leases_tell(),
         "leash": _is_there(kernel_holds_leashes),
         "pidfd": _is_there(_try_handle),
-        "process table": process_table.environment(os.getpid()) is not None,
+        "process table": process_facts.environment(os.getpid()) is not None,
         "shared memory": _is_there(can_be_opened_by_others),
         "unnamed semaphores": locks.AVAILABLE,
     }

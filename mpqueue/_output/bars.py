@@ -11,13 +11,11 @@ import os
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mpqueue._os.standard_streams import understand_codes
 from mpqueue._output.words import counted, done, minutes, rate
 from mpqueue._text import fitting, visible_line
-from mpqueue._worker import station
 
 if TYPE_CHECKING:
     from mpqueue._output.job_facts import Progress
@@ -42,15 +40,8 @@ def can_draw() -> bool:
 def open_bar(label: str | None) -> Bar:
     """Return a bar, which is empty until it is drawn."""
     understand_codes()
-    label = None if label is None else fitting(visible_line(label), _stderr())
+    label = None if label is None else fitting(visible_line(label), sys.stderr)
     return NotebookBar(label) if in_notebook() else TerminalBar(label)
-
-
-def _stderr() -> TextIO:
-    """Return the stream of the bars: in a worker, the stream below the one that keeps prints from tearing bars."""
-    from mpqueue._worker.chunk.capture import BesideBar
-
-    return sys.stderr.under if isinstance(sys.stderr, BesideBar) else sys.stderr
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
@@ -70,13 +61,13 @@ def in_notebook() -> bool:
 def _width() -> int:
     """Return the width of a line on stderr, in columns."""
     with contextlib.suppress(OSError, ValueError):
-        return os.get_terminal_size(_stderr().fileno()).columns or NARROW
+        return os.get_terminal_size(sys.stderr.fileno()).columns or NARROW
     return NARROW
 
 
 def write_below(lines: Iterable[str]) -> None:
     """Write lines for people on stderr without tearing a bar."""
-    stream = _stderr()
+    stream = sys.stderr
     with aside(), contextlib.suppress(OSError, ValueError, AttributeError):  # it is closed, or missing
         stream.writelines(f"{fitting(visible_line(line), stream)}\n" for line in lines)
         stream.flush()
@@ -103,26 +94,17 @@ def aside() -> Iterator[None]:
 
 # -- bars --------------------------------------------------------------------------------------------------------------
 
-#: The open bars. The cursor stays at the line of the first one that is on the terminal; the others are below.
+#: The bars that were drawn and are open. The cursor stays at the line of the first one.
 _bars: list[Bar] = []
 _drawing = threading.RLock()
 
 
 class TerminalBar:
-    """A line of the terminal. Bars of jobs inside a worker are below those of the program, and go at their end."""
+    """A line of the terminal."""
 
     def __init__(self, label: str | None) -> None:
-        here = station.here()
         self._label = label
-        self._below = "" if here is None else "\n" * (1 + here.lane)
         self.text = ""
-        with _drawing:
-            _bars.append(self)
-
-    @property
-    def is_below(self) -> bool:
-        """True for a job inside a worker."""
-        return bool(self._below)
 
     def draw(self, progress: Progress) -> None:
         """Show the job's progress."""
@@ -130,25 +112,17 @@ class TerminalBar:
         head, tail = _around(progress, self._label, columns)
         space = " " * head.endswith("%")
         bar = _drawn(progress, _share(progress, columns) - len(space)).translate(_BLOCKS)
-        self.text = fitting(head + space + bar + tail, _stderr())[:columns]
+        self.text = fitting(head + space + bar + tail, sys.stderr)[:columns]
         with _drawing:
-            if self.is_below:
-                self._draw_below(self.text)
-            else:
-                _draw()
+            _open(self)
+            _draw()
 
     def close(self) -> None:
         """Leave the bar on the terminal, and go on below."""
         with _drawing:
             _bars.remove(self)
-            if self.is_below:
-                self._draw_below("")
-            else:
-                _write(f"\r{_CLEAR}{self.text}\n")
-                _draw()
-
-    def _draw_below(self, text: str) -> None:
-        _write(f"{self._below}\r{text}{_CLEAR_LINE}{_UP * len(self._below)}\r")
+            _write(f"\r{_CLEAR}{self.text}\n")
+            _draw()
 
 
 class NotebookBar:
@@ -157,12 +131,14 @@ class NotebookBar:
     def __init__(self, label: str | None) -> None:
         self._label = label
         self._shown: Any = None
-        _bars.append(self)
 
     def draw(self, progress: Progress) -> None:
         """Show the job's progress."""
+        _open(self)
         head, tail = _around(progress, self._label, WIDE)
         value = "" if progress.fraction is None else f' value="{progress.fraction:.3f}"'
+        from html import escape  # in a notebook
+
         html = f"<label><code>{escape(head)}</code> <progress{value}></progress> <code>{escape(tail)}</code></label>"
         content = {"text/plain": f"{head} {_drawn(progress, WIDTH + 3)}{tail}", "text/html": html}
         if self._shown is None:
@@ -180,8 +156,13 @@ class NotebookBar:
 Bar = TerminalBar | NotebookBar
 
 
+def _open(bar: Bar) -> None:
+    if bar not in _bars:
+        _bars.append(bar)
+
+
 def _on_terminal() -> list[TerminalBar]:
-    return [bar for bar in _bars if isinstance(bar, TerminalBar) and not bar.is_below]
+    return [bar for bar in _bars if isinstance(bar, TerminalBar)]
 
 
 def _draw() -> None:
@@ -193,8 +174,8 @@ def _draw() -> None:
 
 def _write(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):  # the terminal is gone; the job goes on
-        _stderr().write(text)
-        _stderr().flush()
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 # -- texts -------------------------------------------------------------------------------------------------------------

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._call_checks import nearest
 from mpqueue._core.state.columns import take
-from mpqueue._fields import field_of
 from mpqueue._output.arrow_values import exact_series
+from mpqueue._plain import field_of
 from mpqueue._queue.job_items import JobItem
 from mpqueue._text import as_utf8, digits, encode_text, json_text, repr_of
 from mpqueue.errors import shown
@@ -141,7 +141,7 @@ def chosen_columns(table: ItemTable, columns: Sequence[str] | None) -> Sequence[
         default = with_names(default, has_ids=table.ids is not None)
         captured = any(stdout is not None for stdout, _ in table.output.values())
         return (*default, *OUTPUT) if captured else tuple(default)
-    columns = _names(columns)
+    columns = column_names(columns)
     check_columns(table, columns, ended=True)
     return columns
 
@@ -169,7 +169,8 @@ def with_names(columns: Sequence[str], *, has_ids: bool) -> Sequence[str]:
     return (columns[0], "item", *columns[1:])
 
 
-def _names(columns: Any) -> list[str]:
+def column_names(columns: Any) -> list[str]:
+    """The names of columns that a user has chosen. Raises TypeError."""
     names = list(columns) if isinstance(columns, Iterable) and not isinstance(columns, str) else None
     if names is None or not all(isinstance(name, str) for name in names):
         raise TypeError(f"columns: expected a list of names, got {shown(columns)} of type {type(columns).__name__}")
@@ -484,12 +485,6 @@ def _moment_text(value: Any) -> str:
     micros = value.astype("M8[us]")
     moment = micros.tolist()
     return moment.isoformat() if isinstance(moment, dt.datetime) and micros == value else str(value)
-
-
-def as_json_line(record: Mapping[str, Any]) -> str:
-    """A record as a line of JSON, with its line end. A value without a JSON form does not affect the others."""
-    ready = {key: value if type(value) in _PLAIN else json_ready(value) for key, value in record.items()}
-    return f"{json_text(ready)}\n"
 
 
 def as_cell(value: Any) -> Any:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 #: Characters of an error's text that the text of a group has.
-MOST = 200
+MAX_MESSAGE_CHARS = 200
 #: Failed items that are looked at where a job's groups are shown with other things.
 MOST_FAILED = 10_000
 #: How a traceback begins as text; that of a group of exceptions has a margin.
@@ -72,7 +72,7 @@ def line_of(group: FailureGroup) -> str:
     """A line about a group, in characters that not every stream can write."""
     stage = "" if group.stage is None else f" in stage {shown(group.stage)}"
     where = "" if group.place is None else f" at {visible_line(group.place)}"
-    message = group.message if len(group.message) <= MOST else f"{group.message[:MOST]}..."
+    message = group.message if len(group.message) <= MAX_MESSAGE_CHARS else f"{group.message[:MAX_MESSAGE_CHARS]}..."
     why = "" if message in ("", group.error_type) else f": {visible_line(message)}"
     return f"{group.error_type} × {group.count}{stage}{where}, first: {group.items[0].label}{why}"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,10 +23,10 @@ from mpqueue._output.part_file import PartFile, part_of
 from mpqueue._output.words import counted
 from mpqueue.errors import JobStateError, shown
 
-#: Rows that wait until one shows the keys of results; if more come, they are written without.
-MOST_HELD = 1000
-
 Row = dict[str, Any]
+
+#: Rows of a table that wait until a result shows its keys; if more come, they are written without that.
+MOST_WAITING = 1000
 
 
 class FileSink:
@@ -141,7 +142,7 @@ class FileSink:
 
 def check_apart(sink: FileSink, journal: str) -> None:
     """Raise ValueError if the rows would replace a file of that journal, which is a path without links."""
-    from mpqueue._parent.journal.guards import BESIDE  # only journals need it
+    from mpqueue._parent.journal.checks import BESIDE  # only journals need it
 
     target, taken = sink.folder / sink.path.name, {f"{journal}{suffix}" for suffix in BESIDE}
     if any(os.path.realpath(path) in taken for path in (target, part_of(target))):
@@ -174,7 +175,8 @@ class JsonSink(FileSink):
 class TableSink(FileSink):
     """A table of text. By default there is a column for each key of results, also for late ones.
 
-    Late columns are added at the end. Rows from before it are made as long as the others when the file ends.
+    Late columns are added at the end, so the first rows wait until one has a result. Rows from before a late column are
+    made as long as the others when the file ends.
     """
 
     delimiter = ","
@@ -184,22 +186,31 @@ class TableSink(FileSink):
         self._names: list[str] = []  #: the columns so far
         self._in_header = 0  #: how many of them were known when the header was written
         self._widths: list[tuple[int, int]] = []  #: pairs: that many rows with that many columns
-        self._held: list[Row] = []  #: rows whose columns are not known
-
-    def write(self, rows: Sequence[Row]) -> None:
-        """Write the rows, or hold them until a result shows the columns."""
-        if not self._names:
-            self._held += rows
-            if self.columns is None and len(self._held) < MOST_HELD and all(row.get("result") is None for row in rows):
-                return
-            rows, self._held = self._held, []
-        self._put_rows(rows)
-
-    def _put_rows(self, rows: Sequence[Row]) -> None:
-        if rows:
-            self.put(spread_columns(rows, self.columns, self._names), len(rows))
+        self._waiting: list[Mapping[str, list[Any]]] = []
+        self._waiting_count = 0
 
     def put(self, columns: Mapping[str, list[Any]], count: int) -> None:
+        """Write the rows, or hold them until a result shows its keys."""
+        self._waiting.append(columns)
+        self._waiting_count += count
+        is_decided = self.columns is not None or self._names or self._waiting_count >= MOST_WAITING
+        if is_decided or any(value is not None for value in columns.get("result", [...])):
+            self._write_rest()
+
+    def _write_rest(self) -> None:
+        parts, count = self._waiting, self._waiting_count
+        self._waiting, self._waiting_count = [], 0
+        if parts:
+            columns = {name: [*chain.from_iterable(part[name] for part in parts)] for name in parts[0]}
+            self._append(columns if self.columns is not None else spread_columns(columns, self._names), count)
+
+    def leave(self) -> Path | None:
+        """Write the rows that wait, if possible, and leave the file a part; returns its path."""
+        with suppress(Exception):  # this may be why the file is left
+            self._write_rest()
+        return super().leave()
+
+    def _append(self, columns: Mapping[str, list[Any]], count: int) -> None:
         """Write the rows, below the header."""
         begins = not self._names
         names = [*self._names, *(name for name in columns if name not in self._names)]
@@ -218,24 +229,12 @@ class TableSink(FileSink):
     def _header(self, names: Iterable[str]) -> bytes:
         return self._text([name] for name in names)
 
-    def _write_rest(self) -> None:
-        held, self._held = self._held, []
-        self._put_rows(held)
-
     def _end(self) -> None:
         if not self._names:
             self._part.append(self._header(self.columns or self.default))
         if len(self._names) > self._in_header:
             self._part.rewrite(self._widened)
             self._in_header = len(self._names)
-
-    def leave(self) -> Path | None:
-        """Write the rows that are held, and leave the file a part; returns its path."""
-        try:
-            self._write_rest()
-        finally:
-            left = super().leave()  # in any case: until then no other job can write the file
-        return left
 
     def _widened(self, file: IO[bytes]) -> Iterator[bytes]:
         """The header with all columns, and all rows extended to them."""
@@ -254,16 +253,13 @@ class TabsSink(TableSink):
     delimiter = "\t"
 
 
-def as_columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
+def as_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """The columns of these rows, by name."""
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def spread_columns(rows: Sequence[Row], chosen: Sequence[str] | None, known: Sequence[str]) -> Mapping[str, list[Any]]:
-    """The columns of these rows by name, as in an export; without those that only stand in for unknown keys."""
-    columns = as_columns(rows)
-    if chosen is not None:
-        return columns
+def spread_columns(columns: Mapping[str, list[Any]], known: Sequence[str]) -> Mapping[str, list[Any]]:
+    """These columns, with mappings over a column for each key; without those that only stand in for unknown keys."""
     made = spread(columns)
     if known:
         for name in SPREAD:

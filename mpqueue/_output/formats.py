@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpqueue._output.export import TOGETHER, batched, chosen_columns, column, spread
+from mpqueue._output.export import TOGETHER, batched, chosen_columns, column
 from mpqueue._output.file_sinks import FileSink, JsonLinesSink, JsonSink, TableSink, TabsSink
 from mpqueue.errors import shown
 
@@ -61,21 +61,13 @@ def export(
     The file appears once it is complete: an earlier one stays until then. ``escape_formulas``: in tables of text,
     formulas get an apostrophe before them.
     """
-    sink = sink_for(path, None, format, escape_formulas=escape_formulas)
     names = chosen_columns(table, columns)
-    every = range(len(table))
-    writes_lines = isinstance(sink, JsonLinesSink | JsonSink)  # a table has to know all its columns first
+    chosen = None if columns is None else names
+    sink = sink_for(path, chosen, format, escape_formulas=escape_formulas, default=names)
     sink.open()
     try:
-        for indices in batched(every, TOGETHER) if writes_lines else [every]:
-            made = {name: column(table, indices, name) for name in names}
-            cells = made if writes_lines or columns is not None else spread(made)
-            if not isinstance(sink, TableSink):
-                sink.put(cells, len(indices))
-                continue
-            for at in range(0, len(indices) or 1, TOGETHER):  # its whole text would take as much memory again
-                part = {name: each[at : at + TOGETHER] for name, each in cells.items()}
-                sink.put(part, min(TOGETHER, len(indices) - at))
+        for indices in batched(range(len(table)), TOGETHER):
+            sink.put({name: column(table, indices, name) for name in names}, len(indices))
         sink.complete()
     except BaseException:
         sink.drop()

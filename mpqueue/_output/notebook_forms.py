@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from mpqueue._queue.job import Job
 
 #: The most kinds of failures, and jobs, that are shown.
-MOST = 10
+MAX_ROWS = 10
 
 
 def job_as_html(job: Job) -> str:
     """The job's state and counts; below them its failures, similar ones in one line."""
-    failures = [[text] for text in shown_groups(job.failure_groups(), MOST)] if job.failed else []
+    failures = [[text] for text in shown_groups(job.failure_groups(), MAX_ROWS)] if job.failed else []
     return _table(_JOB_COLUMNS, [_line_of(job)]) + (_table(["failures"], failures) if failures else "")
 
 
 def queue_as_html(title: str, jobs: Sequence[Job]) -> str:
     """The queue's jobs, the newest first."""
-    lines = [_line_of(job) for job in jobs[: -MOST - 1 : -1]]
-    if len(jobs) > MOST:
-        lines.append([f"... and {len(jobs) - MOST} earlier ones", *[""] * (len(_JOB_COLUMNS) - 1)])
+    lines = [_line_of(job) for job in jobs[: -MAX_ROWS - 1 : -1]]
+    if len(jobs) > MAX_ROWS:
+        lines.append([f"... and {len(jobs) - MAX_ROWS} earlier ones", *[""] * (len(_JOB_COLUMNS) - 1)])
     return f"<p><code>{escape(title)}</code></p>" + (_table(_JOB_COLUMNS, lines) if lines else "")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from mpqueue._output.arrow_values import exact_array, inferred_array, is_writable
 from mpqueue._output.export import SPREAD, as_cell, need, or_as_text
-from mpqueue._output.file_sinks import FileSink, Row, spread_columns
+from mpqueue._output.file_sinks import FileSink, spread_columns
 from mpqueue._text import as_utf8
 from mpqueue.errors import shown
 
@@ -48,14 +48,10 @@ class ParquetSink(FileSink):
         self._size = self._count = 0  #: their bytes
         self._is_torn = False  #: a group is in the file only partly
 
-    def write(self, rows: Sequence[Row]) -> None:
-        """Hold the rows, and write them once there is a group."""
-        if rows:
-            known = () if self._schema is None else self._schema.names
-            self.put(spread_columns(rows, self.columns, known), len(rows))
-
     def put(self, columns: Mapping[str, list[Any]], count: int) -> None:
-        """Hold the rows, like `write`."""
+        """Hold the rows, and write them once there is a group."""
+        if self.columns is None:
+            columns = spread_columns(columns, () if self._schema is None else self._schema.names)
         table = self._table(columns) if self._given is None else self._fitted(columns)
         self._waiting.append(table)
         self._size += table.nbytes

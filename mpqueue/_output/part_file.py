@@ -17,8 +17,7 @@ from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
-from mpqueue._os.file_lock import lock_file, unlock_file
-from mpqueue._os.file_system import reserve_room
+from mpqueue._os.file_system import lock_file, reserve_room, unlock_file
 from mpqueue._os.files import NO_LINKS, REPLACES_OPEN_FILES, check_replaceable, open_file, set_rights, this_user
 from mpqueue._whole_file import check_not_planted, open_to_write, rights_of, whole_file
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TYPE_CHECKING
 
+from mpqueue._options import check_progress
 from mpqueue._output.bars import Bar, can_draw, describe, open_bar, write_below
 from mpqueue._output.job_facts import Progress, Total, Watch, total_of
 from mpqueue._text import visible_line
-from mpqueue._worker import station
-from mpqueue.errors import shown
+from mpqueue._worker import worker_links
 
 if TYPE_CHECKING:
     from mpqueue._core.state.job_book import JobBook, JobView
@@ -29,7 +29,7 @@ log = logging.getLogger("mpqueue")
 #: Seconds between two looks.
 INTERVAL = 0.1
 #: Seconds that an interruption waits for a drawing that has begun.
-PATIENCE = 1.0
+DRAWING_WAIT_S = 1.0
 #: Groups of failures below a bar.
 MOST_GROUPS = 5
 #: Seconds between two lines in a log.
@@ -39,14 +39,6 @@ VARIABLE = "MPQUEUE_PROGRESS"
 
 
 ShowProgress = bool | Callable[[Progress], object]
-
-
-def check_progress(value: object) -> None:
-    """Raise TypeError unless it is True, False or a callable."""
-    if not isinstance(value, bool) and not callable(value):
-        raise TypeError(
-            f"progress: expected True, False or a callable, got {shown(value)} of type {type(value).__name__}"
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +51,7 @@ class Showing:
     failures: bool = False  #: shown at the end: the job's failures in groups
 
     def __post_init__(self) -> None:
-        check_progress(self.progress)
+        check_progress("progress", self.progress)
 
 
 def label_of(function: object) -> str | None:
@@ -93,11 +85,16 @@ class Display:
         now: Callable[[], float],
     ) -> None:
         self._book = book
-        self._show = None if isinstance(showing.progress, bool) else showing.progress
+        self._failures = showing.failures
         self._thread = thread
         self._now = now
-        self._showing = showing
         self._bar: Bar | None = None
+        self._show: Callable[[Progress], object]
+        if callable(showing.progress):
+            self._show = showing.progress
+        else:
+            self._bar = open_bar(showing.label)
+            self._show = self._bar.draw
         self._watch = Watch(book, showing.total)
         self._lock = threading.RLock()
         self._ended = False
@@ -105,7 +102,7 @@ class Display:
     @property
     def draws(self) -> bool:
         """True if the display is a bar, not a user's function."""
-        return self._show is None
+        return self._bar is not None
 
     def begin(self) -> None:
         """Begin to show the job, which has started."""
@@ -113,25 +110,17 @@ class Display:
 
     def end(self) -> None:
         """Show the last state, once; returns when it is shown, or if the drawing is stuck."""
-        if not self._lock.acquire(timeout=PATIENCE):
+        if not self._lock.acquire(timeout=DRAWING_WAIT_S):
             return
         try:
-            if self._ended:
-                return
-            self._ended = True
-            self._tell(self._progress())
-            if self._bar is not None:
-                self._bar.close()
-            if self._showing.failures and self._book.failed:
-                from mpqueue._output.failure_groups import (
-                    MOST_FAILED,
-                    groups_of,
-                    shown_groups,
-                )  # which few programs need
-
-                groups = groups_of(self._book.table, MOST_FAILED)
-                write_below(f"  {text}" for text in shown_groups(groups, MOST_GROUPS))
-        except Exception:
+            if not self._ended:
+                self._ended = True
+                self._tell(self._progress())
+                if self._bar is not None:
+                    self._bar.close()
+                if self._failures and self._book.failed:
+                    self._tell_failures()
+        except Exception:  # the run resolves all the same
             log.exception("showing the end of a job's progress failed")
         finally:
             self._lock.release()
@@ -140,30 +129,28 @@ class Display:
         with self._lock:
             if self._ended:
                 return
-            try:
-                progress = self._progress()
-                if progress.status.final:
-                    return  # `end` shows the last state, once
-                self._tell(progress)
-            except Exception:  # the terminal is gone, say
-                log.exception("showing a job's progress failed; it is not shown any more, the job goes on")
-                return
+            progress = self._progress()
+            if progress.status.final:
+                return  # `end` shows the last state, once
+            self._tell(progress)
             # Negative: the announcer's timers have the jobs' numbers.
             self._thread.call_at(-self._book.number, self._now() + INTERVAL, self._look)
 
     def _tell(self, progress: Progress) -> None:
-        if self._show is not None:
-            began = self._now()
-            try:
-                self._show(progress)
-            except BaseException:
-                log.exception("the progress callable raised (%r); it is not called again, the job goes on", self._show)
-                self._show = lambda _: None
-            self._book.timings.heard.seconds += self._now() - began
-            return
-        if self._bar is None:
-            self._bar = open_bar(self._showing.label)
-        self._bar.draw(progress)
+        began = self._now()
+        caught = Exception if self.draws else BaseException  # Ctrl-C may come while a bar is drawn on the main thread
+        try:
+            self._show(progress)
+        except caught:
+            log.exception("the progress callable raised (%r); it is not called again, the job goes on", self._show)
+            self._show = lambda _: None
+        self._book.timings.heard.seconds += self._now() - began
+
+    def _tell_failures(self) -> None:
+        from mpqueue._output.failure_groups import MOST_FAILED, groups_of, shown_groups  # few programs need it
+
+        groups = groups_of(self._book.table, MOST_FAILED)
+        write_below(f"  {text}" for text in shown_groups(groups, MOST_GROUPS))
 
     def _progress(self) -> Progress:
         return self._watch.look(self._now(), sum(self._book.table.live.running().values()))
@@ -189,13 +176,13 @@ class LogLines:
 
 
 def are_wanted() -> bool:
-    """False if lines about progress would not be read: in tests run by pytest, and for a job inside a worker."""
-    return "PYTEST_CURRENT_TEST" not in os.environ and station.here() is None
+    """False if lines about progress would not be read: in tests run by pytest."""
+    return "PYTEST_CURRENT_TEST" not in os.environ
 
 
 def is_silenced() -> bool:
-    """True if the user wants to see no progress in any program."""
-    return os.environ.get(VARIABLE) == "0"
+    """True for a job inside a worker, and if the user wants to see no progress in any program."""
+    return os.environ.get(VARIABLE) == "0" or worker_links.here() is not None
 
 
 def make_displays(

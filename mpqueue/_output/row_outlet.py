@@ -13,7 +13,7 @@ import pickle
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, Protocol, runtime_checkable
@@ -28,6 +28,7 @@ from mpqueue._output.export import (
     absent_columns,
     batched,
     check_columns,
+    column_names,
     no_such_column,
     reads_result,
     rows_of,
@@ -45,7 +46,7 @@ log = logging.getLogger("mpqueue")
 PIECE = 1024
 #: That number if their results are read from a journal: those may be big.
 READ_PIECE = 64
-#: Rows that wait until each column has a value.
+#: Rows that wait until the columns are known; if more come, they are written without that.
 MOST_UNDECIDED = 1000
 
 Row = dict[str, Any]
@@ -92,19 +93,12 @@ def check_sink(results: Any, journal: str | None) -> None:
             )
     columns = getattr(results, "columns", None)
     if columns is not None:
-        _names(columns)
+        column_names(columns)
     check = getattr(results, "check", None)
     if callable(check):
         check()
     if journal is not None and isinstance(results, FileSink):
         check_apart(results, journal)
-
-
-def _names(columns: Any) -> tuple[str, ...]:
-    names = tuple(columns) if isinstance(columns, Iterable) and not isinstance(columns, str) else None
-    if not names or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"results: expected a sink whose columns are a list of names, got {shown(columns)}")
-    return names
 
 
 #: The outlet that writes into each open sink, by the sink's identity.
@@ -123,12 +117,12 @@ class RowOutlet:
         self._captured = captured
         #: Both are known once there is a row: an open job's first item decides where ids come from.
         self._default: tuple[str, ...] = ()
-        self._columns = () if columns is None else _names(columns)
+        self._columns: Sequence[str] = () if columns is None else column_names(columns)
         if not table.grows:
             check_columns(table, self._columns, ended=False)
         #: Columns without a value so far.
         self._unseen = set() if columns is None else set(self._columns)
-        #: Rows that wait until it is known whether each column has a value; None: they don't (any more).
+        #: Rows that wait until each chosen column has a value; None: they don't (any more).
         self._undecided: list[Row] | None = [] if self._unseen and getattr(sink, "or_default", False) else None
         self._seen_results = False
         self._with_failures = getattr(sink, "failures", True) is not False
@@ -155,10 +149,10 @@ class RowOutlet:
             try:
                 _called(opened)
             except BaseException:
-                self._let_go()
+                self._free()
                 raise
 
-    def _let_go(self) -> None:
+    def _free(self) -> None:
         """Free the sink for another job."""
         with _OPENING:
             if _OPEN.get(id(self._sink)) is self:
@@ -186,14 +180,14 @@ class RowOutlet:
         try:
             _called(self._sink.close)
         finally:
-            self._let_go()
+            self._free()
 
     def leave(self) -> str:
         """Leave the sink, unless it was closed; returns the number of rows that are kept, and their place."""
-        where = self._left() if self._was_closed else self._leave()
-        count = self._rows
+        where, count = None if self._was_closed else self._leave(), self._rows
         if isinstance(self._sink, FileSink):  # a pipe or a device may not have taken the last data
-            count = 0 if self._sink.left is None else self._sink.rows
+            where = self._sink.left
+            count = 0 if where is None else self._sink.rows
         if not count:
             return "nothing"
         return f"{counted(count, 'row')} in {where if isinstance(where, Path) else shown(self._sink)}"
@@ -208,19 +202,12 @@ class RowOutlet:
             try:
                 left = _called(leave)
             finally:
-                self._let_go()
+                self._free()
         return left
-
-    def _left(self) -> object:
-        """Return the path of the rows of a file sink whose ``close`` has raised; None for other sinks."""
-        return self._sink.left if isinstance(self._sink, FileSink) else None
 
     def _end_order(self) -> None:
         if self._in_order is not None:
-            try:
-                self._in_order.end()
-            finally:
-                self._in_order.close()
+            self._in_order.end()
 
     def _hand_on(self, rows: list[Row]) -> None:
         if self._undecided is not None:
@@ -346,17 +333,15 @@ class RowsInOrder:
             self._put_aside()
 
     def end(self) -> None:
-        """Hand on the rows that wait for others, which will not come."""
-        while self._waiting:
-            self._next, _ = self._waiting[0]
-            self._go_on()
-        self.close()
-
-    def close(self) -> None:
-        """Forget waiting rows."""
-        self._waiting.clear()
-        if self._file is not None:
-            self._file.close()
+        """Hand on the rows that wait for others, which will not come. If that fails, forget them."""
+        try:
+            while self._waiting:
+                self._next, _ = self._waiting[0]
+                self._go_on()
+        finally:
+            self._waiting.clear()
+            if self._file is not None:
+                self._file.close()
 
     def _go_on(self) -> None:
         while self._waiting and self._waiting[0][0] == self._next:

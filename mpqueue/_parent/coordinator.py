@@ -26,6 +26,7 @@ from mpqueue._core.commands import (
     ForgetJob,
     GiveUpAnswer,
     GiveUpJob,
+    HurryJob,
     InitializeLane,
     KillLane,
     LowerLimit,
@@ -45,7 +46,7 @@ from mpqueue._core.messages import (
     FailedItemsReset,
     FaultFound,
     ItemsAdded,
-    JobCancelled,
+    JobHeldBack,
     JobResumed,
     JobStartAsked,
     LaneDied,
@@ -65,19 +66,19 @@ from mpqueue._os.process.process_facts import busy_machine
 from mpqueue._os.process.process_signals import report_broken_pipes
 from mpqueue._parent.deliveries import Deliveries
 from mpqueue._parent.inbox import Inbox, Request
+from mpqueue._parent.kept_errors import found
 from mpqueue._parent.lane_protocol import DemandPool, Lane, LanePool
-from mpqueue._parent.own_faults import found
 from mpqueue._parent.running import LaneNow, LaneStack, lanes_now, running_items, stacks_now
-from mpqueue._parent.surroundings.clock import Clock, cpu_seconds
-from mpqueue._parent.surroundings.replies import Reply
-from mpqueue._parent.transport.traffic import Traffic, last_words
-from mpqueue._parent.users_threads import Asides, Leavings
+from mpqueue._parent.system.clock import Clock, cpu_seconds
+from mpqueue._parent.system.replies import Reply
+from mpqueue._parent.traffic import Traffic, last_words
+from mpqueue._parent.users_threads import Errands, Picklers
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.pickling.packed_handler import PackedHandler
 from mpqueue.errors import InternalError, JobStateError, MPQueueError, QueueClosedError
 
 if TYPE_CHECKING:
-    from mpqueue._parent.journal.recorder import Recorder
+    from mpqueue._parent.journal.journal_outlet import JournalOutlet
 
 log = logging.getLogger("mpqueue")
 
@@ -101,15 +102,15 @@ class Coordinator:
         announce: Announce,
         initializer: PackedHandler | None,
         name: str,
-        recorder: Recorder | None = None,
+        outlet: JournalOutlet | None = None,
         give_up: GiveUp = lambda *_: None,
         devices: Sequence[str] = (),
     ) -> None:
         self.scheduler = scheduler
-        self._clock = clock
+        self.clock = clock
         self._announce = announce
         self._give_up = give_up
-        self._recorder = recorder
+        self._outlet = outlet
         #: The internal error after which nothing works any more.
         self.broken: InternalError | None = None
         self._initializer = initializer
@@ -119,16 +120,14 @@ class Coordinator:
         self._looked_until = 0  #: messages up to that one had come at the last look at the imports
         self._more: deque[Message] = deque()
         self._planned: float | None = None  #: seconds that it may wait for the next step; None: any
-        self._asides: list[Asides] = []
-        self._leavings = Leavings(name.replace("coordinator", "leavings"), self._fault_in_leavings)
-        packers = self.asides("packer")
+        #: Frees objects that may be users', so that their `__del__` does not run here.
+        self._freeing = Errands(name.replace("coordinator", "freeing"), self._fault_in_freeing, self.inbox.call_later)
+        self.picklers = Picklers(clock.now, self.inbox)
         self._traffic = Traffic(
-            clock.now, self.post, self.do_later, announce, scheduler.books, packers, self._hand_in, devices
+            clock.now, self.post, self.do_later, announce, scheduler.books, self.picklers, self._hand_in, devices
         )
         #: Results on their way into sinks.
-        self.deliveries = Deliveries(
-            "sink", clock.wall, self.do_later, self.handle, scheduler.books.let_go, self.inbox.later
-        )
+        self.deliveries = Deliveries(self)
         self._subscribers: dict[int, list[Subscriber]] = {}
         self._running = True
         self._ended = False
@@ -153,10 +152,12 @@ class Coordinator:
             AnnounceRecords: self._announce,
             AnnounceState: self._announce,
             AnnounceFinished: self._tell_finished,
+            HurryJob: lambda command: self.picklers.hurry(command.job.family),
             GiveUpJob: self._give_up_job,
         }
-        if recorder is not None:
-            recorder.join(self, self._actions)
+        if outlet is not None:
+            outlet.join(self, self._actions)
+        self._actions[AnnounceFinished] = partial(self._end_packing, self._actions[AnnounceFinished])
 
     # -- from any thread -------------------------------------------------------------------------------------
 
@@ -193,6 +194,10 @@ class Coordinator:
         """Run ``call`` like `ask`, but no caller waits: its errors are internal errors that affect ``job``."""
         self.inbox.post(Request(call, None, job))
 
+    def hold_back(self, job: JobBook, held: bool) -> None:
+        """Soon send no more of the job's items, until each such call was taken back."""
+        self.do_later(partial(self.handle, JobHeldBack(job, held)), job)
+
     def stop(self) -> None:
         """End the thread after all that was posted before."""
 
@@ -228,8 +233,6 @@ class Coordinator:
         if type(message) is not LaneDied:
             if type(message) in _BRING_WORK:
                 self._look_at_imports()
-            elif type(message) is JobCancelled and message.kill and self._recorder is not None:
-                self._recorder.hurry(message.job.family)
             self._decide(message)
             return
         faults = []
@@ -265,8 +268,11 @@ class Coordinator:
                 faults.append(_found_at("carried out", command, fault))
         if faults:
             self._end_touched(faults)
-        if (type(message) is ChunkReported and message.foreign) or type(message) in (ChunkRefused, LaneInitialized):
-            self._leavings.add(message)
+        if (type(message) is ChunkReported and message.has_user_objects) or type(message) in (
+            ChunkRefused,
+            LaneInitialized,
+        ):
+            self.scheduler.books.free_later(message)
         if error is not None:
             raise error
 
@@ -280,7 +286,7 @@ class Coordinator:
             elif type(message) is LaneDied:
                 self._traffic.lane_gone(message.lane, message.generation)
             was_asked = True
-            return self.scheduler.handle(message, self._clock.now())
+            return self.scheduler.handle(message, self.clock.now())
         except JobStateError:
             raise
         except Exception as error:
@@ -295,7 +301,7 @@ class Coordinator:
         while faults and self.broken is None:
             fault = faults.pop(0)
             try:
-                commands = self.scheduler.handle(fault, self._clock.now())
+                commands = self.scheduler.handle(fault, self.clock.now())
             except Exception as error:
                 self._break_down(_found_at("handled", fault, error).error)
                 return
@@ -326,8 +332,8 @@ class Coordinator:
             partial(self._give_up, None, error),
             *(partial(answer.set_exception, error) for _, answer in awaited),
         ]
-        if self._recorder is not None:
-            steps.append(self._recorder.give_up)
+        if self._outlet is not None:
+            steps.append(self._outlet.give_up)
         if self._pool is not None:
             steps.append(partial(self._pool.close, kill=True))
         for step in steps:
@@ -344,7 +350,7 @@ class Coordinator:
         self._in_turn(job, partial(self._subscribe, job, subscriber))
 
     def _subscribe(self, job: JobBook, subscriber: Subscriber) -> None:
-        untold = [] if self._recorder is None else self._recorder.untold(job)
+        untold = [] if self._outlet is None else self._outlet.untold(job)
         waiting = {index for each in untold if isinstance(each, AnnounceItems) for index in each.indices}
         ended = job.table.ended_indices()
         subscriber([index for index in ended if index not in waiting] if waiting else ended)
@@ -355,10 +361,10 @@ class Coordinator:
             self._subscribers.setdefault(job.number, []).append(subscriber)
 
     def _in_turn(self, job: JobBook, call: Callable[[], object]) -> None:
-        if self._recorder is None:
+        if self._outlet is None:
             call()
         else:
-            self._recorder.in_turn(job, call)
+            self._outlet.in_turn(job, call)
 
     def subscribe_early(self, job: JobBook, subscriber: Subscriber) -> None:
         """Like `subscribe`, for a job that is about to start."""
@@ -385,7 +391,7 @@ class Coordinator:
     # -- the thread ------------------------------------------------------------------------------------------
 
     def _loop(self) -> None:
-        self.inbox.owner = self._leavings.owner = threading.get_ident()
+        self.inbox.owner = threading.get_ident()
         if not NO_SIGNAL:  # as on macOS; only there, since threads started here inherit it and run users' code
             report_broken_pipes()
         try:
@@ -393,21 +399,20 @@ class Coordinator:
         except BaseException as error:
             self._break_down(found("in the coordinator's loop", error).error)
         self._ended = True
-        for asides in self._asides:
-            asides.close()
+        self.picklers.close()
         self._refuse_rest()
-        self._hand_over_leavings()
-        self._leavings.end()
         try:
             self._traffic.close()
         finally:
+            self._free_elsewhere()
+            self._freeing.end()
             self.inbox.close()
 
     def _serve(self) -> None:
-        self._lookout = Lookout(self._clock.now(), cpu_seconds)
+        self._lookout = Lookout(self.clock.now(), cpu_seconds)
         while self._running:
             deadline = self._deadline
-            self._planned = None if deadline is None else max(0.0, deadline - self._clock.now())
+            self._planned = None if deadline is None else max(0.0, deadline - self.clock.now())
             received = self.inbox.take(self._planned)
             self._received += 1
             try:
@@ -417,11 +422,10 @@ class Coordinator:
                     self.inbox.post(received)  # it is refused with all others
                 raise
             received = None  # the results in it must not live until the next message
-            for asides in self._asides:
-                if asides.lines:
-                    asides.look()
+            if self.picklers.lines:
+                self.picklers.look()
             self._step_on()
-            self._hand_over_leavings()
+            self._free_elsewhere()
             if self._awaited:
                 self._answer_awaited()
 
@@ -436,34 +440,33 @@ class Coordinator:
 
     def _awake(self) -> float:
         """Return the time. If no process could run meanwhile, that is the first step: else others would seem late."""
-        now = self._clock.now()
+        now = self.clock.now()
         if (since := self._lookout.look(now, self._planned)) is not None:
             self._step(Slept(since, now))
         return now
 
-    def asides(self, name: str) -> Asides:
-        """Make threads for code of users' classes, with this name; this thread watches them."""
-        made = Asides(name, self._clock.now, self.do_later)
-        self._asides.append(made)
-        return made
-
     @property
     def _deadline(self) -> float | None:
         deadline = self.scheduler.deadline
-        for asides in self._asides:
-            if asides.lines and (due := asides.deadline) is not None:
-                deadline = due if deadline is None else min(due, deadline)
+        if self.picklers.lines and (due := self.picklers.deadline) is not None:
+            deadline = due if deadline is None else min(due, deadline)
         return deadline
 
-    def _hand_over_leavings(self) -> None:
-        """Free unneeded objects that may be users' on another thread, now that no frame refers to them."""
-        books = self.scheduler.books
-        if books.unneeded:
-            self._leavings.add(books.take_unneeded())
-        if self._leavings.left:
-            self._leavings.hand_over()
+    def _free_elsewhere(self) -> None:
+        """Free unneeded objects on another thread, now that no frame here refers to them.
 
-    def _fault_in_leavings(self, error: BaseException) -> None:
+        Python frees an object when its last reference goes, on that thread. The collector of reference cycles runs on
+        any thread that makes objects, and so may run users' code here as well.
+        """
+        if self.scheduler.books.to_free:
+            self._freeing.put(self.scheduler.books.take_unneeded().clear)
+
+    def _free_later_if_here(self, contents: object) -> None:
+        """Free this later if its holder is being freed on this thread; on other threads it may be freed there."""
+        if threading.get_ident() == self.inbox.owner:
+            self.scheduler.books.free_later(contents)
+
+    def _fault_in_freeing(self, error: BaseException) -> None:
         self.post(found("while it freed what it was done with", error))
 
     def _answer_awaited(self) -> None:
@@ -479,7 +482,7 @@ class Coordinator:
         while (received := self.inbox.take_now()) is not None:
             if isinstance(received, Request) and received.answer is not None and not received.answer.done():
                 received.answer.set_exception(self.broken or QueueClosedError("the queue is closed"))
-            self._leavings.inherit(received)
+            self._free_later_if_here(received)
         for _, answer in self._awaited:
             if not answer.done():
                 answer.set_exception(self.broken or QueueClosedError("the queue is closed"))
@@ -498,7 +501,7 @@ class Coordinator:
 
     def _hand_in(self, message: Message) -> None:
         """Handle a worker's message, in the order of reading: at once on this thread if nothing waits."""
-        if threading.get_ident() == self._leavings.owner and not self._more and not self.inbox.waiting:
+        if threading.get_ident() == self.inbox.owner and not self._more and not self.inbox.waiting:
             self._awake()
             self._step(message)
             self._step_on()
@@ -593,8 +596,7 @@ class Coordinator:
     def _observe_lane(self, command: ObserveLane) -> None:
         lane = self._lane_of(command)
         if lane is not None:
-            lane.answers.go_on()  # there may have been no room for their thread
-            lane.observe(partial(self._observed, command, self._clock.now()))
+            lane.observe(partial(self._observed, command, self.clock.now()))
 
     def _give_up_answer(self, command: GiveUpAnswer) -> None:
         lane = self._lane_of(command)
@@ -614,7 +616,7 @@ class Coordinator:
 
     def _tell_started(self, command: AnnounceStarted) -> None:
         command.job.table.live.running = partial(running_items, self.scheduler.books, self._lane, command.job)
-        command.job.table.live.heir = self._leavings.inherit
+        command.job.table.live.free_elsewhere = self._free_later_if_here
         if command.job.delivery is not None:
             self.deliveries.start(command.job, command.ended)
         self._announce(command)
@@ -631,18 +633,22 @@ class Coordinator:
                 subscriber(ended)
         self._announce(command)
 
+    def _end_packing(self, forward: Callable[[AnnounceFinished], object], command: AnnounceFinished) -> None:
+        """At once: its last row in the journal must not wait behind items that are not needed any more."""
+        self._traffic.job_ended(command.job)
+        forward(command)
+
     def _tell_finished(self, command: AnnounceFinished) -> None:
         if self.deliveries.is_under_way(command.job):
             self.deliveries.end(command, partial(self._tell_delivered, command))
             return
         command.job.table.live.running = dict
-        self._traffic.job_ended(command.job)
         subscribers = self._subscribers.pop(command.job.number, ())
         for subscriber in subscribers:
             subscriber(None)
         self._announce(command)
-        if subscribers and command.job.table.live.foreign:
-            self._leavings.add(subscribers)
+        if subscribers and command.job.table.live.has_user_objects:
+            self.scheduler.books.free_later(subscribers)
 
     def _tell_delivered(self, command: AnnounceFinished) -> None:
         """Announce the end of a job whose sink was closed: if that failed, the job is cancelled."""

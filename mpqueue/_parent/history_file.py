@@ -164,7 +164,7 @@ class PlainWriter:
     """Plain forms of one queue's history. Fates have a number here instead of their name."""
 
     def __init__(self) -> None:
-        self._fates: dict[Hashable, int] = {}
+        self._groups: dict[Hashable, int] = {}
 
     def plain(self, thing: Any) -> Plain:
         """Return the plain form of a message or a command; its type's name comes first."""
@@ -183,8 +183,8 @@ class PlainWriter:
     def _field(self, field: str, value: Any) -> Any:
         if value is None:
             return None
-        if field == "fate":
-            return self._fates.setdefault(value, len(self._fates))
+        if field == "dies_with":
+            return self._groups.setdefault(value, len(self._groups))
         if field in _COUNTED:
             return len(value)
         if field == "indices":

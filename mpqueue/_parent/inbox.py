@@ -20,12 +20,12 @@ from mpqueue._core.messages import Message
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._os import channels, standard_streams
 from mpqueue._os.channels import NO_SIGNAL, Selector, make_selector
-from mpqueue._parent.own_faults import found
-from mpqueue._parent.surroundings.clock import SystemClock
-from mpqueue._parent.surroundings.replies import Reply
+from mpqueue._parent.kept_errors import found
+from mpqueue._parent.system.clock import SystemClock
+from mpqueue._parent.system.replies import Reply
 
 #: The most messages that it takes before it looks at the descriptors.
-PATIENCE = 32
+MESSAGES_BETWEEN_LOOKS = 32
 
 
 class Request(NamedTuple):
@@ -112,6 +112,10 @@ class Inbox:
         heapq.heappush(self._timers, timer)
         return timer
 
+    def call_later(self, delay: float, function: Callable[[], object]) -> None:
+        """Call a function in ``delay`` seconds, on the taking thread. On any thread."""
+        self.call(self.later, delay, function)
+
     def cancel(self, timer: TimedCall) -> None:
         """Cancel the call, if it was not made yet. On the taking thread only."""
         with contextlib.suppress(ValueError):  # it was made
@@ -145,7 +149,7 @@ class Inbox:
         if self._timers:
             timeout = self._call_due(timeout)
         self._taken += 1
-        if self._taken % PATIENCE == 0:
+        if self._taken % MESSAGES_BETWEEN_LOOKS == 0:
             self._look(0)
         if (message := self.take_now()) is not None:
             return message

@@ -45,7 +45,7 @@ from typing import Any, NamedTuple, Protocol
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.messages import Message
 from mpqueue._parent.inbox import Inbox
-from mpqueue._parent.own_faults import found
+from mpqueue._parent.kept_errors import found
 from mpqueue._parent.users_threads import Errands
 from mpqueue._wire.line import Answer
 from mpqueue._wire.memory.ledger import Claim
@@ -234,8 +234,9 @@ class Answers(Errands):
     a deque, and of several threads one gets what is removed. The lane calls `end` when no answer is wanted any more.
     """
 
-    def __init__(self, post: Post, number: int, generation: int) -> None:
-        super().__init__(f"mpqueue-answers-{number}", partial(_tell_fault, post, number, generation))
+    def __init__(self, inbox: Inbox, number: int, generation: int) -> None:
+        tell_fault = partial(_tell_fault, inbox.post, number, generation)
+        super().__init__(f"mpqueue-answers-{number}", tell_fault, inbox.call_later)
         #: Gets what a worker reports in the middle of its chunk. Set before a chunk is sent.
         self.tell_early: Tell | None = None
         self._open: deque[Tell] = deque()

@@ -11,7 +11,7 @@ from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneState
 from mpqueue._parent.lane_protocol import Lane, TellingLane
-from mpqueue._parent.surroundings.replies import SafeEvent
+from mpqueue._parent.system.replies import SafeEvent
 from mpqueue._wire.memory.ledger import Claim, Phase
 
 

@@ -1,8 +1,8 @@
-"""Work that runs code of users' classes, such as pickling: on its job's own thread, never on the coordinator's.
+"""Threads for code of users' classes, such as pickling, which never runs on the coordinator's.
 
-Such code may be slow, and may never end. It delays its own job only. A task that takes too long is skipped, and its
-thread is left behind: an item on its way to a worker; a result on its way into a journal only if its job is killed,
-since the item's end is announced once that is on disk.
+Such code may be slow, and may never end. It delays its own job only. `Picklers` has one thread per job, which pickles
+items for a worker and results for the journal, in order. A task that takes too long is skipped, and its thread is left
+behind: an item; a result only if its job is killed, since the item's end is announced once that is on disk.
 
 `Errands` is a thread that does tasks in order: it exists while there are tasks, and is left behind if it is stuck.
 """
@@ -15,10 +15,13 @@ import queue
 import threading
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
+
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._parent.inbox import Inbox
 
 log = logging.getLogger("mpqueue")
 
@@ -34,8 +37,11 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 
-class Aside(Protocol[R_co]):
+class PickleTask(Protocol[R_co]):
     """One task. One of the two methods returns a value, the other None, whichever comes first."""
+
+    #: True if only an active job needs it.
+    ends_with_job: bool
 
     @property
     def step(self) -> int:
@@ -56,138 +62,130 @@ class Aside(Protocol[R_co]):
 
 @dataclass(eq=False, slots=True)
 class _Turn(Generic[R]):
-    aside: Aside[R]
+    task: PickleTask[R]
     then: Callable[[R], object]
     look_at: float
     cut_at: float = math.inf  #: when it is skipped in any case
     step: int = -1  #: its step at the last look
     looks: int = 0  #: how many looks have found it at that step
-    is_over: bool = False
+    is_begun: bool = False
 
 
 @dataclass(eq=False, slots=True)
 class _Line:
     """The tasks of one job, in order; the thread does the first."""
 
+    job: JobBook
     errands: Errands
-    waiting: deque[_Turn[Any]] = field(default_factory=deque)
+    turns: deque[_Turn[Any]] = field(default_factory=deque)
 
 
-class Asides:
-    """The threads, one per job that needs one. Used on the coordinator's thread, which ``later`` reaches from any."""
+class Picklers:
+    """The threads that pickle, one per job that needs one. Used on the coordinator's thread, which takes ``inbox``."""
 
-    def __init__(self, name: str, now: Callable[[], float], later: Callable[[Callable[[], None]], object]) -> None:
-        self._name = name
+    def __init__(self, now: Callable[[], float], inbox: Inbox) -> None:
         self._now = now
-        self._later = later
+        self._inbox = inbox
         #: The tasks of each job that needs a thread. Without any there is nothing to watch.
         self.lines: dict[int, _Line] = {}
+        self._in_hurry = False
 
-    def put(self, job: int, aside: Aside[R], then: Callable[[R], object]) -> None:
+    def put(self, job: JobBook, task: PickleTask[R], then: Callable[[R], object]) -> None:
         """Do the task, and call ``then`` on the coordinator's thread, after all earlier tasks of the job."""
-        line = self.lines.get(job)
+        line = self.lines.get(job.number)
         if line is None:
-            line = self.lines[job] = _Line(Errands(f"mpqueue-{self._name}-{job}", _tell_fault))
-        waiting = _Turn(aside, then, self._now() + LOOK)
-        line.waiting.append(waiting)
-        line.errands.put(partial(self._do, line, waiting))
-
-    def has(self, job: int) -> bool:
-        """True if the job has a thread, so that its tasks have to wait for their turn."""
-        return job in self.lines
-
-    def is_busy(self, job: int) -> bool:
-        """True if a task of the job is not done."""
-        line = self.lines.get(job)
-        return line is not None and bool(line.waiting)
-
-    def caught_up(self, job: int) -> Callable[[], bool]:
-        """Return a function that is true once the tasks are done that the job has now."""
-        line = self.lines.get(job)
-        last = line.waiting[-1] if line is not None and line.waiting else None
-        return lambda: last is None or last.is_over
+            errands = Errands(f"mpqueue-pickler-{job.number}", _tell_fault, self._inbox.call_later)
+            line = self.lines[job.number] = _Line(job, errands)
+        turn = _Turn(task, then, self._now() + LOOK)
+        if job.killed or self._in_hurry:
+            turn.cut_at = self._now() + HURRY
+        line.turns.append(turn)
+        line.errands.put(partial(self._do, line, turn))
 
     @property
     def all_done(self) -> bool:
         """True if nothing is under way."""
-        return not any(line.waiting for line in self.lines.values())
+        return not any(line.turns for line in self.lines.values())
 
-    def end(self, job: int) -> None:
-        """End the job's thread, without unfinished tasks: the job has ended."""
-        line = self.lines.pop(job, None)
-        if line is not None:
-            for waiting in line.waiting:
-                waiting.is_over = True
-            for waiting in line.waiting:
-                if (left := waiting.aside.cut_short()) is not None:
-                    waiting.then(left)
-            line.waiting.clear()
-            line.errands.end()
+    def end(self, job: JobBook) -> None:
+        """Skip the tasks that only an active job needs, now that it has ended; its thread ends after the others."""
+        if (line := self.lines.get(job.number)) is not None:
+            for turn in [turn for turn in line.turns if turn.task.ends_with_job]:
+                self._go_on_without(line, turn, turn.task.cut_short())
+            self._end_if_idle(line)
 
     def close(self) -> None:
-        """End all threads."""
-        for job in list(self.lines):
-            self.end(job)
+        """End all threads, without unfinished tasks."""
+        for line in list(self.lines.values()):
+            for turn in list(line.turns):
+                self._go_on_without(line, turn, turn.task.cut_short())
+            line.errands.end()
+        self.lines.clear()
 
-    def hurry(self, job: int) -> None:
-        """Let the job's current tasks take at most `HURRY` seconds more; then they are skipped."""
-        line = self.lines.get(job)
-        if line is not None:
-            cut_at = self._now() + HURRY
-            for waiting in line.waiting:
-                waiting.cut_at = min(waiting.cut_at, cut_at)
+    def hurry(self, killed: Sequence[JobBook] | None = None) -> None:
+        """Let the tasks of these jobs (None: of all, also later ones) take at most `HURRY` seconds more each."""
+        self._in_hurry |= killed is None
+        cut_at = self._now() + HURRY
+        for line in self.lines.values():
+            for turn in line.turns if killed is None or line.job in killed else ():
+                turn.cut_at = min(turn.cut_at, cut_at)
 
     @property
     def deadline(self) -> float | None:
         """Return when to `look`; None if nothing is under way."""
-        firsts = [line.waiting[0] for line in self.lines.values() if line.waiting]
+        firsts = [line.turns[0] for line in self.lines.values() if line.turns]
         return min((min(first.look_at, first.cut_at) for first in firsts), default=None)
 
     def look(self) -> None:
-        """Go on without tasks that take too long, and with tasks for which there was no room for a thread."""
+        """Go on without tasks that take too long."""
         now = self._now()
         for line in list(self.lines.values()):
-            while line.waiting and (first := line.waiting[0]).cut_at <= now:
+            while line.turns and (first := line.turns[0]).cut_at <= now:
                 first.cut_at = math.inf
-                self._go_on_without(line, first, first.aside.cut_short())
-            if not line.waiting or (first := line.waiting[0]).look_at > now:
+                self._go_on_without(line, first, first.task.cut_short())
+            if not line.turns or (first := line.turns[0]).look_at > now:
                 continue
             first.look_at = now + LOOK
-            line.errands.go_on()
-            step, first.step = first.step, first.aside.step
+            step, first.step = first.step, first.task.step
             first.looks = first.looks + 1 if step == first.step else 1
             if first.looks == LOOKS:
-                self._go_on_without(line, first, first.aside.takes_long())
+                self._go_on_without(line, first, first.task.takes_long())
 
-    def _go_on_without(self, line: _Line, first: _Turn[Any], left: Any) -> None:
+    def _go_on_without(self, line: _Line, turn: _Turn[Any], left: Any) -> None:
         if left is not None:
-            line.errands.abandon()
-            self._through(line, first, left)
+            if turn.is_begun:
+                line.errands.abandon()
+            self._through(line, turn, left)
 
-    def _do(self, line: _Line, waiting: _Turn[Any]) -> None:
+    def _do(self, line: _Line, turn: _Turn[Any]) -> None:
         """Do a task, on the job's thread."""
+        turn.is_begun = True
         try:
-            done = waiting.aside.run()
+            done = turn.task.run()
         except BaseException as error:
             _tell_fault(error)
-            self._later(partial(self._do_without, line, waiting))
+            self._inbox.call(self._do_without, line, turn)
             return
         if done is not None:
-            self._later(partial(self._through, line, waiting, done))
+            self._inbox.call(self._through, line, turn, done)
 
-    def _do_without(self, line: _Line, waiting: _Turn[Any]) -> None:
+    def _do_without(self, line: _Line, turn: _Turn[Any]) -> None:
         """Cut short a task that an internal error has ended."""
-        left = waiting.aside.cut_short()
+        left = turn.task.cut_short()
         if left is not None:
-            self._through(line, waiting, left)
+            self._through(line, turn, left)
 
-    def _through(self, line: _Line, waiting: _Turn[Any], done: Any) -> None:
-        if line.waiting and line.waiting[0] is waiting:
-            line.waiting.popleft()
-            waiting.is_over = True
-            if line.waiting:
-                line.waiting[0].look_at = self._now() + LOOK
-        waiting.then(done)
+    def _through(self, line: _Line, turn: _Turn[Any], done: Any) -> None:
+        line.turns.remove(turn)
+        if line.turns:
+            line.turns[0].look_at = self._now() + LOOK
+        else:
+            self._end_if_idle(line)
+        turn.then(done)
+
+    def _end_if_idle(self, line: _Line) -> None:
+        if not line.turns and not line.job.active and self.lines.pop(line.job.number, None) is not None:
+            line.errands.end()
 
 
 def _tell_fault(error: BaseException) -> None:
@@ -197,17 +195,25 @@ def _tell_fault(error: BaseException) -> None:
 
 #: Seconds that the thread waits for more tasks before it ends.
 LINGER = 1.0
+#: Seconds between two looks whether there is room for a thread.
+ROOM_LOOK = 1.0
+
+#: Calls a function in so many seconds. Callable on any thread.
+CallLater = Callable[[float, Callable[[], None]], object]
 
 
 class Errands:
     """A thread that does tasks in order. Its owner calls `end`; any thread may `put`.
 
-    ``on_fault`` gets an error of a task, which should have none.
+    While the system has no room for the thread, its tasks wait. ``on_fault`` gets an error of a task, which should have
+    none.
     """
 
-    def __init__(self, name: str, on_fault: Callable[[BaseException], object]) -> None:
+    def __init__(self, name: str, on_fault: Callable[[BaseException], object], call_later: CallLater) -> None:
         self.on_fault = on_fault
         self._name = name
+        self._call_later = call_later
+        self._looks_for_room = False
         self._waiting: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._put = 0
         self._done = 0
@@ -227,9 +233,9 @@ class Errands:
             if self.thread is None:
                 self._start()
 
-    def go_on(self) -> None:
-        """Start the thread if there was no room for it at a `put`."""
+    def _look_for_room(self) -> None:
         with self._lock:
+            self._looks_for_room = False
             if self.thread is None and self.busy:
                 self._start()
 
@@ -239,9 +245,12 @@ class Errands:
         try:
             thread.start()
         except RuntimeError:
-            # No room for one: the next errand tries again. While the interpreter exits there is no thread either, and
-            # the workers are about to be killed.
+            # No room for one. While the interpreter exits there is no thread either, and the workers are about to be
+            # killed.
             self.thread = None
+            if not self._looks_for_room:
+                self._looks_for_room = True
+                self._call_later(ROOM_LOOK, self._look_for_room)
 
     def end(self) -> None:
         """End the thread once all earlier tasks are done."""
@@ -254,7 +263,8 @@ class Errands:
                 return
             self._done += 1
             self.thread = None
-            self._start()
+            if self.busy:
+                self._start()
 
     def _run(self) -> None:
         me = threading.current_thread()
@@ -280,41 +290,3 @@ class Errands:
                 if self.thread is not me:  # abandoned: it counts as done, and another thread goes on
                     return
                 self._done += 1
-
-
-class Leavings:
-    """Objects that the coordinator no longer needs and that may be users', to be freed on another thread.
-
-    Python frees an object when its last reference goes, on that thread. So the holder of such an object is put aside
-    while it is still needed, and handed over at the end of the coordinator's turn, when no frame refers to it any more.
-    The collector of reference cycles runs on any thread that makes objects, and so may run such code here as well.
-
-    Used on its owner's thread, whose identity is ``owner`` until that has ended. ``on_fault``: see `Errands`.
-    """
-
-    def __init__(self, name: str, on_fault: Callable[[BaseException], object]) -> None:
-        self._errands = Errands(name, on_fault)
-        #: Objects that are no longer needed when the owner's turn is over.
-        self.left: list[object] = []
-        self.owner: int | None = None
-
-    def add(self, left: object) -> None:
-        """Add an object that is no longer needed when the owner's turn is over."""
-        self.left.append(left)
-
-    def inherit(self, left: object) -> None:
-        """Keep an object whose holder is being freed on the owner's thread; on other threads it may be freed there."""
-        if self.owner is not None and threading.get_ident() == self.owner:
-            self.left.append(left)
-
-    def hand_over(self) -> None:
-        """Free the objects elsewhere, at the end of the owner's turn."""
-        if self.left:
-            left, self.left = self.left, []
-            self._errands.put(left.clear)
-
-    def end(self) -> None:
-        """Stop, as the owner's thread is about to end: another one may get its identity."""
-        self.hand_over()
-        self._errands.end()
-        self.owner = None

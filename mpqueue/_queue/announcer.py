@@ -1,11 +1,15 @@
-"""Turns the scheduler's announcements into the events that listeners get.
+"""Turns the scheduler's announcements into the events that listeners get, into runs that resolve, and into log records.
 
 `announce` runs on the coordinator's thread and only posts; everything else runs on the listener thread.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import threading
 import weakref
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,12 +20,20 @@ from mpqueue._core.commands import (
     AnnounceStarted,
     AnnounceState,
 )
+from mpqueue._core.messages import FailedItemsReset, JobStartAsked
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._output.worker_logs import hand_on
+from mpqueue._output.bars import are_shown, aside
+from mpqueue._output.progress import Showing, make_displays
+from mpqueue._parent.deliveries import Delivery
 from mpqueue._parent.listeners import SafeEmitter, has_listeners
+from mpqueue._parent.queue_runtime import QueueRuntime
+from mpqueue._plain import plain
 from mpqueue._queue.job_items import Items, JobItem
-from mpqueue.errors import type_name_of
+from mpqueue._queue.run import Ended, JobRun
+from mpqueue._wire.frames import RecordFrame, Speech
+from mpqueue._wire.pickling.packed_handler import PackedHandler
+from mpqueue.errors import InternalError, JournalError, type_name_of
 from mpqueue.events import (
     ITEM_RETRY,
     JOB_FINISHED,
@@ -37,8 +49,9 @@ from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
     from mpqueue._parent.listeners import Notice
-    from mpqueue._parent.machinery import Engine
-    from mpqueue._queue.open_runs import OpenRuns
+    from mpqueue._parent.queue_runtime import QueueRuntime
+    from mpqueue._queue.host import Closer
+    from mpqueue._queue.registry import Registry
 
 Announcement = AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState | AnnounceFinished
 
@@ -46,7 +59,7 @@ Announcement = AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState
 class Announcer:
     """Notifies a queue's listeners. Holds queue and runs weakly: a queue without references has no listeners."""
 
-    def __init__(self, emitter: SafeEmitter, engine: Engine, runs: OpenRuns, interval: float) -> None:
+    def __init__(self, emitter: SafeEmitter, engine: QueueRuntime, runs: OpenRuns, interval: float) -> None:
         self._emitter = weakref.ref(emitter)
         self._runs = weakref.ref(runs)
         self._thread = engine.listeners
@@ -192,3 +205,219 @@ class Announcer:
 def _progress(job: JobBook, status: JobStatus, total: int, completed: int, failed: int) -> JobProgress:
     items = Items(job.table)
     return JobProgress(job.id, status, total, completed, failed, status is JobStatus.PAUSED, items)
+
+
+# -- The runs of a queue that have not resolved yet: their beginning and their end. ------------------------------------
+
+
+class OpenRuns:
+    """The unresolved runs of each job, in the order they were started. Any thread may call it."""
+
+    def __init__(self, engine: QueueRuntime) -> None:
+        self._engine = engine
+        self._runs: dict[int, list[JobRun]] = {}
+        self._lock = threading.RLock()
+        alive = weakref.ref(self)  # a run holds its queue, which the engine must not
+
+        def give_up(book: JobBook | None, error: InternalError) -> None:
+            if (runs := alive()) is not None:
+                runs.give_up(book, error)
+
+        def disturb(trouble: JournalError | None) -> None:
+            if (runs := alive()) is not None:
+                runs.disturb(trouble)
+
+        engine.give_up = give_up
+        if engine.journal_outlet is not None:
+            engine.journal_outlet.tell_trouble = disturb
+
+    def __iter__(self) -> Iterator[JobRun]:
+        with self._lock:
+            return iter([run for runs in self._runs.values() for run in runs])
+
+    def add(self, book: JobBook, run: JobRun) -> None:
+        """Add a run that begins."""
+        with self._lock:
+            self._runs.setdefault(book.number, []).append(run)
+
+    def take_back(self, book: JobBook) -> None:
+        """Remove the job's last run, which could not begin."""
+        self._take(book, -1)
+
+    def resolve(self, book: JobBook) -> None:
+        """Resolve a job's run when its last event was delivered: callbacks are called on the listener thread."""
+        run, listeners = self._take(book, 0), self._engine.listeners
+        if run is None:
+            return
+        if (book.spoke or run._displays) and not listeners.is_here:
+            listeners.post(partial(self._resolve, run), book)  # after its logs, and after the bar's end
+        else:
+            self._resolve(run)
+
+    def _resolve(self, run: JobRun) -> None:
+        run._end_display()
+        if callbacks := run._resolve():
+            call = partial(run._run_callbacks, callbacks)
+            listeners = self._engine.listeners
+            call() if listeners.is_here else listeners.post(call)
+
+    def _take(self, book: JobBook, at: int) -> JobRun | None:
+        """The job's first or last unresolved run; it may have been started again before its end was announced."""
+        with self._lock:
+            runs = self._runs.get(book.number)
+            if not runs:  # cancelled before it started
+                return None
+            run = runs.pop(at)
+            if not runs:
+                del self._runs[book.number]
+            return run
+
+    def give_up(self, book: JobBook | None, error: InternalError) -> None:
+        """Resolve the runs of this job, or of all, with the error, at once: the coordinator's last resort."""
+        with self._lock:
+            numbers = list(self._runs) if book is None else [book.number]
+            runs = [run for number in numbers for run in self._runs.pop(number, ())]
+        for run in runs:
+            callbacks = run._resolve(error)
+            self._engine.listeners.post(run._end_display)
+            self._engine.listeners.post(partial(run._run_callbacks, callbacks))
+
+    def disturb(self, trouble: JournalError | None) -> None:
+        """Pass the error that stops a recorded job to callers that wait for its run. On the coordinator's thread."""
+        for run in self:
+            run._disturb(trouble)
+
+
+class JobStarter:
+    """Starts jobs on the coordinator's thread, with their runs registered and their progress shown."""
+
+    def __init__(self, engine: QueueRuntime, runs: OpenRuns, closer: Closer, jobs: Registry) -> None:
+        self._engine = engine
+        self.tell_failures = True  #: below a bar drawn by ``progress=True``; the command line does so itself
+        self._runs = runs
+        self._closer = closer
+        self._jobs = jobs
+
+    def start(self, run: JobRun, showing: Showing, on_ended: Callable[[Ended], None] | None = None) -> None:
+        """Start a run's pending job, and its stages. Raises the errors of `JobQueue.start`.
+
+        ``on_ended`` is as in `QueueHost.start_table`.
+        """
+        self._engine.coordinator().ask(self._start_of(run, showing, on_ended))
+        _await_sink(run)
+
+    def start_unawaited(self, run: JobRun, showing: Showing) -> None:
+        """Start a job for a thread that then waits for the run, which raises a failure to start."""
+        if run._book.delivery is not None:
+            self.start(run, showing)
+            return
+        coordinator = self._engine.coordinator()
+        coordinator.check_thread()
+        coordinator.ask_later(self._start_of(run, showing), run._begun)
+
+    def start_again(self, run: JobRun, showing: Showing, indices: Sequence[int] | None = None) -> None:
+        """Run a finished job's failed items again, all or these. Raises the errors of `JobQueue.retry_failed`."""
+        message = FailedItemsReset(run._book, self._engine.clock.wall(), None, indices)
+        self._engine.coordinator().ask(self._beginning(run, [message], showing))
+
+    def _start_of(
+        self, run: JobRun, showing: Showing, on_ended: Callable[[Ended], None] | None = None
+    ) -> Callable[[], None]:
+        book = run._book
+        jobs = [book] if book.restored else book.family  # one that had ended before is only reported again
+        messages = [JobStartAsked(job, self._engine.clock.wall()) for job in jobs]
+        return self._beginning(run, messages, showing, on_ended)
+
+    def _beginning(
+        self,
+        run: JobRun,
+        asked: Sequence[JobStartAsked | FailedItemsReset],
+        showing: Showing,
+        on_ended: Callable[[Ended], None] | None = None,
+    ) -> Callable[[], None]:
+        engine, book = self._engine, run._book
+        displays = run._displays = make_displays(
+            showing, book, engine.listeners, engine.clock.now, failures=self.tell_failures
+        )
+        beside_bar = are_shown() or any(display.draws for display in displays)
+        messages = [
+            message._replace(handler=with_speech(message.job, beside_bar=beside_bar))
+            if message.job.handler
+            else message
+            for message in asked
+        ]
+
+        def begin() -> None:
+            self._closer.check_open("start a job")  # again: it can't be closed between this and the start
+            if on_ended is not None:
+                engine.coordinator().subscribe_early(book, on_ended)
+            self._jobs.check_startable(book)
+            engine.begin(asked[0])
+            self._runs.add(book, run)  # first: a job without items ends while it starts
+            try:
+                for message in messages:
+                    engine.handle(message)
+            except BaseException:
+                self._runs.take_back(book)
+                raise
+            for display in displays:
+                display.begin()
+
+        return begin
+
+
+def _await_sink(run: JobRun) -> None:
+    """Wait until the sink of the started job is open. If that fails or is interrupted, the job is cancelled."""
+    delivery = run._book.delivery
+    if isinstance(delivery, Delivery):
+        try:
+            delivery.opened.result()
+        except BaseException:
+            run._cancel(kill=True)
+            raise
+
+
+# -- The handlers' log records from the workers, handed to this process's logging, on the listener thread. -------------
+#
+# The loggers' levels, filters and handlers of this process decide about a record as if it had been logged here. It has
+# five more attributes: ``mpqueue_job``, ``mpqueue_item``, ``mpqueue_label``, ``mpqueue_attempt`` and
+# ``mpqueue_worker``.
+
+_log = logging.getLogger("mpqueue")
+
+
+def hand_on(job: JobBook, lane: int, records: Sequence[RecordFrame]) -> None:
+    """Log these records here. Bars on the terminal make room for the output."""
+    with aside():
+        for frame in records:
+            logger = logging.getLogger(frame.fields["name"])
+            record = logging.makeLogRecord(_fields_of(frame, job, lane))
+            if logger.isEnabledFor(record.levelno):
+                try:
+                    logger.handle(record)
+                except Exception:  # noqa: BLE001 - a filter or a handler of the user's, which may meet the next line too
+                    with contextlib.suppress(Exception):
+                        _log.exception("a logging filter or handler raised; the record is dropped, the job goes on")
+
+
+def _fields_of(frame: RecordFrame, job: JobBook, lane: int) -> dict[str, object]:
+    return {
+        "mpqueue_job": job.id if job.listed else None,
+        "mpqueue_item": None if frame.place is None else job.table.id_of(frame.place),
+        "mpqueue_label": None if frame.place is None else job.table.label_of(frame.place),
+        "mpqueue_attempt": frame.attempt,
+        "mpqueue_worker": lane,
+        **frame.fields,  # a record of a job inside a job keeps the inner job's attributes
+    }
+
+
+def with_speech(job: JobBook, *, beside_bar: bool) -> PackedHandler:
+    """Return the handler of a starting job: its workers' loggers get the levels of this process's loggers."""
+    handler: PackedHandler = job.handler
+    manager = logging.root.manager
+    levels = {"": plain(logging.root.level)}
+    for name, logger in list(manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and logger.level:
+            levels[plain(name)] = plain(logger.level)
+    speech = Speech(levels, plain(manager.disable), job.options.capture_output, beside_bar)
+    return handler._replace(frame=handler.frame._replace(speech=speech))

@@ -1,11 +1,12 @@
-"""`QueueHost`: a queue as the rest of the package uses it."""
+"""`QueueHost`: a queue as the rest of the package uses it; and its end."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -16,13 +17,13 @@ from mpqueue._core.state.lane_book import LaneState
 from mpqueue._options import GivenOptions, JobOptions, QueueOptions
 from mpqueue._output.progress import Showing, ShowProgress
 from mpqueue._parent.lane_protocol import Backend
-from mpqueue._parent.machinery import Engine
-from mpqueue._parent.surroundings.replies import Reply, SafeEvent
-from mpqueue._queue.closer import Closer
+from mpqueue._parent.queue_runtime import LISTENER_WAIT_S, QueueRuntime
+from mpqueue._parent.system.interpreter_exit import is_exiting
+from mpqueue._parent.system.replies import Reply
+from mpqueue._queue.announcer import JobStarter, OpenRuns
 from mpqueue._queue.job import Job
-from mpqueue._queue.mailbox import runs_loop
+from mpqueue._queue.mailbox import Bell, runs_loop
 from mpqueue._queue.new_job import make_job
-from mpqueue._queue.open_runs import JobStarter
 from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._queue.registry import Held, Registry
 from mpqueue._queue.run import Ended, JobRun
@@ -31,15 +32,12 @@ from mpqueue._worker.handlers.called import run_call
 from mpqueue.errors import JournalError, QueueClosedError
 
 if TYPE_CHECKING:
-    from mpqueue._queue.growing.stages import Stage
+    from mpqueue._live_page.server import Page
+    from mpqueue._queue.growing_jobs import Stage
     from mpqueue._queue.job_queue import JobQueue
 
 T = TypeVar("T")
 log = logging.getLogger("mpqueue")
-
-
-#: Seconds after which a thread that waits for the listener thread checks that it is alive.
-LOOK_AGAIN = 1.0
 
 
 class QueueHost:
@@ -52,7 +50,7 @@ class QueueHost:
     def __init__(
         self,
         queue: JobQueue,
-        engine: Engine,
+        engine: QueueRuntime,
         backend: Backend,
         jobs: Registry,
         starter: JobStarter,
@@ -103,7 +101,7 @@ class QueueHost:
             packed = packed._replace(classes=None)
         book = JobBook(number, name, table, options, packed, sealed=sealed, listed=False)
         record(book)
-        return book, self._start(Held(book, Job(book)), on_ended, showing)
+        return book, self._start(Held(book, Job(book)), showing, on_ended)
 
     def start_recorded(
         self,
@@ -111,7 +109,6 @@ class QueueHost:
         table: ItemTable,
         options: JobOptions,
         handler: Callable[..., Any],
-        on_ended: Callable[[Ended], None] | None = None,
         *,
         seed_given: bool = False,
         record: RecordOptions = RecordOptions(),  # noqa: B008 - frozen
@@ -124,7 +121,7 @@ class QueueHost:
         from mpqueue._queue.recorded.job_record import JobRecord  # only journals need it
 
         book = make_job(job_id, table, options, handler, asked, transport=transport)
-        return self._start(self.jobs.add(book, JobRecord(book, (handler, None), asked), record), on_ended, showing)
+        return self._start(self.jobs.add(book, JobRecord(book, (handler, None), asked), record), showing)
 
     def start_stages(
         self,
@@ -135,7 +132,6 @@ class QueueHost:
         workers: int | None,
         *,
         progress: ShowProgress = False,
-        on_ended: Callable[[Ended], None] | None = None,
     ) -> JobRun:
         """Start a pipeline that is not among the queue's `jobs`; otherwise like `JobQueue.start_stages`.
 
@@ -143,7 +139,7 @@ class QueueHost:
         all): the queue may have more, or have been made for fewer.
         """
         self.closer.check_open("start a job")
-        from mpqueue._queue.growing.stages import make_pipeline  # most programs have none
+        from mpqueue._queue.growing_jobs import make_pipeline  # most programs have none
 
         number = self.jobs.next_number()
         queue = self._queue()
@@ -151,29 +147,17 @@ class QueueHost:
         job_id = f"call-{number}"
         concurrency = workers or max(queue.concurrency, self.engine.count_lanes() or 0)
         head, _ = make_pipeline(job_id, items, stages, asked, defaults, self._backend, concurrency, listed=False)
-        head.number = number
+        head.number, head.options = number, replace(head.options, stops_at_once=True)
         for job in head.family[1:]:
             job.number = self.jobs.next_number()
-        run = JobRun(Held(head, Job(head)), queue)
-        self._starter.start_pipeline(head, run, progress, on_ended)
-        return run
+        return self._start(Held(head, Job(head)), Showing(progress))
 
-    def _start(self, held: Held, on_ended: Callable[[Ended], None] | None, showing: Showing) -> JobRun:
+    def _start(self, held: Held, showing: Showing, on_ended: Callable[[Ended], None] | None = None) -> JobRun:
         queue = self._queue()
         assert queue is not None
         run = JobRun(held, queue)
-        self._starter.start(held.book, run, showing, on_ended)
+        self._starter.start(run, showing, on_ended)
         return run
-
-    def take_up(self, job_id: str, what: str, *, unfinished: bool = False) -> Held:
-        """Take up a job to be run again, see `Registry.take_up`. Raises `QueueClosedError` after the end."""
-        self.closer.check_open(what)
-        return self.jobs.take_up(job_id, what, unfinished=unfinished)
-
-    @property
-    def is_broken(self) -> bool:
-        """True if an internal error of mpqueue has ended the queue."""
-        return self.engine.broken is not None
 
     # -- the coordinator's thread ----------------------------------------------------------------------------
 
@@ -199,20 +183,18 @@ class QueueHost:
 
     def items_added(self, book: JobBook, posted: Reply[None] | None) -> None:
         """Note, inside `ask`, that an open job has got items from its user. ``posted`` is for `await_written`."""
-        recorder = self.engine.recorder
-        if recorder is not None:
-            recorder.items_added(book)
-            if posted is not None:
-                self.engine.coordinator().when(recorder.keepers.caught_up(book.number), posted)
+        outlet = self.engine.journal_outlet
+        if outlet is not None:
+            outlet.items_added(book, posted)
 
     def await_written(self, posted: Reply[None]) -> None:
         """Wait until the journal, if there is one, has the added items. Raises `JournalError`."""
-        recorder = self.engine.recorder
-        if recorder is None:
+        outlet = self.engine.journal_outlet
+        if outlet is None:
             return
         try:
             posted.result()
-            recorder.journal.flush()
+            outlet.journal.flush()
         except (JournalError, QueueClosedError) as error:
             raise JournalError(f"{error}. The items are added, and not on disk yet") from None
 
@@ -243,21 +225,6 @@ class QueueHost:
     def tell(self, notice: Callable[[], None]) -> None:
         """Run a function on the listener thread, after all that was posted before."""
         self.engine.listeners.post(notice)
-
-    def await_told(self) -> None:
-        """Wait until all that was posted to the listener thread has been delivered; does nothing on that thread."""
-        listeners, told = self.engine.listeners, SafeEvent()
-        if listeners.is_here:
-            return
-        with contextlib.suppress(QueueClosedError):
-            self.ask_later(partial(listeners.post, told.set))
-            while listeners.is_alive and not told.wait(LOOK_AGAIN):
-                pass
-
-    @property
-    def nothing_to_tell(self) -> bool:
-        """True if the listener thread has finished all its tasks."""
-        return self.engine.listeners.idle
 
     def check_waiting_allowed(self, what: str, job: JobBook | None = None, *, instead: str = "") -> None:
         """Raise RuntimeError if waiting for a run would wait for itself; QueueClosedError in a fork.
@@ -302,10 +269,6 @@ class QueueHost:
 
         coordinator.ask(want)
 
-    def await_starts(self) -> None:
-        """Wait until the workers exist as processes, even if they don't answer yet: 20 ms for each."""
-        self.engine.await_starts()
-
     def worker_pids(self, timeout: float | None = None) -> list[int]:
         """The process ids of the present workers; waits up to ``timeout`` seconds for starting workers."""
         coordinator = self.engine.coordinator()
@@ -318,6 +281,117 @@ class QueueHost:
             settled.result(timeout)
         return coordinator.ask(lambda: [lane.pid for lane in lanes if lane.pid is not None])
 
-    def abandon(self) -> None:
-        """End everything in the background, since the queue is no longer used. Callable inside a garbage collection."""
-        self.engine.abandon()
+
+# -- The end of a queue, by `JobQueue.close` or by leaving a ``with`` block. -------------------------------------------
+
+
+class Closer:
+    """Knows whether the queue is open, and ends it once. Any thread may call any method."""
+
+    def __init__(self, engine: QueueRuntime, runs: OpenRuns) -> None:
+        self._engine = engine
+        self._runs = runs
+        self._pages: weakref.WeakSet[Page] = weakref.WeakSet()  #: the thread of an open page holds it
+        self.closed = False
+        self._thread: threading.Thread | None = None
+
+    def check_open(self, what: str) -> None:
+        """Raise `QueueClosedError` if the queue is closed, or belongs to another process."""
+        self._engine.check_process()
+        if self.closed:
+            raise QueueClosedError(f"expected an open queue to {what}, got one that was closed; make a new one")
+        if (broken := self._engine.broken) is not None:
+            raise broken
+
+    def show_end(self, page: Page) -> None:
+        """Close the page together with the queue; at once if the queue was closed meanwhile."""
+        self._pages.add(page)
+        if self.closed:
+            self._close_pages()
+
+    def _close_pages(self) -> None:
+        for page in [*self._pages]:
+            page.close()
+
+    def close(self, owner: object, *, wait: bool, kill: bool) -> None:
+        """End the queue, as `JobQueue.close` says.
+
+        The ``owner``, the queue, is held until all has ended: a queue without references is killed.
+        """
+        self._engine.check_process()
+        self.closed = True
+        here = self._engine.is_awaited_here
+        if kill and not here:
+            self._end(owner, kill=True)
+            return
+        self._engine.close_jobs(cancel=here or not wait)
+        self._finish(partial(self._end, owner, kill=kill), wait=wait and not here)
+
+    def drain(self, owner: object, within: float) -> None:
+        """Drain the queue, as `JobQueue.drain` says; ``owner`` as in `close`."""
+        self._engine.check_process()
+        self.closed = True
+        by = self._engine.clock.now() + within
+        self._engine.close_jobs(cancel=True, within=within)
+        self._finish(partial(self._end, owner, by=by), wait=not self._engine.is_awaited_here)
+
+    def _finish(self, end: Callable[[], None], *, wait: bool) -> None:
+        if wait:
+            end()
+            self._engine.check_written()
+        elif self._thread is None and not is_exiting():
+            self._thread = threading.Thread(target=end, name="mpqueue-closer", daemon=True)
+            self._thread.start()
+
+    def _end(self, _: object, *, kill: bool = False, by: float | None = None) -> None:
+        """Wait for the runs and end everything, or wait until another thread has done so.
+
+        ``by`` is the time by which the jobs of a draining queue should be over.
+        """
+        if not kill:
+            patience = None if by is None else max(0.0, by - self._engine.clock.now()) + LISTENER_WAIT_S
+            self._await_runs(patience)
+            # The wait was cut short, or listeners take too long.
+            kill = self._engine.cut_short.is_set() or not all(run.done() for run in self._runs)
+        if kill:
+            for run in self._runs:
+                run._end_bar()
+        self._engine.shutdown(kill=kill, wait_for_listeners=not kill, by=by)
+        self._engine.await_end(by)
+        self._close_pages()
+
+    def _await_runs(self, patience: float | None) -> None:
+        now = self._engine.clock.now
+        until = None if patience is None else now() + patience
+        for run in list(self._runs):
+            run._over.wait(None if until is None else max(0.0, until - now()), self._engine.cut_short)
+
+    async def close_beside_loop(self, close: Callable[[], None]) -> None:
+        """Call ``close`` on another thread and wait for it, while the event loop goes on.
+
+        If the wait is interrupted, everything ends at once, as with ``kill``; the call waits for that too.
+        """
+        closed = Reply[None]()
+        alarm = Bell()
+
+        def run() -> None:
+            try:
+                close()
+                closed.set_result(None)
+            except BaseException as failure:  # noqa: BLE001 - raised by the code that leaves the block
+                closed.set_exception(failure)
+            finally:
+                alarm.ring()
+
+        thread = threading.Thread(target=run, name="mpqueue-closer", daemon=True)
+        thread.start()
+        try:
+            await alarm.wait()
+        except BaseException as interruption:
+            self._engine.cut_short.set()
+            if not isinstance(interruption, GeneratorExit):  # the coroutine was dropped, and can't await
+                await alarm.wait_shielded()
+            raise
+        finally:
+            thread.join()  # the thread is at its end once it has rung
+        closed.result()

@@ -9,7 +9,6 @@ import logging
 import os
 import weakref
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, cast
 
 from mpqueue._call_checks import no_such_attribute
@@ -21,6 +20,8 @@ from mpqueue.events import milliseconds
 from mpqueue.status import FAILED, JobStatus
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
     import polars as pl
 
@@ -41,6 +42,7 @@ _ELSEWHERE = {
     "progress": "job.completed and job.total",
     "done": "job.status.final",
     "clear": "queue.clear_job(job)",
+    "trace": "job.report(), which draws what each worker did, or mpqueue.otel with chunks=True",
 }
 
 
@@ -226,17 +228,6 @@ class Job(WithDefaults, Generic[T_co, R_co]):
         from mpqueue._report.job_report import make_report  # few programs need it
 
         return make_report(self._book, None if alone is None else alone._book)
-
-    def trace(self, path: str | os.PathLike[str]) -> Path:
-        """Write the run as a trace, to be opened in https://ui.perfetto.dev or chrome://tracing. Returns its path.
-
-        With ``create_job(profile=True)`` it has each chunk and item; otherwise chunks, some of them merged if the job
-        is long. The file appears once it is complete. Raises ValueError for a job that was never started, or not by
-        this program.
-        """
-        from mpqueue._report.job_report import save_trace  # few programs need it
-
-        return save_trace(self._book, path)
 
     @property
     def profile(self) -> Profile | None:

@@ -7,12 +7,11 @@ queue is closed.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Generic, overload
 
 from mpqueue._call_checks import no_such_attribute
 from mpqueue._core.state.item_table import FailedTry, Failure, ItemTable
-from mpqueue._fields import field_of
+from mpqueue._plain import field_of, is_path
 from mpqueue._text import SHOWN, repr_of, visible_line
 from mpqueue._wire.parcels import Parcel
 from mpqueue.errors import ItemError, shown, type_name_of
@@ -353,7 +352,7 @@ def _position_of(table: ItemTable, item: Any, ids: dict[Hashable, int]) -> int:
 
 
 def _is_named(payload: Any, name: str) -> bool:
-    if isinstance(payload, PurePath):
+    if is_path(payload):
         return name in (str(payload), payload.as_posix())
     return isinstance(payload, str) and payload == name
 

@@ -16,11 +16,15 @@ from mpqueue._core.state.item_table import ItemTable, make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._declared import At, check_names, read, takes
 from mpqueue._options import GivenOptions, JobOptions
-from mpqueue._output.progress import Showing, ShowProgress, check_progress
+from mpqueue._output.progress import Showing, ShowProgress
 from mpqueue._parent.listeners import SafeEmitter
-from mpqueue._parent.machinery import Engine
-from mpqueue._queue.announcer import Announcer
-from mpqueue._queue.choosing import (
+from mpqueue._parent.queue_runtime import QueueRuntime
+from mpqueue._queue.announcer import Announcer, JobStarter, OpenRuns
+from mpqueue._queue.host import Closer, QueueHost
+from mpqueue._queue.job import Job
+from mpqueue._queue.job_items import JobItem, positions_of
+from mpqueue._queue.new_job import check_cost, make_job
+from mpqueue._queue.queue_arguments import (
     check_job,
     check_queue,
     choose_backend,
@@ -29,14 +33,8 @@ from mpqueue._queue.choosing import (
     discards,
     journal_path,
 )
-from mpqueue._queue.closer import Closer
-from mpqueue._queue.host import QueueHost
-from mpqueue._queue.job import Job
-from mpqueue._queue.job_items import JobItem, positions_of
-from mpqueue._queue.new_job import check_cost, make_job
-from mpqueue._queue.open_runs import JobStarter, OpenRuns
 from mpqueue._queue.recorded.record_options import check_open_record, record_options
-from mpqueue._queue.registry import Registry
+from mpqueue._queue.registry import Held, Registry
 from mpqueue._queue.run import JobRun
 from mpqueue._wire.item_names import IdRule, check_label
 from mpqueue._wire.pickling.packed_handler import HandlerTransport, PackedHandler, pack_handler
@@ -48,9 +46,8 @@ from mpqueue.status import OVER, Pruned, QueueStats
 if TYPE_CHECKING:
     from mpqueue._keywords import JobKeywords, OpenKeywords, QueueKeywords, StagesKeywords
     from mpqueue._live_page.server import Page
-    from mpqueue._queue.growing.stages import Stage
-    from mpqueue._queue.recorded.job_plan import JobPlan
-    from mpqueue._queue.recorded.job_record import JobRecord
+    from mpqueue._queue.growing_jobs import Stage
+    from mpqueue._queue.recorded.job_record import JobPlan, JobRecord
 
     class RunKeywords(JobKeywords, total=False):
         """The keywords of `run` that choose no overload."""
@@ -185,7 +182,7 @@ class JobQueue(SafeEmitter):
             if callable(first) and not isinstance(first, Script)
             else first
         )
-        self._engine = Engine(
+        self._engine = QueueRuntime(
             self._options, self._backend, packed, journal=journal_path(asked.journal), preload=imports
         )
         self._jobs = Registry(self._engine, self._options, self._backend)
@@ -268,8 +265,7 @@ class JobQueue(SafeEmitter):
         its items at a time (None: all). With ``capture_output``, the output of each item is kept as ``item.stdout`` and
         ``item.stderr``, instead of being shown. ``seed``, a whole number from 0 up, makes ``current_item().rng`` give
         the same numbers each time; None: different ones each time, and ``job.seed`` is the seed. With ``profile``, each
-        worker samples up to 100 times per second which line the handler is at, for `Job.profile` and the report; and
-        the times of every chunk are kept for `Job.trace`, which otherwise merges chunks of long jobs.
+        worker samples up to 100 times per second which line the handler is at, for `Job.profile` and the report.
 
         ``label`` sets the items' names for people, see `JobItem.label`: a function of the item, or the key or attribute
         of the item that names it. The function is called in this process when an item is shown; if it raises, or
@@ -282,8 +278,9 @@ class JobQueue(SafeEmitter):
         ``uses``, such as ``{"cpu": 2, "memory": "3GB", "gpu": 1}``, says what an item needs while it runs: numbers, or
         functions of an item, which are called now; or one function that returns all of it. As many items run at a time
         as fit into ``concurrency`` CPUs, the memory of the machine or its control group, and the queue's ``resources``.
-        For a few seconds, small items may pass a large one that waits. Needs that can never be met raise ValueError. A
-        handler finds its units in `current_item().uses`. Inner threads of workers follow ``"cpu"``.
+        Items start in their order; those of other jobs may pass one that waits, for 5 seconds. Needs that can never be
+        met raise ValueError. A handler finds its units in `current_item().uses`. Inner threads of workers follow
+        ``"cpu"``.
 
         A job stops early if more than ``max_failures`` items fail after its start, or if it is not over after
         ``deadline`` seconds: it is cancelled, running items may end, and ``job.stopped_why`` gives the reason.
@@ -309,10 +306,8 @@ class JobQueue(SafeEmitter):
         TypeError or ValueError for any other wrong argument, and errors of the iterable and of ``key``; then nothing is
         created.
         """
-        self._closer.check_open("create a job")
-        job_id = checks.check_text("id", id)
         asked = read(GivenOptions, At.JOB, "JobQueue.create_job", options, ("id", "items", "handler"))
-        return self._create(job_id, items, handler, asked, is_open=False)
+        return self._create(id, items, handler, asked).job
 
     @overload
     def open_job(
@@ -369,21 +364,20 @@ class JobQueue(SafeEmitter):
         ``update`` nor ``key``. With another ``version``, or ``redo="all"``, it begins anew; for items without ids,
         ``redo`` takes no list. Raises the errors of `create_job`.
         """
-        self._closer.check_open("create a job")
-        job_id = checks.check_text("id", id)
         asked = read(GivenOptions, At.OPEN, "JobQueue.open_job", options, ("id", "items", "handler"))
         if handler is _NOTHING:
             raise TypeError(
                 "open_job: expected a handler, got none; it may begin without items: open_job(id, handler=f)"
             )
-        return self._create(job_id, items, handler, asked, is_open=True)
+        return self._create(id, items, handler, asked, is_open=True).job
 
     def _create(
-        self, job_id: str, items: Iterable[Any], handler: Callable[..., Any], asked: GivenOptions, *, is_open: bool
-    ) -> Job:
-        options = self._job_options(asked)
-        recorder = self._engine.recorder
-        record = record_options(asked.rerun, has_journal=recorder is not None)
+        self, id: str, items: Iterable[Any], handler: Callable[..., Any], asked: GivenOptions, *, is_open: bool = False
+    ) -> Held:
+        self._closer.check_open("create a job")
+        job_id, options = checks.check_text("id", id), self._job_options(asked)
+        outlet = self._engine.journal_outlet
+        record = record_options(asked.rerun, has_journal=outlet is not None)
         if asked.setup is None or callable(asked.setup):
             check_calls(handler, with_state=asked.setup is not None)
         check_job(self._backend, options)
@@ -391,9 +385,9 @@ class JobQueue(SafeEmitter):
             self._jobs.check_replaceable(job_id)
         else:
             self._jobs.check_free(job_id)
-        sink = choose_sink(asked.results, None if recorder is None else recorder.journal.path)
+        sink = choose_sink(asked.results, None if outlet is None else outlet.journal.path)
         check_label(asked.label)
-        check_cost(asked, has_journal=recorder is not None)
+        check_cost(asked, has_journal=outlet is not None)
         if is_open:
             check_open_record(record)
         began = self._engine.clock.now()
@@ -409,10 +403,11 @@ class JobQueue(SafeEmitter):
         book.timings.items_read(read_at - began)
         book.timings.handler_packed(self._engine.clock.now() - read_at, packed.size, packed.weight, packed.name)
         if asked.replace:
-            self._jobs.let_go(job_id)
-        recorded = None if recorder is None else _record_of(book, handler, asked, is_open=is_open)
-        job = self._last_job = self._jobs.add(book, recorded, record).job
-        return job
+            self._jobs.forget_replaced(job_id)
+        recorded = None if outlet is None else _record_of(book, handler, asked, is_open=is_open)
+        held = self._jobs.add(book, recorded, record)
+        self._last_job = held.job
+        return held
 
     def _job_options(self, asked: GivenOptions) -> JobOptions:
         return checks.job_options(self._options, asked, count_cores=getattr(self._backend, "count_cores", None))
@@ -431,14 +426,14 @@ class JobQueue(SafeEmitter):
         a journal all items are new. Raises the errors of `create_job` for these arguments, and `JournalError`. Open
         jobs have no plan: their items are known only once they have been sealed.
         """
-        from mpqueue._queue.recorded.job_plan import plan  # its job may never run
+        from mpqueue._queue.recorded.job_record import plan  # its job may never run
 
         self._closer.check_open("plan a job")
         asked = read(GivenOptions, At.JOB, "JobQueue.plan_job", options, ("id", "items", "handler"))
-        recorder, given = self._engine.recorder, self._job_options(asked)
-        record = record_options(asked.rerun, has_journal=recorder is not None)
+        outlet, given = self._engine.journal_outlet, self._job_options(asked)
+        record = record_options(asked.rerun, has_journal=outlet is not None)
         check_items(items)
-        table, journal = make_table(items), None if recorder is None else recorder.journal
+        table, journal = make_table(items), None if outlet is None else outlet.journal
         reader, recorded = (None, None) if journal is None else (journal.reader, journal.find(id))
         return plan(
             reader, recorded, table, (handler, asked.setup), record,
@@ -461,7 +456,7 @@ class JobQueue(SafeEmitter):
         some of the items may have been added then; TypeError for items without the ids that the job's have, or with ids
         that are not text, numbers, bytes or tuples of these; and errors of the iterable.
         """
-        from mpqueue._queue.growing.open_job import add_items
+        from mpqueue._queue.growing_jobs import add_items
 
         return add_items(self._host, self._find_open(job_id, "add items"), items, wait=wait)
 
@@ -502,7 +497,7 @@ class JobQueue(SafeEmitter):
         job_id = self._jobs.id_of(job_id)
         held, showing = self._jobs.find(job_id), Showing(progress, job_id)
         run = JobRun(held, self, cancel_with_awaiter=cancel_with_awaiter, kill_on_cancel=kill_on_cancel)
-        self._starter.start(held.book, run, showing)
+        self._starter.start(run, showing)
         return run
 
     @overload
@@ -549,15 +544,14 @@ class JobQueue(SafeEmitter):
         goes on; the job with its ended items is in `last_job`, and in the exception as ``job``.
         """
         self._host.check_waiting_allowed("queue.run()", instead="await queue.start(queue.create_job(...))")
-        check_names(GivenOptions, At.JOB, "JobQueue.run", options, ("items", "handler", "id", "progress", "on_error"))
-        check_progress(progress)
+        names = ("items", "handler", "id", "progress", "on_error")
+        asked = read(GivenOptions, At.JOB, "JobQueue.run", options, names)
+        checks.check_progress("progress", progress)
         checks.check_on_error(on_error, ("collect", "raise", "group"))
-        job_id = self._jobs.free_id() if id is None else id
-        self.create_job(job_id, items, handler, **options)
-        held = self._jobs.find(job_id)
+        held = self._create(self._jobs.free_id() if id is None else id, items, handler, asked)
         run = JobRun(held, self)
-        self._starter.start_unawaited(held.book, run, Showing(progress, job_id))
-        return self._await(run, on_error, options.get("max_failures"))
+        self._starter.start_unawaited(run, Showing(progress, held.book.id))
+        return self._await(run, on_error, asked.max_failures)
 
     @takes(GivenOptions, At.STAGES)
     def start_stages(
@@ -570,24 +564,24 @@ class JobQueue(SafeEmitter):
         **options: Unpack[StagesKeywords],
     ) -> JobRun:
         """`run_stages` without the wait: returns the run at once. Raises its errors before anything runs."""
-        from mpqueue._queue.growing.stages import make_pipeline  # most programs have none
+        from mpqueue._queue.growing_jobs import make_pipeline  # most programs have none
 
         self._closer.check_open("start a job")
-        check_progress(progress)
+        checks.check_progress("progress", progress)
         asked = read(GivenOptions, At.STAGES, "JobQueue.start_stages", options, ("items", "stages", "id", "progress"))
-        recorder = self._engine.recorder
-        record = record_options(asked.rerun, has_journal=recorder is not None)
+        outlet = self._engine.journal_outlet
+        record = record_options(asked.rerun, has_journal=outlet is not None)
         job_id = self._jobs.free_id() if id is None else checks.check_text("id", id)
         self._jobs.check_free(job_id)
         check_label(asked.label)
-        sink = choose_sink(asked.results, None if recorder is None else recorder.journal.path)
+        sink = choose_sink(asked.results, None if outlet is None else outlet.journal.path)
         head, named = make_pipeline(
             job_id, items, stages, asked, self._options, self._backend, self.concurrency, sink=sink
         )
-        held = self._jobs.add(head, None if recorder is None else _record_of_stages(head, named, asked), record)
+        held = self._jobs.add(head, None if outlet is None else _record_of_stages(head, named, asked), record)
         run = JobRun(held, self)
         try:
-            self._starter.start_pipeline(head, run, progress)
+            self._starter.start(run, Showing(progress))
         except BaseException:
             self._jobs.discard(head)
             raise
@@ -745,7 +739,7 @@ class JobQueue(SafeEmitter):
         """
         self._closer.check_open("retry failed items")
         job_id = self._jobs.id_of(job_id)
-        held, showing = self._jobs.take_up(job_id, "retry failed items"), Showing(progress, job_id)
+        held, showing = self._jobs.reopen(job_id, "retry failed items"), Showing(progress, job_id)
         if held.book.delivery is not None:
             raise JobStateError(
                 f"job {job_id!r}: expected a job that keeps its results to retry failed items, got one whose rows have "
@@ -757,7 +751,7 @@ class JobQueue(SafeEmitter):
         if held.book.status in OVER and not (held.book.failed if positions is None else positions):
             run._resolve()
         else:
-            self._starter.start_again(held.book, run, showing, positions)
+            self._starter.start_again(run, showing, positions)
         return run
 
     def _find_open(self, job_id: str | Job, what: str) -> JobBook:
@@ -833,7 +827,7 @@ class JobQueue(SafeEmitter):
     ) -> Pruned:
         """Make the journal smaller: one job, or all but those that are running, paused or just being created.
 
-        The rows of a job are merged. With ``gone``, the outcomes of items that are not in the job's list any more are
+        Replaced outcomes are dropped. With ``gone``, the outcomes of items that are not in the job's list any more are
         dropped, with their files: if such an item comes back, it runs again. Jobs that ended more than ``older_than``
         seconds ago, also cancelled ones, are removed. The file shrinks.
 
@@ -957,20 +951,20 @@ class JobQueue(SafeEmitter):
 
 
 def _make_growing(items: Iterable[Any]) -> ItemTable:
-    from mpqueue._queue.growing.open_job import make_growing  # most jobs are lists
+    from mpqueue._queue.growing_jobs import make_growing  # most jobs are lists
 
     return make_growing(items)
 
 
 def _record_of(book: JobBook, handler: Callable[..., Any], asked: GivenOptions, *, is_open: bool) -> JobRecord:
+    from mpqueue._queue.recorded.growing_record import OpenRecord
     from mpqueue._queue.recorded.job_record import JobRecord  # only journals need it
-    from mpqueue._queue.recorded.open_record import OpenRecord
 
     return (OpenRecord if is_open else JobRecord)(book, (handler, asked.setup), asked)
 
 
 def _record_of_stages(head: JobBook, stages: Sequence[tuple[str, Stage]], asked: GivenOptions) -> JobRecord:
-    from mpqueue._queue.recorded.stages_record import StagesRecord  # only journals need it
+    from mpqueue._queue.recorded.growing_record import StagesRecord  # only journals need it
 
     assert head.pipeline is not None
     functions = [(name, stage.handler, stage.options.get("setup")) for name, stage in stages]

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._live_page.served import Served, ShownJob
-from mpqueue._parent.machinery import Engine
+from mpqueue._parent.queue_runtime import QueueRuntime
 from mpqueue._parent.running import LaneNow, LaneStack
 from mpqueue._queue.job import Job
 from mpqueue._queue.job_items import JobItem
-from mpqueue._queue.recorded.recorded_book import RecordedBook
+from mpqueue._queue.recorded.past_job import PastJob
 from mpqueue.errors import JobNotFoundError, MPQueueError, QueueClosedError
 from mpqueue.status import JobStatus
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 #: Seconds after which a worker that does not answer counts as one that can't be asked.
-STACK_PATIENCE = 2.0
+STACKS_WAIT_S = 2.0
 #: Seconds between two looks at the list of a journal's jobs.
 PAST_EVERY = 5.0
 
@@ -35,7 +35,7 @@ class QueueView(Served):
 
     can_act = True
 
-    def __init__(self, queue: JobQueue, engine: Engine, jobs: Registry) -> None:
+    def __init__(self, queue: JobQueue, engine: QueueRuntime, jobs: Registry) -> None:
         super().__init__(engine.clock)
         self._queue = weakref.ref(queue)
         self._jobs = weakref.ref(jobs)
@@ -58,21 +58,21 @@ class QueueView(Served):
         jobs = self._jobs()
         if jobs is None:
             return None
-        if self._engine.recorder is None:
+        if self._engine.journal_outlet is None:
             return jobs.books()
         own = jobs.books()
         ids = {book.id for book in own}
         return [*(book for book in self._recorded(jobs) if book.id not in ids), *own]
 
-    def _recorded(self, jobs: Registry) -> Iterator[RecordedBook]:
+    def _recorded(self, jobs: Registry) -> Iterator[PastJob]:
         """Return the jobs that only the journal has: the same objects as long as their records have not changed."""
         if self.now() >= self._past_due:
             self._past_due = self.now() + PAST_EVERY
             try:
-                self._past = [job for job in jobs.all() if isinstance(job._book, RecordedBook)]
+                self._past = [job for job in jobs.all() if isinstance(job._book, PastJob)]
             except MPQueueError as error:
                 log.warning("the live page can't show past jobs: %s", error)
-        return (job._book for job in self._past if isinstance(job._book, RecordedBook))
+        return (job._book for job in self._past if isinstance(job._book, PastJob))
 
     def lanes(self) -> Sequence[LaneNow]:
         return self._engine.lanes_now()
@@ -93,7 +93,7 @@ class QueueView(Served):
         return {book.number: places[book.number] for book in waiting if places[book.number]}
 
     def stacks(self) -> Sequence[LaneStack]:
-        return self._engine.stacks_now(STACK_PATIENCE) if self.can_look else super().stacks()
+        return self._engine.stacks_now(STACKS_WAIT_S) if self.can_look else super().stacks()
 
     def resize(self, concurrency: int) -> None:
         self._open_queue().resize(concurrency)

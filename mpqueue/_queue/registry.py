@@ -18,13 +18,13 @@ from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._options import GivenOptions, JobOptions, QueueOptions
 from mpqueue._parent.lane_protocol import Backend
-from mpqueue._parent.machinery import Engine
-from mpqueue._queue.choosing import choose_needs
+from mpqueue._parent.queue_runtime import QueueRuntime
 from mpqueue._queue.job import Job
+from mpqueue._queue.queue_arguments import choose_needs
+from mpqueue._queue.recorded.past_job import PastJob, check_kept
 from mpqueue._queue.recorded.record_options import RecordOptions
-from mpqueue._queue.recorded.recorded_book import RecordedBook, check_kept
 from mpqueue.errors import JobExistsError, JobNotFoundError, JobStateError, JournalError, shown
-from mpqueue.status import JobStatus, Pruned, QueueStats
+from mpqueue.status import JobKind, JobStatus, Pruned, QueueStats
 
 if TYPE_CHECKING:
     from mpqueue._parent.journal.journal_reader import RecordedJob
@@ -98,6 +98,11 @@ def _ended_before(moment: float, line: RecordedJob, held: Held | None) -> bool:
     return line.status.final and book.status.final and book.finished_at is not None and book.finished_at < moment
 
 
+def _activity_of(held: Held | None) -> str | None:
+    """The status of a job that runs or is paused, so that it can't leave the queue; None for any other."""
+    return str(held.book.status) if held is not None and held.book.active else None
+
+
 def _not_found(job_id: object, where: str, ids: Iterable[str]) -> JobNotFoundError:
     """The error for an id that no job has, with the likely one."""
     meant = nearest(job_id, islice(ids, LOOKED_THROUGH)) if isinstance(job_id, str) else None
@@ -112,7 +117,7 @@ def _some(texts: list[str]) -> str:
 class Registry:
     """The jobs of a queue. Any thread may call any method. A lock orders changes; reading one entry needs none."""
 
-    def __init__(self, engine: Engine, options: QueueOptions, backend: Backend) -> None:
+    def __init__(self, engine: QueueRuntime, options: QueueOptions, backend: Backend) -> None:
         self._engine = engine
         self._options = options
         self._backend = backend
@@ -122,11 +127,8 @@ class Registry:
         self._has_compacted = False  #: jobs of the journal, or was to
         self._past: WeakValueDictionary[RecordedJob, Job] = WeakValueDictionary()
         self._lock = threading.RLock()
-        #: Guards the next two, so that a job does not start while it leaves the queue. It is held only briefly, since
-        #: the coordinator takes it, and nothing is called meanwhile.
-        self._claims = threading.RLock()
-        self._starting: set[int] = set()  #: numbers of jobs that the coordinator is just starting
-        self._leaving: set[int] = set()  #: numbers of jobs that are just being removed, or replaced
+        #: Numbers of jobs that are just being removed or replaced; changed on the coordinator's thread, like starts.
+        self._leaving: set[int] = set()
         engine.say_unfinished = partial(_say_unfinished, WeakMethod(self.books))  # it outlives the registry
         self._numbers = itertools.count(1)
         self._free_ids = itertools.count(1)
@@ -165,13 +167,13 @@ class Registry:
         return job
 
     def _recorded_ids(self) -> list[str]:
-        recorder = self._engine.recorder
-        return [] if recorder is None else [line.id for line in recorder.journal.reader.jobs()]
+        outlet = self._engine.journal_outlet
+        return [] if outlet is None else [line.id for line in outlet.journal.reader.jobs()]
 
     def all(self) -> list[Job]:
         """All jobs, in the order they were created, after those that only the journal has."""
-        recorder = self._engine.recorder
-        only_recorded = [] if recorder is None else recorder.journal.reader.jobs()
+        outlet = self._engine.journal_outlet
+        only_recorded = [] if outlet is None else outlet.journal.reader.jobs()
         with self._lock:
             here = dict(self._held)
         past = [self._past_job(each) for each in only_recorded if each.id not in here]
@@ -223,7 +225,7 @@ class Registry:
     def check_replaceable(self, job_id: str) -> None:
         """Raise `JobStateError` unless the job of that id has ended or was never started."""
         held = self._get_held(job_id)
-        status = self._coming_as(job_id) or self._busy_as(held)
+        status = self._coming_as(job_id) or _activity_of(held)
         if status is not None:
             raise JobStateError(
                 f"job {job_id!r}: expected a pending or finished job to replace, got one that is {status}; cancel() it "
@@ -232,14 +234,14 @@ class Registry:
         if held is not None:
             _check_whole(held, "replace")
 
-    def let_go(self, job_id: str) -> None:
+    def forget_replaced(self, job_id: str) -> None:
         """Forget the queue's job of that id, if it has one; its record in a journal stays.
 
         Raises `JobStateError` if it runs; `JournalError` if its end can't be written.
         """
-        recorder = self._engine.recorder
-        if recorder is not None and job_id in self._held:
-            recorder.journal.flush()
+        outlet = self._engine.journal_outlet
+        if outlet is not None and job_id in self._held:
+            outlet.journal.flush()
         with self._lock:
             self.check_replaceable(job_id)
             held = self._held.get(job_id)
@@ -247,8 +249,8 @@ class Registry:
                 return
             line = self._line(job_id)
             with self._leaves(held, "replace"):
-                if recorder is not None and line is not None:
-                    recorder.recall(held.book.table, line.number)
+                if outlet is not None and line is not None:
+                    outlet.recall(held.book.table, line.number)
                 self._forget(held)
 
     def add(self, book: JobBook, record: JobRecord | None, options: RecordOptions) -> Held:
@@ -257,7 +259,7 @@ class Registry:
         With a journal, ``record`` is begun or continued. Raises `JobExistsError`, and the errors of
         `JobRecord.record_or_go_on`; then none of them is added.
         """
-        recorder, family = self._engine.recorder, book.family
+        outlet, family = self._engine.journal_outlet, book.family
         for each in family:
             each.number = self.next_number()
         ids, mark = [each.id for each in family], object()
@@ -265,11 +267,11 @@ class Registry:
             with self._lock:
                 for job_id in ids:
                     self.check_free(job_id)
-                if recorder is None or record is None:
+                if outlet is None or record is None:
                     return self._hold_all(family)
                 self._coming[mark] = (ids, "being created")
-            self._await_compaction(recorder.journal)
-            record.record_or_go_on(recorder, self._engine.clock.wall(), options)
+            self._await_compaction(outlet.journal)
+            record.record_or_go_on(outlet, self._engine.clock.wall(), options)
             return self._hold_all(family)
         finally:
             self._coming.pop(mark, None)  # one call, so that a Ctrl-C never leaves the ids taken
@@ -283,14 +285,14 @@ class Registry:
 
     def discard(self, head: JobBook) -> None:
         """Remove a job and its stages, which could not be started after all."""
-        if self._engine.recorder is not None:
-            self._engine.recorder.remove(head)
+        if self._engine.journal_outlet is not None:
+            self._engine.journal_outlet.remove(head)
         with self._lock:
             for book in head.family:
                 if self._holds(book):
                     del self._held[book.id]
 
-    def take_up(self, job_id: str, what: str, *, unfinished: bool = False) -> Held:
+    def reopen(self, job_id: str, what: str, *, unfinished: bool = False) -> Held:
         """Return the job, ready to run again; one that only the journal has, with the recorded handler.
 
         Raises `JobNotFoundError`; `JobStateError` for a job that was not over, unless ``unfinished`` allows that, and
@@ -318,15 +320,15 @@ class Registry:
 
         Outside of locks: users' code is loaded.
         """
-        recorder = self._engine.recorder
-        assert recorder is not None
-        self._await_compaction(recorder.journal)
-        if line.generation is not None:
+        outlet = self._engine.journal_outlet
+        assert outlet is not None
+        self._await_compaction(outlet.journal)
+        if line.kind is JobKind.STREAM:
             raise JobStateError(
                 f"job {line.id!r}: expected a job with a list of items to {what}, got a stream; to resume it and "
                 "run failed items again, call imap() with its input"
             )
-        recorded = RecordedBook(recorder.journal.reader, line)
+        recorded = PastJob(outlet.journal.reader, line)
         if not (recorded.over or unfinished):
             raise JobStateError(
                 f"job {line.id!r}: expected a job that has ended to {what}, got one that was not over; "
@@ -339,7 +341,7 @@ class Registry:
         mine = JobOptions(options.retry, options.timeout, options.per_worker.setup_timeout)
         record = recorded.to_record(mine, needs, transport=transport)
         record.book.number = self.next_number()
-        record.record_as_it_is(recorder, line.number)
+        record.record_as_it_is(outlet, line.number)
         return record.book
 
     def _hold(self, book: JobBook) -> Held:
@@ -357,7 +359,7 @@ class Registry:
         Raises `JobNotFoundError`; `JobStateError` for a running or paused job, and for one that another thread is just
         writing into the journal, or reading from it; `JournalError`, which leaves the job in place.
         """
-        recorder = self._engine.recorder
+        outlet = self._engine.journal_outlet
         with self._lock:
             held = self._get_held(job_id)
             if held is not None and not held.book.active:
@@ -369,56 +371,46 @@ class Registry:
             if held is None and status is not None:
                 raise JobStateError(f"job {job_id!r}: expected a job to clear, got one that is {status}")
             with contextlib.nullcontext() if held is None else self._leaves(held, "clear"):
-                if recorder is not None and line is not None:
+                if outlet is not None and line is not None:
                     number = line.number
                     table = held.book.table if held is not None else self._past_table(line)
                     if table is not None:
-                        recorder.recall(table, number)
-                    recorder.journal.ask(lambda store: store.remove_job(number))
+                        outlet.recall(table, number)
+                    outlet.journal.ask(lambda store: store.remove_job(number))
                 if held is not None:
                     self._forget(held)
 
     @contextlib.contextmanager
     def _leaves(self, held: Held, what: str) -> Iterator[None]:
-        """Keep the job from being started inside the block. Raises `JobStateError` if it runs, or is just starting."""
-        number = held.book.number
-        try:
-            with self._claims:
-                status = self._busy_as(held)
-                if status is None:
-                    self._leaving.add(number)
-            if status is not None:
+        """Keep the job from being started inside the block. Raises `JobStateError` if it runs."""
+        coordinator, number = self._engine.coordinator(), held.book.number
+
+        def leave() -> None:
+            if held.book.active:
                 raise JobStateError(
-                    f"job {held.book.id!r}: expected a pending or finished job to {what}, got one that is {status}"
+                    f"job {held.book.id!r}: expected a pending or finished job to {what}, got one that is "
+                    f"{held.book.status}"
                 )
+            self._leaving.add(number)
+
+        try:
+            coordinator.ask(leave)
             yield
         finally:
-            with self._claims:
-                self._leaving.discard(number)
+            coordinator.ask_later(partial(self._leaving.discard, number))
 
-    @contextlib.contextmanager
-    def starts(self, book: JobBook) -> Iterator[None]:
-        """Keep the job from being removed or replaced inside the block. On the coordinator's thread; it does not wait.
+    def check_startable(self, book: JobBook) -> None:
+        """Raise an error if the job can't start: on the coordinator's thread, where it then becomes active.
 
         Raises `JobNotFoundError` if the queue does not hold it any more, `JobStateError` if it is just being removed. A
         job that is not among the queue's `jobs` always starts.
         """
         if not book.listed:
-            yield
             return
-        with self._claims:
-            held, leaves = self._holds(book), book.number in self._leaving
-            if held and not leaves:
-                self._starting.add(book.number)
-        if not held:
+        if not self._holds(book):
             raise JobNotFoundError(f"job {book.id!r}: expected a job of this queue to start, got one that was removed")
-        if leaves:
+        if book.number in self._leaving:
             raise JobStateError(f"job {book.id!r}: expected a job to start, got one that is being removed")
-        try:
-            yield
-        finally:
-            with self._claims:
-                self._starting.discard(book.number)
 
     def _holds(self, book: JobBook) -> bool:
         held = self._held.get(book.id)
@@ -429,30 +421,21 @@ class Registry:
         # A copy, since other threads may change it meanwhile.
         return next((how for ids, how in list(self._coming.values()) if job_id in ids), None)
 
-    def _busy_as(self, held: Held | None) -> str | None:
-        """Return the reason why the job can't leave the queue, in a word or two; None if it can."""
-        if held is None:
-            return None
-        # In this order: a job that starts is active before its start is over.
-        if held.book.number in self._starting:
-            return "being started"
-        return str(held.book.status) if held.book.active else None
-
     def _forget(self, held: Held) -> None:
         """Forget the job, and its stages if it has any."""
         for book in held.book.family:
             del self._held[book.id]
-        if self._engine.recorder is not None:
-            self._engine.recorder.remove(held.book)
+        if self._engine.journal_outlet is not None:
+            self._engine.journal_outlet.remove(held.book)
 
     def prune(self, job_id: str | None, *, gone: bool, older_than: float | None) -> Pruned:
         """Prune the journal, as `JobQueue.prune` describes: job by job, so that others can be created meanwhile."""
-        recorder = self._engine.recorder
-        if recorder is None:
+        outlet = self._engine.journal_outlet
+        if outlet is None:
             raise JournalError("expected a queue with a journal to prune it, got one without")
         if job_id is not None and self._line(job_id) is None:
             raise _not_found(job_id, "the journal", self._recorded_ids())
-        journal = recorder.journal
+        journal = outlet.journal
         journal.ask(lambda store: store.make_shrinkable())
         before = journal.ask(lambda store: store.size)
         ended_by = None if older_than is None else self._engine.clock.wall() - older_than
@@ -486,7 +469,7 @@ class Registry:
             line, held = self._line(job_id), self._get_held(job_id)
             if line is None:  # removed since the jobs were listed
                 return 0, 0
-            status = self._coming_as(job_id) or self._busy_as(held)
+            status = self._coming_as(job_id) or _activity_of(held)
             if status is not None:
                 raise JobStateError(
                     f"job {job_id!r}: expected a pending or finished job to prune, got one that is {status}"
@@ -507,15 +490,15 @@ class Registry:
 
     def check_journal(self) -> None:
         """Raise `JournalError` if the journal can't be written; it tries to write now."""
-        recorder = self._engine.recorder
-        if recorder is not None and recorder.journal.fails:
-            recorder.journal.flush()
+        outlet = self._engine.journal_outlet
+        if outlet is not None and outlet.journal.fails:
+            outlet.journal.flush()
 
     def _line(self, job_id: object) -> RecordedJob | None:
-        recorder = self._engine.recorder
-        if recorder is None or not isinstance(job_id, str):
+        outlet = self._engine.journal_outlet
+        if outlet is None or not isinstance(job_id, str):
             return None
-        return recorder.journal.find(job_id)
+        return outlet.journal.find(job_id)
 
     def _past_table(self, line: RecordedJob) -> ItemTable | None:
         """The items of a job that only the journal has, if it is still referenced and they have been read."""
@@ -524,10 +507,10 @@ class Registry:
 
     def _past_job(self, line: RecordedJob) -> Job:
         """Return the job that only the journal has: the same object while it is referenced and its record unchanged."""
-        recorder = self._engine.recorder
-        assert recorder is not None
+        outlet = self._engine.journal_outlet
+        assert outlet is not None
         with self._lock:
             job = self._past.get(line)
             if job is None:
-                job = self._past[line] = Job(RecordedBook(recorder.journal.reader, line))
+                job = self._past[line] = Job(PastJob(outlet.journal.reader, line))
             return job

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 
 from mpqueue._core.messages import JobCancelled
 from mpqueue._core.state.item_table import Failure
-from mpqueue._output.progress import PATIENCE
-from mpqueue._parent.surroundings.replies import Reply, SafeEvent, SafeFuture
+from mpqueue._output.progress import DRAWING_WAIT_S
+from mpqueue._parent.system.replies import Reply, SafeEvent, SafeFuture
 from mpqueue._queue.job import Job
 from mpqueue._queue.job_items import Items, JobItem, R_co, T_co
 from mpqueue._queue.mailbox import Bell, Mailbox, Rings, Turns, runs_loop
@@ -256,11 +256,6 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         """The internal error of mpqueue that ended the job."""
         return self._book.fault
 
-    @property
-    def _spoke(self) -> bool:
-        """True if handlers have logged something, which is delivered on the listener thread."""
-        return self._book.spoke
-
     def _end_display(self) -> None:
         """Stop showing its progress: it is about to resolve. On the listener thread."""
         for display in self._displays:
@@ -279,20 +274,21 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
 
     @property
     def _last_call_comes(self) -> bool:
-        """True while `_tells` is, and this thread may wait for the function's last call."""
+        """True while a function's last call, or logs, may be to come, and this thread may wait for them."""
         owner = self._owner
-        if not self._tells or owner is None or self.done():
+        if not (self._tells or self._book.spoke) or owner is None or self.done():
             return False
         engine = owner._host.engine
         return not (engine.is_fork or engine.listeners.is_here)
 
     def _await_last_call(self, timeout: float | None = None) -> None:
-        """Wait, at the job's end, until a function that gets its progress has got the last state.
+        """Wait, at the job's end, until logs were delivered, and a function has got the last state of the progress.
 
-        At most ``timeout`` seconds, or `PATIENCE` on a thread with an event loop, which the function may need.
+        At most ``timeout`` seconds, or `DRAWING_WAIT_S` on a thread with an event loop, which the function may need.
         """
         if self._last_call_comes:
-            self._news.wait(PATIENCE if runs_loop() and (timeout is None or timeout > PATIENCE) else timeout)
+            may_need_loop = self._tells and runs_loop() and (timeout is None or timeout > DRAWING_WAIT_S)
+            self._news.wait(DRAWING_WAIT_S if may_need_loop else timeout)
 
     async def _await_last_call_later(self, timeout: float | None = None) -> None:
         """Wait as `_await_last_call` does, without blocking the loop."""

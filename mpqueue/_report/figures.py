@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import math
 import platform
+import statistics
 from bisect import bisect_right
-from collections.abc import Hashable, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
+from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 from mpqueue._core.state.timings import Event, PastRun, Span, Sums
 from mpqueue._output.failure_groups import MOST_FAILED, Reason, alike, groups_of, line_of
 from mpqueue._output.job_facts import facts_of
-from mpqueue._report.paces import (
-    FirstItems,
-    LanePace,
-    PaceFigures,
-    busy_over_time,
-    by_worker,
-    few_and_many,
-    find_slow_lane,
-    first_items,
-    retry_waits,
-)
 from mpqueue._text import visible_line
 from mpqueue.errors import RemoteTraceback
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
@@ -82,19 +74,28 @@ class ItemTimes(NamedTuple):
     bars: Sequence[tuple[float, float, int]]
 
 
-class FailedItems(NamedTuple):
-    """Items with similar failures: their text, and the traceback of the first one, if there is one."""
-
-    text: str
-    traceback: str
-
-
 class Tries(NamedTuple):
     """Failed tries: their number, their seconds in the handler, and the commonest errors with their counts."""
 
     failed: int
     seconds: float
     errors: Sequence[tuple[str, int]]
+
+
+class PaceFigures(NamedTuple):
+    """Seconds per item in the handler, while that many workers were busy on average."""
+
+    busy: float
+    items: int
+    seconds: float
+
+
+class FirstItems(NamedTuple):
+    """The time of the workers' first items beyond that of later ones: seconds of all workers together."""
+
+    workers: int
+    extra: float
+    usual: float  #: seconds of a later item, the median
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +120,9 @@ class Figures:
     slowest: Sequence[SlowItem]
     memory: MemoryFigures | None
     tries: Tries
-    few: PaceFigures | None  #: the times while few workers were busy, and while many were; if there was enough of both
-    many: PaceFigures | None
-    spans: Sequence[Span]
+    paces: tuple[PaceFigures, PaceFigures] | None  #: while few workers were busy, and while many were; if known
+    spans: Sequence[Span]  #: only ``begun`` and ``ended`` count from the job's start
     events: Sequence[Event]
-    busy: Sequence[float]  #: workers busy, over time
     handler_bytes: int
     handler_weight: str
     handler_seconds: float  #: pickling the handler, before the start
@@ -137,9 +136,8 @@ class Figures:
     grows: bool = False  #: items were added while it ran
     elsewhere: bool = False  #: workers were on other machines, whose CPUs are not counted
     first: FirstItems | None = None  #: if the first items of workers differ from later ones
-    slow_lane: LanePace | None = None  #: the worker that took longer than all others, if there is one
     retry_waits: float = 0.0  #: seconds in which nothing ran, after an item had failed that was to be tried again
-    failures: Sequence[FailedItems] = ()  #: the largest group first
+    failures: Sequence[tuple[str, str]] = ()  #: the groups, the largest first: text, and traceback of the first one
     longest_tail: float = 0.0  #: the longest time in seconds that a worker was idle at the end
     alone: Figures | None = None  #: the figures of a job with the same handler on one worker, to compare with
 
@@ -214,13 +212,11 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
     told_at = timings.heard.end_told_at
     progress = facts_of(book, now)
     start, wall = timings.started, progress.elapsed
-    spans = [_from(start, span) for span in timings.spans()]
+    spans = [span._replace(begun=span.begun - start, ended=span.ended - start) for span in timings.spans()]
     tail = sum(wall - (ended - start) for ended in timings.last_on.values())
     tail = min(max(0.0, tail), timings.sums.idle)
     sums = timings.sums
-    busy = busy_over_time(spans, wall)
     ran = by_worker(spans)
-    few, many = few_and_many(ran, busy, wall)
     events = [event._replace(at=event.at - start) for event in timings.events]
     return Figures(
         job_id=book.id,
@@ -241,11 +237,9 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
         slowest=_slowest(book),
         memory=_memory(book, supply),
         tries=_tries(book),
-        few=few,
-        many=many,
+        paces=few_and_many(ran, spans, wall),
         spans=spans,
         events=events,
-        busy=busy,
         handler_bytes=timings.handler_bytes,
         handler_weight=timings.handler_weight,
         handler_seconds=timings.handler_seconds,
@@ -259,23 +253,10 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
         grows=book.table.grows,
         elsewhere=timings.elsewhere,
         first=first_items(ran),
-        slow_lane=find_slow_lane(ran),
         retry_waits=retry_waits(spans, events, wall),
-        failures=_failures(book),
+        failures=[(line_of(one), one.items[0].traceback or "") for one in groups_of(book.table, MOST_FAILED)],
         longest_tail=max((wall - (ended - start) for ended in timings.last_on.values()), default=0.0),
     )
-
-
-def _failures(book: JobView) -> list[FailedItems]:
-    groups = groups_of(book.table, MOST_FAILED)
-    return [FailedItems(line_of(group), group.items[0].traceback or "") for group in groups]
-
-
-_MOMENTS = ("packed_at", "left_at", "begun", "ended", "received", "decoded")
-
-
-def _from(start: float, span: Span) -> Span:
-    return span._replace(**{moment: getattr(span, moment) - start for moment in _MOMENTS})
 
 
 #: The parts in which a worker waited.
@@ -390,3 +371,105 @@ def _of_many(error: str, place: str | None) -> str:
     """An error with the common text of similar ones, and the line that raised it."""
     shown = error if len(error) <= ERROR_LENGTH else f"{error[:ERROR_LENGTH]}…"
     return shown if place is None else f"{shown} at {visible_line(place)}"
+
+
+# -- Workers over time: how many were busy, and how long items took, overall and at first. -----------------------------
+
+#: The number of points of the curve of busy workers.
+POINTS = 240
+#: A span with at most this many busy workers counts as one of few; with at least this part of the most, as one of many.
+FEW, MANY = 1.5, 0.75
+#: The least number of chunks that show the usual time.
+LATER = 5
+
+
+def a_second(amounts: Iterable[tuple[float, float, float]], length: float, parts: int) -> list[float]:
+    """Return the amount per second, in that many equal parts of the time; amounts are spread evenly over their time.
+
+    ``amounts`` are (start, end, amount).
+    """
+    width = length / parts
+    found = [0.0] * parts
+    for start, end, amount in amounts:
+        first, last = (min(parts - 1, max(0, int(moment / width))) for moment in (start, end))
+        for at in range(first, last + 1):
+            overlap = min(end, (at + 1) * width) - max(start, at * width)
+            found[at] += amount / width * (1.0 if first == last else max(0.0, overlap) / (end - start))
+    return found
+
+
+def by_worker(spans: Sequence[Span]) -> list[list[Span]]:
+    """Return the chunks of each worker that ran items, in their order."""
+    found: dict[float, list[Span]] = defaultdict(list)
+    for span in spans:
+        if span.items and span.handling:
+            found[span.lane].append(span)
+    return [*found.values()]
+
+
+def few_and_many(
+    workers: Sequence[Sequence[Span]], spans: Sequence[Span], wall: float
+) -> tuple[PaceFigures, PaceFigures] | None:
+    """Return how long items took while few workers were busy, and while many were; None if there was not both.
+
+    Without the first chunk of each worker, whose items are slow for reasons of their own.
+    """
+    if not wall:
+        return None
+    busy = ((span.begun, span.ended, min(span.ended - span.begun, span.busy)) for span in spans)
+    curve = a_second(busy, wall, POINTS)
+    sums = [*accumulate(curve, initial=0.0)]
+
+    def until(moment: float) -> float:
+        at = moment / wall * len(curve)
+        whole = min(int(at), len(curve) - 1)
+        return sums[whole] + (at - whole) * curve[whole]
+
+    known: list[tuple[float, Span]] = []
+    for span in _later(workers):
+        if 0 <= span.begun < span.ended <= wall:
+            part = (span.ended - span.begun) / wall * len(curve)
+            known.append(((until(span.ended) - until(span.begun)) / part, span))
+    most = max((busy for busy, _ in known), default=0.0)
+    if most < 2 * FEW * MANY:
+        return None
+    few = [(busy, span) for busy, span in known if busy <= FEW]
+    many = [(busy, span) for busy, span in known if busy >= max(MANY * most, FEW)]
+    return (_pace(few), _pace(many)) if few and many else None
+
+
+def _later(workers: Sequence[Sequence[Span]]) -> list[Span]:
+    return [span for spans in workers for span in spans[1:]]
+
+
+def _pace(spans: Sequence[tuple[float, Span]]) -> PaceFigures:
+    items = sum(int(span.items) for _, span in spans)
+    seconds = math.fsum(span.handling for _, span in spans)
+    return PaceFigures(math.fsum(busy * span.handling for busy, span in spans) / seconds, items, seconds / items)
+
+
+def _median_pace(spans: Sequence[Span]) -> float:
+    return statistics.median(span.handling / span.items for span in spans)
+
+
+def first_items(workers: Sequence[Sequence[Span]]) -> FirstItems | None:
+    """Return the time of the workers' first items; None if there are too few later ones to tell what is usual."""
+    later = _later(workers)
+    if len(later) < LATER:
+        return None
+    usual = _median_pace(later)
+    extra = math.fsum(max(0.0, first.handling - first.items * usual) for first, *_ in workers)
+    return FirstItems(len(workers), extra, usual)
+
+
+def retry_waits(spans: Sequence[Span], events: Sequence[Event], wall: float) -> float:
+    """Seconds in which no worker had a chunk, after the first item had failed that was to be tried again."""
+    first = next((event.at for event in events if event.name == "retry"), None)
+    if first is None:
+        return 0.0
+    waited = ended = 0.0
+    for begun, end in (*sorted((span.begun, span.ended) for span in spans), (wall, wall)):
+        if begun >= first:
+            waited += max(0.0, begun - ended)
+        ended = max(ended, end)
+    return waited

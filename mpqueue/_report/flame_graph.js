@@ -2,7 +2,8 @@
 // The flame graph of a report's page: drawn from #flame-data, a box for each line, with zoom, search and keys.
 (() => {
   const byId = (id) => document.getElementById(id);
-  const data = JSON.parse(byId("flame-data").textContent);
+  const file = byId("flame-data").textContent; // as speedscope reads it
+  const { shared, profiles } = JSON.parse(file);
   const flame = byId("flame");
   const HEIGHT = 1.4; // rem, of a row
   const NARROW = 0.03; // of the width, below which a box has no room for text
@@ -18,27 +19,39 @@
   const share = (s) => `${((100 * s) / whole).toFixed(1)}%`;
 
   function load(at) {
-    const [, seconds, shapes] = data.views[at];
-    [boxes, whole, alone] = [[], seconds, null];
-    const place = (list, start, depth, above) => {
-      let at = start;
-      const siblings = list.map(([frame, spent, below]) => {
-        const box = { frame, spent, start: at, depth, above, below: [], element: null };
-        boxes.push(box);
-        box.below = place(below, at, depth + 1, box);
-        at += spent;
-        return box;
-      });
-      for (const box of siblings) box.siblings = siblings;
-      return siblings;
+    const { samples, weights, endValue } = profiles[at];
+    [boxes, whole, alone] = [[], endValue, null];
+    const top = [];
+    samples.forEach((stack, at) => {
+      let [above, siblings] = [null, top];
+      for (const frame of stack) {
+        if (frame === above?.frame) continue; // a line that calls itself is one box
+        let box = siblings.find((one) => one.frame === frame);
+        if (box === undefined) siblings.push((box = { frame, spent: 0, above, siblings, below: [], element: null }));
+        box.spent += weights[at];
+        [above, siblings] = [box, box.below];
+      }
+    });
+    const place = (siblings, start, depth) => {
+      for (const box of siblings.sort((one, other) => other.spent - one.spent)) {
+        boxes.push(Object.assign(box, { start, depth }));
+        place(box.below, start, depth + 1);
+        start += box.spent;
+      }
     };
-    place(shapes, 0, 0, null);
+    place(top, 0, 0);
     current = boxes[0];
     draw();
   }
 
+  // What a box stands for: the function with its line, the place of that, and its text.
+  function told({ frame }) {
+    const { name, file, line, source } = shared.frames[frame];
+    return { name, place: file ? `${file}:${line}` : "C code", source };
+  }
+
   // The part of the width that a box has now, as [left, width]; null where it is not to be seen.
-  function extent(box) {
+  function extentOf(box) {
     const [from, length] = alone === null ? [0, whole] : [alone.start, alone.spent];
     const left = Math.max(box.start, from);
     const width = (Math.min(box.start + box.spent, from + length) - left) / length;
@@ -50,9 +63,9 @@
     const shown = [];
     for (const box of boxes) {
       box.element = null;
-      const place = extent(box);
-      if (place === null) continue;
-      const [name, where] = data.frames[box.frame];
+      const extent = extentOf(box);
+      if (extent === null) continue;
+      const { name, place } = told(box);
       const element = document.createElement("div");
       element.setAttribute("role", "treeitem");
       element.setAttribute("aria-level", box.depth + 1);
@@ -60,12 +73,12 @@
       element.setAttribute("aria-label", `${name}, ${share(box.spent)}, ${time(box.spent)}`);
       element.tabIndex = -1;
       element.textContent = name;
-      element.title = `${name}\n${where}\n${time(box.spent)}, ${share(box.spent)}`;
-      element.classList.toggle("narrow", place[1] < NARROW);
-      element.style.left = `${100 * place[0]}%`;
-      element.style.width = `${100 * place[1]}%`;
+      element.title = `${name}\n${place}\n${time(box.spent)}, ${share(box.spent)}`;
+      element.classList.toggle("narrow", extent[1] < NARROW);
+      element.style.left = `${100 * extent[0]}%`;
+      element.style.width = `${100 * extent[1]}%`;
       element.style.top = `${HEIGHT * box.depth}rem`;
-      element.style.background = sought === "" ? `var(--flame-${hue(where)})` : "";
+      element.style.background = sought === "" ? `var(--flame-${hue(place)})` : "";
       element.classList.toggle("found", sought !== "" && isFound(box));
       element.addEventListener("click", () => show(box));
       element.addEventListener("focus", () => tell(box));
@@ -83,8 +96,8 @@
     count();
   }
 
-  const hue = (where) => [...where.replace(/:\d+$/, "")].reduce((sum, letter) => (31 * sum + letter.codePointAt(0)) % 9973, 7) % 6;
-  const isFound = (box) => data.frames[box.frame].some((text) => text.toLowerCase().includes(sought));
+  const hue = (place) => [...place.replace(/:\d+$/, "")].reduce((sum, letter) => (31 * sum + letter.codePointAt(0)) % 9973, 7) % 6;
+  const isFound = (box) => Object.values(told(box)).some((text) => text.toLowerCase().includes(sought));
 
   // What of the time was in what is found: a box below one that is found counts once.
   function count() {
@@ -98,10 +111,10 @@
   }
 
   function tell(box) {
-    const [name, where] = data.frames[box.frame];
+    const { name, place, source } = told(box);
     const own = box.spent - box.below.reduce((sum, one) => sum + one.spent, 0);
     const itself = box.below.length ? `, ${time(Math.max(0, own))} of it in the line itself` : "";
-    byId("flame-detail").textContent = `${name}: ${time(box.spent)}, ${share(box.spent)}${itself}. ${where}`;
+    byId("flame-detail").textContent = `${name}: ${time(box.spent)}, ${share(box.spent)}${itself}. ${place}${source && `: ${source}`}`;
   }
 
   function show(box) {
@@ -149,7 +162,11 @@
     draw();
     current.element?.focus();
   });
-  byId("flame-view").append(...data.views.map(([name], at) => new Option(name, at)));
+  byId("flame-save").addEventListener("click", () => {
+    const href = URL.createObjectURL(new Blob([file], { type: "application/json" }));
+    Object.assign(document.createElement("a"), { href, download: "profile.speedscope.json" }).click();
+  });
+  byId("flame-view").append(...profiles.map(({ name }, at) => new Option(name, at)));
   byId("flame-view").addEventListener("change", (event) => load(Number(event.target.value)));
   byId("flame-tools").hidden = byId("flame-help").hidden = false;
   load(0);

@@ -5,21 +5,24 @@ from __future__ import annotations
 import html
 import os
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
+from html import escape
+from importlib.resources import files
+from itertools import zip_longest
 from pathlib import Path
 
 from mpqueue._core.state.job_book import JobBook, JobView
 from mpqueue._engines.loky.loky_pool import count_cpus
-from mpqueue._parent.surroundings.clock import SystemClock
-from mpqueue._parent.surroundings.memory_sampler import memory_supply
-from mpqueue._report.advice import advise, conclude
+from mpqueue._output.words import seconds
+from mpqueue._parent.system.clock import SystemClock
+from mpqueue._parent.system.memory_sampler import memory_supply
+from mpqueue._report.advice import Advice, advise, conclude
 from mpqueue._report.figures import Figures, measure
+from mpqueue._report.plots import script_policy, swatch
 from mpqueue._report.profile import Profile, make_profile
-from mpqueue._report.report_page import write_page
-from mpqueue._report.report_text import write_text
-from mpqueue._report.rules.rule import Advice
-from mpqueue._report.trace import write_trace
-from mpqueue._text import fitting
+from mpqueue._report.report_sections import Section, headline, sections, subtitles
+from mpqueue._text import fitting, visible, visible_line
 from mpqueue._whole_file import whole_file
 
 
@@ -75,18 +78,6 @@ def make_report(book: JobView, alone: JobView | None) -> Report:
     return Report(figures, advice, make_profile(book))
 
 
-def save_trace(book: JobView, path: str | os.PathLike[str]) -> Path:
-    """Write the trace of `Job.trace`. Returns its path."""
-    target = Path(path)
-    if book.started_at is not None and not book.timings.lanes:
-        raise ValueError(f"job {book.id!r}: expected a job that this program ran, got one that the journal remembers")
-    figures = _figures(book)
-    stretches = dict(book.timings.stretches)
-    with whole_file(target) as file:
-        write_trace(file, figures, stretches, book.table)
-    return target
-
-
 def _figures(book: JobView) -> Figures:
     """Return the job's figures. If only a journal has it, how workers spent their time is not among them.
 
@@ -100,3 +91,136 @@ def _figures(book: JobView) -> Figures:
     says_memory = isinstance(book, JobBook) and book.needs is not None and book.needs.any_memory
     supply = None if says_memory else memory_supply()
     return measure(book, SystemClock().now(), count_cpus(), supply)
+
+
+# -- A report as text for a terminal, at most 100 columns wide. --------------------------------------------------------
+
+#: Characters of a line, and of a cell that others follow.
+WIDTH, WIDEST = 100, 50
+#: The entries whose longer text is shown, and the lines of its end.
+OPENED, LAST_LINES = 5, 6
+
+
+def write_text(figures: Figures, advice: Sequence[str], profile: Profile | None = None) -> str:
+    """The whole report."""
+    lines = [f"Job {figures.job_id!r} {headline(figures)}"]
+    for line in subtitles(figures):
+        lines += _wrapped(f"  {line}")
+    for section in sections(figures, advice, profile):
+        lines += _shown(section)
+    return visible("\n".join(line.rstrip() for line in lines))
+
+
+def _shown(section: Section) -> Iterator[str]:
+    """Yield the section, with an empty line before it; nothing if it is only a picture."""
+    if section.entries or section.line or section.rows:
+        yield ""
+        yield section.title
+    for at, (text, more) in enumerate(section.entries):
+        yield from _wrapped(f"  - {text}")
+        yield from (_cut(f"      {line}") for line in more.splitlines()[-LAST_LINES:] if at < OPENED)
+    if section.line:
+        yield from _wrapped(f"  {section.line}")
+    if section.rows:
+        yield from _aligned(section)
+
+
+def _aligned(table: Section) -> Iterator[str]:
+    names = [name for name, _ in table.columns]
+    rows = [_cells(row) for row in (([names] if any(names) else []) + [*table.rows])]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = zip(row, widths, table.columns, strict=True)
+        aligned = [cell.rjust(width) if is_number else cell.ljust(width) for cell, width, (_, is_number) in cells]
+        yield _cut("  " + "  ".join(aligned).rstrip())
+
+
+def _cells(row: Sequence[str]) -> list[str]:
+    """The cells as one line each. Only the last one may fill the line: the others would push it beyond the end."""
+    *heads, last = map(visible_line, row)
+    return [*(_cut(cell, WIDEST) for cell in heads), last]
+
+
+def _cut(line: str, width: int = WIDTH) -> str:
+    return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def _wrapped(text: str) -> Iterator[str]:
+    lines = textwrap.wrap(text, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    return map(_cut, lines)
+
+
+# -- A report as one self-contained page of HTML: no script, font or picture is loaded from elsewhere. -----------------
+
+_HEAD = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src {policy}">
+<title>{title}</title>
+<style>
+{style}
+</style>
+</head>
+<body>
+"""
+
+
+def write_page(figures: Figures, advice: Sequence[str], profile: Profile | None = None) -> str:
+    """The whole page."""
+    look = files("mpqueue._live_page").joinpath("static/look.css").read_text()
+    style = look + files("mpqueue._report").joinpath("report.css").read_text()
+    title = escape(f"{figures.job_id}: why it took {seconds(figures.wall)}")
+    head = _HEAD.format(title=title, style=style, policy=script_policy())
+    return visible(head + "\n".join(_body(figures, advice, profile)) + "\n</body>\n</html>\n")
+
+
+def _body(figures: Figures, advice: Sequence[str], profile: Profile | None) -> Iterator[str]:
+    yield f"<header><h1>{escape(figures.job_id)}</h1><p>{escape(headline(figures))}</p>"
+    yield from (f"<p>{escape(line)}</p>" for line in subtitles(figures))
+    yield "</header>"
+    yield "<main>"
+    for section in sections(figures, advice, profile):
+        title, content = escape(section.title), "\n".join(_content(section))
+        if section.folded:
+            yield f"<details><summary>{title}</summary>{content}</details>"
+        else:
+            yield f"<h2>{title}</h2>{content}"
+    yield "</main>"
+    yield "<footer><p>Written by mpqueue. Times are measured in each chunk of items, not sampled; an item that"
+    yield "was sent with others has their average.</p></footer>"
+
+
+def _content(section: Section) -> Iterator[str]:
+    if section.entries:
+        yield f"<ul class='entries'>{''.join(f'<li>{one}</li>' for one in _entries(section))}</ul>"
+    if section.picture is not None:
+        yield section.picture()
+    if section.line:
+        yield f"<p class='quiet'>{escape(section.line)}</p>"
+    if section.rows:
+        yield _table(section)
+
+
+def _entries(section: Section) -> Iterator[str]:
+    for at, (text, more) in enumerate(section.entries):
+        shown = f"<summary>{escape(text)}</summary><pre tabindex='0'>{escape(more)}</pre>"
+        yield f"<details{'' if at else ' open'}>{shown}</details>" if more else escape(text)
+
+
+def _table(section: Section) -> str:
+    has_head = any(name for name, _ in section.columns)
+    kinds = ["n" if is_number else "" for _, is_number in section.columns]
+    if has_head and not section.columns[-1][0]:
+        kinds[-1] = "meaning"
+    head = "".join(
+        f'<th scope="col" class="{kind}">{escape(name)}</th>' if name else f'<td class="{kind}"></td>'
+        for (name, _), kind in zip(section.columns, kinds, strict=True)
+    )
+    head = f"<thead><tr>{head}</tr></thead>" if has_head else ""
+    body = []
+    for row, key in zip_longest(section.rows, section.keys):
+        cells = zip(row, kinds, [swatch(key) if key else "", *[""] * len(row)], strict=False)
+        body.append("".join(f'<td class="{kind}">{swatch}{escape(cell)}</td>' for cell, kind, swatch in cells))
+    return f"<table>{head}<tbody>{''.join(f'<tr>{row}</tr>' for row in body)}</tbody></table>"

@@ -1,30 +1,48 @@
-"""The plots of a report's page: SVG. Only shapes, which stretch with the page; words are beside them.
+"""Plots for pages, and flame graphs: SVG, whose shapes stretch with the page, and words beside them.
 
 Colours are variables, so that the page's style says what they are by day and by night.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import base64
+import hashlib
+import linecache
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from html import escape
-from itertools import groupby
+from importlib.resources import files
+from operator import add
 
 from mpqueue._core.state.timings import Event, Span
-from mpqueue._output.words import number, percent, seconds
-from mpqueue._report.figures import Figures, ItemTimes, Part
-from mpqueue._report.paces import PHASES, a_second, phases
+from mpqueue._output.words import number, percent, rate, seconds
+from mpqueue._report.figures import Figures, ItemTimes, Part, a_second
+from mpqueue._report.profile import Profile, speedscope_of
+from mpqueue._text import shown_json
 
-#: Columns of the timeline; fewer if there are many workers, so that a page stays below 2 MB.
-COLUMNS, MOST_CELLS = 500, 20_000
-#: The steps by which a cell of the timeline is filled.
-STEPS = 10
+#: Units of the timeline: its width, the height of a worker's row, and the space below that.
+WIDTH, ROW, SPACE = 1000, 10, 2
 #: The most marks of events that are drawn.
 MOST_MARKS = 200
 #: The events that are marked.
 MARKED = frozenset({"paused", "resumed", "worker died"})
+#: The number of equal stretches of time of a throughput.
+STRETCHES = 120
+#: Workers up to which each row of the timeline has its name.
+NAMED_ROWS = 16
+#: The number of ticks of an axis.
+TICKS = 5
 
-#: What a worker does, bottom up in the timeline: the colours, each with the phases that it stands for.
-_LAYERS = {"handler": ("handling",), "unpickling": ("unpacking", "packing"), "setup": ("loading", "setup")}
+#: What a worker does: the colours, each with its meaning; and the colours of a chunk's phases, in their order.
+_KINDS = {"handler": "in the handler", "unpickling": "pickling and unpickling", "setup": "loading and setup"}
+_PHASES = {
+    "loading": "setup",
+    "setup": "setup",
+    "unpacking": "unpickling",
+    "handling": "handler",
+    "packing": "unpickling",
+}
 #: A span in which a worker was busy for this part of its length is one chunk.
 WHOLE = 0.95
 
@@ -38,62 +56,75 @@ def bar_of_parts(parts: Sequence[Part], whole: float) -> str:
         title = f"{part.name}: {percent(part.seconds / whole)}, {seconds(part.seconds)}"
         shapes.append(_rect(at, 0, width, 10, part.key, title))
         at += width
-    return _svg(1000, 10, shapes, "Where the workers' time went, as one bar. The table below has the same figures.")
+    bar = _svg(1000, 10, shapes, "Where the workers' time went, as one bar. The table below has the same figures.")
+    return f"<figure class='parts'>{bar}</figure>"
 
 
 def timeline(figures: Figures) -> str:
     """Draw a row for each worker: its work over time."""
     lanes = figures.workers
-    columns = max(20, min(COLUMNS, MOST_CELLS // max(1, lanes)))
-    shapes: list[str] = []
-    for lane in range(lanes):
-        cells = _cells([span for span in figures.spans if span.lane == lane], figures.wall, columns)
-        shapes += _row(cells, lane * (STEPS + 2), columns)
+    shapes = [_rect(0, lane * (ROW + SPACE), WIDTH, ROW, "empty") for lane in range(lanes)]
+    for span in figures.spans:
+        shapes += _work(span, span.lane * (ROW + SPACE), WIDTH / figures.wall)
     label = f"What each of {lanes} workers did over {seconds(figures.wall)}, a row for each."
-    return _svg(columns, lanes * (STEPS + 2), shapes, label)
+    rows = _svg(WIDTH, lanes * (ROW + SPACE), shapes, label)
+    has_names = lanes <= NAMED_ROWS
+    named = range(lanes) if has_names else (0, lanes // 2, lanes - 1)
+    names = "".join(f"<span>{lane}</span>" for lane in named)
+    height = max(lanes * (1.3 if has_names else 0.5), 1.6)
+    legend = "".join(f'<span class="legend">{swatch(kind)}{name}</span>' for kind, name in _KINDS.items())
+    return (
+        f"<figure><div class='rows'><div class='names{' few' * (not has_names)}'>{names}</div>"
+        f"<div class='lanes' style='height: {height:.1f}rem'>{rows}</div><div></div>{_axis(_times(figures.wall))}</div>"
+        f"<figcaption>{legend}</figcaption></figure>"
+    )
 
 
-def _cells(spans: Sequence[Span], wall: float, columns: int) -> list[tuple[int, ...]]:
-    """Return how full each column is of each layer, in steps."""
-    segments = [segment for span in spans for segment in _segments(span)]
-    layers = [
-        a_second(((start, end, spent) for phase, start, end, spent in segments if phase in layer), wall, columns)
-        for layer in _LAYERS.values()
-    ]
-    return [tuple(min(STEPS, round(part * STEPS)) for part in column) for column in zip(*layers, strict=True)]
+def _work(span: Span, top: float, scale: float) -> Iterator[str]:
+    """Draw a chunk's phases one after another. Of merged chunks only the sums are known: they are above each other."""
+    length, at, base = span.ended - span.begun, span.begun, top + ROW
+    for phase, kind in _PHASES.items():
+        spent = min(getattr(span, phase), span.ended - at)
+        if spent <= 0:
+            continue
+        if span.busy >= WHOLE * length:
+            yield _rect(at * scale, top, spent * scale, ROW, kind)
+            at += spent
+        else:
+            base -= ROW * spent / length
+            yield _rect(span.begun * scale, base, length * scale, ROW * spent / length, kind)
 
 
-def _segments(span: Span) -> Iterator[tuple[str, float, float, float]]:
-    """Return each phase with its start, end and seconds. For merged chunks only the sums are known."""
-    if span.busy >= WHOLE * (span.ended - span.begun):
-        yield from ((phase, start, end, end - start) for phase, start, end in phases(span))
-    else:
-        yield from ((phase, span.begun, span.ended, getattr(span, phase)) for phase in PHASES)
+def throughput_of(figures: Figures) -> str:
+    """Draw the items per second of the job, with a mark for each pause and each death."""
+    drawn, pace = throughput(figures.spans, 0.0, figures.wall, figures.events)
+    marks = any(event.name in MARKED for event in figures.events)
+    caption = f"Per second: {pace}.{' Dashed: paused, resumed. A red line: a worker died.' if marks else ''}"
+    axis = _axis(_times(figures.wall))
+    return f"<figure class='plot'>{drawn}{axis}<figcaption>{caption}</figcaption></figure>"
 
 
-def _row(cells: Sequence[tuple[int, ...]], top: int, columns: int) -> Iterator[str]:
-    """One worker's row: equal neighbouring cells are one shape."""
-    yield _rect(0, top, columns, STEPS, "empty")
-    at = 0
-    for levels, run in groupby(cells):
-        width, base = len(list(run)), STEPS
-        for level, name in zip(levels, _LAYERS, strict=True):
-            height = min(level, base)
-            if height:
-                yield _rect(at, top + base - height, width, height, name)
-            base -= height
-        at += width
+def throughput(spans: Sequence[Span], start: float, length: float, events: Sequence[Event]) -> tuple[str, str]:
+    """Draw the completed items and failed tries per second, on top of each other; returns that, and its range as text.
 
+    The tries of a report are spread evenly over its worker's time for them. Costs 2 us per report.
+    """
 
-def busy_workers(figures: Figures) -> str:
-    """Draw the number of busy workers over time, with marks for events."""
-    points, top = len(figures.busy), max(1, figures.workers)
-    heights = [100 - 100 * min(busy / top, 1.0) for busy in figures.busy]
-    steps = " ".join(f"L{at} {height:.1f} L{at + 1} {height:.1f}" for at, height in enumerate(heights))
-    shapes = [f'<path class="area" d="M0 100 {steps} L{points} 100 Z"/>']
-    shapes += _marks(figures.events, figures.wall, points)
-    label = f"How many of {figures.workers} workers were busy over {seconds(figures.wall)}."
-    return _svg(points, 100, shapes, label)
+    def paces(count: Callable[[Span], float]) -> list[float]:
+        return a_second(((span.begun - start, span.ended - start, count(span)) for span in spans), length, STRETCHES)
+
+    good, bad = paces(lambda span: span.items - span.failures), paces(lambda span: span.failures)
+    most = max(map(add, good, bad))
+    shapes: list[str] = []
+    for at, (well, ill) in enumerate(zip(good, bad, strict=True)):
+        title = f"from {seconds(at * length / STRETCHES)} on: {rate(well)}{f', and {rate(ill)} failed' if ill else ''}"
+        top = 100 - 100 * well / most
+        shapes += [_rect(at, top, 0.9, 100 - top, "completed-bar", title)] if well else []
+        shapes += [_rect(at, top - 100 * ill / most, 0.9, 100 * ill / most, "failed-bar", title)] if ill else []
+    shapes += _marks([event._replace(at=event.at - start) for event in events], length, STRETCHES)
+    last = next((well for well in reversed(good) if well), 0.0)
+    pace = f"at most {rate(most)}, last {rate(last)}"
+    return _svg(STRETCHES, 100, shapes, f"Items per second over the whole run: {pace}"), pace
 
 
 def _marks(events: Sequence[Event], wall: float, width: int) -> Iterator[str]:
@@ -108,7 +139,7 @@ def _marks(events: Sequence[Event], wall: float, width: int) -> Iterator[str]:
 
 def histogram(items: ItemTimes) -> str:
     """Draw the items by time taken, in equal steps of the logarithm, with lines at the median and the percentiles."""
-    tallest = max(count for _, _, count in items.bars)
+    tallest, low, high = max(count for _, _, count in items.bars), items.bars[0][0], items.bars[-1][1]
     shapes = []
     for at, (start, end, count) in enumerate(items.bars):
         if count:
@@ -116,18 +147,27 @@ def histogram(items: ItemTimes) -> str:
             title = f"{seconds(start)} to {seconds(end)}: {number(count)}"
             shapes.append(_rect(at * 10 + 0.5, 100 - height, 9, height, "handler", title))
     for value, name in ((items.median, "median"), (items.p90, "90%"), (items.p99, "99%")):
-        where = 10 * _place(value, items.bars)
+        where = 10 * len(items.bars) * math.log(max(value, low) / low) / math.log(high / low)
         title = escape(f"{name}: {seconds(value)}")
         shapes.append(f'<path class="line mark" d="M{where:.1f} 0 V100"><title>{title}</title></path>')
-    return _svg(10 * len(items.bars), 100, shapes, "How many items took how long; the scale of times is logarithmic.")
+    label = "How many items took how long; the scale of times is logarithmic."
+    edges = [items.bars[min(at * len(items.bars) // (TICKS - 1), len(items.bars) - 1)][0] for at in range(TICKS - 1)]
+    axis = _axis([seconds(edge) for edge in (*edges, items.bars[-1][1])])
+    caption = "<figcaption>Dashed: the median, 90% and 99%. The scale is logarithmic.</figcaption>"
+    return f"<figure class='plot'>{_svg(10 * len(items.bars), 100, shapes, label)}{axis}{caption}</figure>"
 
 
-def _place(value: float, bars: Sequence[tuple[float, float, int]]) -> float:
-    """Return a value's place among the bars, counted in bars."""
-    for at, (start, end, _) in enumerate(bars):
-        if value <= end:
-            return at + max(0.0, (value - start) / (end - start))
-    return float(len(bars))
+def swatch(colour: str) -> str:
+    """A square of that colour."""
+    return f'<i class="key" style="background: var(--{colour})"></i>'
+
+
+def _times(wall: float) -> list[str]:
+    return [seconds(wall * tick / (TICKS - 1)) if tick else "0" for tick in range(TICKS)]
+
+
+def _axis(ticks: Sequence[str]) -> str:
+    return "<div class='axis'>" + "".join(f"<span>{escape(tick)}</span>" for tick in ticks) + "</div>"
 
 
 def _rect(x: float, y: float, width: float, height: float, kind: str, title: str = "") -> str:
@@ -140,3 +180,41 @@ def _svg(width: float, height: float, shapes: Sequence[str], label: str) -> str:
         f'<svg viewBox="0 0 {width:g} {height:g}" preserveAspectRatio="none" role="img" '
         f'aria-label="{escape(label, quote=True)}">{"".join(shapes)}</svg>'
     )
+
+
+# -- A profile on a report's page, as a flame graph. Without scripts, there is only the table of the heaviest lines.
+#
+# The page stays self-contained: the script is in it, and the page's policy allows only that script, by its hash.
+
+#: The most stacks of each view that are drawn: others would be too narrow to see.
+MOST_STACKS = 300
+
+
+@cache
+def _script() -> str:
+    return files("mpqueue._report").joinpath("flame_graph.js").read_text()
+
+
+def script_policy() -> str:
+    """Return what the page's policy has to allow for the script."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode()}'"
+
+
+def draw_flames(profile: Profile) -> str:
+    """The flame graph, with its tools and its script. The data are a file of speedscope, with the lines' text."""
+    data = speedscope_of(profile, MOST_STACKS)
+    for frame in data["shared"]["frames"]:
+        frame["source"] = linecache.getline(frame.get("file", ""), frame.get("line", 0)).strip()
+    text = shown_json(data).replace("<", "\\u003c")
+    return f"""<p class='quiet'>The time of all workers, sampled up to a hundred times a second. A box is as wide as the
+time spent in that line and in what it called, which is below it. A colour stands for a file.</p>
+<div id='flame-tools' class='flame-tools' hidden><label>Of <select id='flame-view'></select></label>
+<label>Search <input id='flame-search' type='search' autocomplete='off' spellcheck='false'></label>
+<button id='flame-whole' type='button' disabled>Show all</button>
+<button id='flame-save' type='button'>Save for speedscope</button><output id='flame-found'></output></div>
+<div id='flame' class='flame' role='tree' aria-label='Flame graph' aria-describedby='flame-help'></div>
+<p id='flame-detail' class='flame-detail'></p>
+<p id='flame-help' class='quiet' hidden>Click a box, or press Enter, to see it alone. Escape shows all, arrow keys move,
+/ searches.</p>
+<script type='application/json' id='flame-data'>{text}</script>
+<script>{_script()}</script>"""

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import nlargest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from mpqueue._core.state.job_book import JobBook, JobView
 from mpqueue._output.words import seconds as in_words
 from mpqueue._text import json_text, shown, visible_line
 from mpqueue._whole_file import whole_file
-from mpqueue._wire.sampled_stacks import Stack, Stacks, load_stacks
+from mpqueue._wire.frames import Stack, Stacks, load_stacks
 
 SCHEMA = "https://www.speedscope.app/file-format-schema.json"
 #: An item is among the slowest only if this many seconds of it were sampled: ten looks.
@@ -85,7 +86,7 @@ class Profile:
         """
         target = Path(path)
         with whole_file(target) as file:
-            file.write(_speedscope(self))
+            file.write(json_text(speedscope_of(self)).encode() + b"\n")
         return target
 
     def to_collapsed(self, path: str | os.PathLike[str]) -> Path:
@@ -153,11 +154,14 @@ def _named(stacks: Mapping[Stack, float]) -> dict[Frames, float]:
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def _speedscope(profile: Profile) -> bytes:
-    """The whole file, see https://github.com/jlfwong/speedscope/wiki/Importing-from-custom-sources."""
+def speedscope_of(profile: Profile, most: int | None = None) -> dict[str, Any]:
+    """The content of the file, see https://github.com/jlfwong/speedscope/wiki/Importing-from-custom-sources.
+
+    ``most``: only that many stacks of each view, those with most seconds.
+    """
     numbers: dict[Frame, int] = {}
-    profiles = [_sampled(view, stacks, numbers) for view, stacks in views(profile)]
-    content = {
+    profiles = [_sampled(view, stacks, numbers, most) for view, stacks in views(profile)]
+    return {
         "$schema": SCHEMA,
         "name": profile.job_id,
         "exporter": "mpqueue",
@@ -165,21 +169,19 @@ def _speedscope(profile: Profile) -> bytes:
         "shared": {"frames": [_described(frame) for frame in numbers]},
         "profiles": profiles,
     }
-    return json_text(content).encode() + b"\n"
 
 
-def _sampled(name: str, stacks: Mapping[Frames, float], numbers: dict[Frame, int]) -> dict[str, Any]:
+def _sampled(name: str, stacks: Mapping[Frames, float], numbers: dict[Frame, int], most: int | None) -> dict[str, Any]:
     """One view for speedscope, its samples ordered by stack."""
-    in_order = sorted(stacks)
-    weights = [round(stacks[stack], 6) for stack in in_order]
+    in_order = sorted(stacks if most is None else nlargest(most, stacks, key=stacks.__getitem__))
     return {
         "type": "sampled",
         "name": name,
         "unit": "seconds",
         "startValue": 0,
-        "endValue": round(sum(weights), 6),
+        "endValue": round(sum(stacks.values()), 6),
         "samples": [[numbers.setdefault(frame, len(numbers)) for frame in stack] for stack in in_order],
-        "weights": weights,
+        "weights": [round(stacks[stack], 6) for stack in in_order],
     }
 
 

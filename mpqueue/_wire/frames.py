@@ -14,12 +14,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mpqueue._wire.line import decode, encode
 from mpqueue._wire.memory.segments import SegmentRef
 from mpqueue._wire.memory.shared import Lent
-from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
 from mpqueue._wire.pickling.payload import Packed
 from mpqueue._wire.pickling.reducers import PROTOCOL
 
 if TYPE_CHECKING:
     from mpqueue._wire.pickling.sources import Sources
+
+
+# Durations of chunks, which the parent plans and a worker ends, and of stretches within them, in seconds.
+
+#: The target time of a chunk in seconds: long against its cost of 0.6 ms, short enough for smooth progress. It is
+#: longer with many workers: see `mpqueue._core.rules.chunking.aim`.
+CHUNK_SECONDS = 0.045
+#: As a multiple of the target time: when a worker ends its chunk between two items, or sends finished results.
+LIMIT = 10 / 9
+#: Seconds after which a stretch of several items that still runs is cut off behind the current item.
+STRETCH_LIMIT = LIMIT * CHUNK_SECONDS
+#: The target time of a stretch of items under one mark, in seconds: a third of a chunk, since each costs up to 60 us if
+#: the handler has used the caches. Flags and limits are checked between stretches.
+STRETCH_SECONDS = 0.015
 
 
 class Ended(IntEnum):
@@ -70,7 +83,7 @@ class Several(NamedTuple):
     each: Sequence[bytes | Packed]
 
 
-class Means(NamedTuple):
+class ItemGrant(NamedTuple):
     """The resources of a worker for the items of a chunk, see `mpqueue._core.state.resources`."""
 
     uses: Mapping[str, Sequence[int]]  #: by the resource's name: its units
@@ -97,7 +110,7 @@ class ChunkFrame(NamedTuple):
     unshared: Sequence[tuple[str, int]] = ()  #: shared objects that the parent has dropped
     path: tuple[str, ...] | None = None  #: the program's ``sys.path``, if it has changed
     slots: Sequence[int] = ()  #: keys of the items' random numbers; empty: their places
-    means: Means | None = None  #: None: the job names no needs
+    grant: ItemGrant | None = None  #: None: the job names no needs
     limit: float = LIMIT * CHUNK_SECONDS  #: seconds after its start at which it is ended, between two items
 
 
@@ -136,13 +149,13 @@ class LadenFrame(NamedTuple):
 _LEAVING = b"segments"
 
 
-def dump_leaving(frame: bytes, segments: Sequence[SegmentRef]) -> bytes:
+def dump_with_segments(frame: bytes, segments: Sequence[SegmentRef]) -> bytes:
     """Pack a worker's answer for the parent on its node, which has to send the contents of these segments along."""
     return _LEAVING + pickle.dumps((frame, [*segments]), PROTOCOL) if segments else frame
 
 
-def load_leaving(answer: bytes) -> tuple[bytes, Sequence[SegmentRef]]:
-    """Return the answer that `dump_leaving` packed, and the segments to be sent along."""
+def load_with_segments(answer: bytes) -> tuple[bytes, Sequence[SegmentRef]]:
+    """Return the answer that `dump_with_segments` packed, and the segments to be sent along."""
     if not answer.startswith(_LEAVING):
         return answer, ()
     left: tuple[bytes, list[SegmentRef]] = pickle.loads(memoryview(answer)[len(_LEAVING) :])
@@ -366,3 +379,64 @@ def load_unsent(data: bytes) -> tuple[int, list[RecordFrame]] | None:
         return None
     (chunk,) = _CHUNK.unpack(messages[0].data)
     return chunk, [load_frame(message.data) for message in messages[1:]]
+
+
+# -- Samples of a handler's stack, with seconds: in a worker, and in a message. ----------------------------------------
+#
+# A place is (function, file, line); a stack is a tuple of them, the handler's own place first. These are plain tuples,
+# since a worker makes thousands of them; `mpqueue._report.profile` gives them names.
+
+#: For C code the file is empty; if the line is not known it is 0.
+Place = tuple[str, str, int]
+Stack = tuple[Place, ...]
+
+#: Stands for places that were left out because there were too many.
+OTHERS: Place = ("(others)", "", 0)
+
+
+class Stacks:
+    """Seconds by stack; about ``most`` stacks are kept separate. No second is lost: the rest counts for `OTHERS`."""
+
+    __slots__ = ("_most", "seconds")
+
+    def __init__(self, most: int) -> None:
+        self.seconds: dict[Stack, float] = {}
+        self._most = most
+
+    def add(self, stack: Stack, seconds: float) -> None:
+        """Add seconds to a stack. If there is no room, only its outermost place is kept, or none."""
+        known = self.seconds
+        if stack in known:
+            known[stack] += seconds
+            return
+        if len(known) >= self._most:
+            stack = (*stack[:1], OTHERS)
+            if stack not in known and len(known) >= self._most + self._most // 8:
+                stack = (OTHERS,)
+        known[stack] = known.get(stack, 0.0) + seconds
+
+    @property
+    def total(self) -> float:
+        """The sum of all seconds."""
+        return sum(self.seconds.values())
+
+
+def dump_stacks(by_position: Mapping[int, Stacks]) -> bytes:
+    """Pack the samples of some items of a chunk as bytes: each place and each stack once. About 20 us."""
+    places: dict[Place, int] = {}
+    stacks: dict[Stack, int] = {}
+    rows = []
+    for position, sampled in by_position.items():
+        for stack, seconds in sampled.seconds.items():
+            for place in stack:
+                places.setdefault(place, len(places))
+            rows.append((position, stacks.setdefault(stack, len(stacks)), seconds))
+    numbered = [tuple(places[place] for place in stack) for stack in stacks]
+    return pickle.dumps((list(places), numbered, rows), PROTOCOL)
+
+
+def load_stacks(data: bytes) -> Iterator[tuple[int, Stack, float]]:
+    """Unpack samples, each (position, stack, seconds)."""
+    places, numbered, rows = pickle.loads(data)
+    stacks = [tuple(places[number] for number in stack) for stack in numbered]
+    return ((position, stacks[number], seconds) for position, number, seconds in rows)

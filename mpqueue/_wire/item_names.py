@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from enum import StrEnum
-from pathlib import PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
 from typing import Any
-from uuid import UUID
 
-from mpqueue._fields import field_of
+from mpqueue._plain import field_of, is_path, standard_types
 from mpqueue._text import beginning_of, digits, visible_line
 from mpqueue.errors import shown
 
@@ -39,8 +36,11 @@ def rule_of(item: Any) -> IdRule:
     return IdRule.ATTRIBUTE if not isinstance(item, type) and hasattr(item, "id") else IdRule.POSITION
 
 
-def ids_of(rule: IdRule, items: Sequence[Any]) -> list[Hashable] | None:
-    """Return the ids of these items; None if they are their positions. Raises TypeError for an item without one."""
+def ids_of(rule: IdRule, items: Sequence[Any], first: int = 0) -> list[Hashable] | None:
+    """Return the ids of these items, from that position on; None if they are their positions.
+
+    Raises TypeError for an item without one.
+    """
     if rule is IdRule.POSITION:
         return None
     try:
@@ -48,11 +48,11 @@ def ids_of(rule: IdRule, items: Sequence[Any]) -> list[Hashable] | None:
             return [item["id"] for item in items]
         return [item.id for item in items]
     except (KeyError, TypeError, IndexError, AttributeError):
-        raise _missing_id(rule, items) from None
+        raise _missing_id(rule, items, first) from None
 
 
-def _missing_id(rule: IdRule, items: Sequence[Any]) -> TypeError:
-    for position, item in enumerate(items):
+def _missing_id(rule: IdRule, items: Sequence[Any], first: int) -> TypeError:
+    for position, item in enumerate(items, first):
         try:
             find_id(rule, item, position)
         except (KeyError, TypeError, IndexError, AttributeError):
@@ -77,10 +77,7 @@ MAX_LABEL = 60
 #: The keys of a mapping that are tried for its label, in this order.
 NAMES = ("name", "path", "url", "id")
 #: Types whose text runs no users' code, known by their identity.
-_SCALARS = frozenset(
-    {str, int, float, complex, bool, bytes, type(None), date, datetime, time, timedelta, Decimal, UUID}
-)
-_PATHS = frozenset({PosixPath, PurePosixPath, PureWindowsPath, WindowsPath})
+_SCALARS = frozenset({str, int, float, complex, bool, bytes, type(None), date, datetime, time, timedelta})
 #: The most entries of a mapping, tuple or list that threads without users' code read.
 _FEW = 100
 
@@ -153,7 +150,7 @@ def _text(value: Any) -> str | None:
         return _cut(digits(value))
     if isinstance(value, str):
         text = str.__str__(value)
-    elif isinstance(value, PurePath):
+    elif is_path(value):
         text = value.name or str(value)
     elif isinstance(value, bool):
         text = repr(value)
@@ -183,7 +180,7 @@ def _cut(text: str) -> str:
 
 def _is_plain(item: Any) -> bool:
     kind = type(item)
-    if kind in _SCALARS or kind in _PATHS:
+    if _is_scalar(item):
         return True
     if kind is dict:
         return len(item) <= _FEW and all(type(key) is str for key in item) and _are_scalars(item.values())
@@ -191,4 +188,8 @@ def _is_plain(item: Any) -> bool:
 
 
 def _are_scalars(values: Iterable[Any]) -> bool:
-    return all(type(one) in _SCALARS or type(one) in _PATHS for one in values)
+    return all(map(_is_scalar, values))
+
+
+def _is_scalar(value: Any) -> bool:
+    return type(value) in _SCALARS or type(value) in standard_types()

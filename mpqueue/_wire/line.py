@@ -6,11 +6,11 @@ back, which is most of the cost of one item on an idle queue (docs/adr/0002).
 | direction | written by | read by |
 |---|---|---|
 | frames | the coordinator's thread | the worker's main thread |
-| answers, the first of them empty | the worker's main thread | the coordinator's thread |
+| answers, the first of them empty | the worker's main thread, one message at a time | the coordinator's thread |
+| early reports, in the middle of a chunk | any thread of the worker, likewise | the coordinator's thread |
 
 A message is a header and its bytes. The header begins with a magic number and has a checksum of the message, since a
-handler may write into every descriptor that it finds, or read from it. A worker's outbox holds a message of the same
-form.
+handler may write into every descriptor that it finds, or read from it.
 
 If a writer dies in the middle of a message, the stream ends, and the reader drops the incomplete message.
 """
@@ -25,8 +25,8 @@ from mpqueue._os import channels
 
 #: The beginning of every message.
 MAGIC = b"\xb5mq1"
-#: Magic, bytes after the header, whether they are plain; then the checksum of all that and of the bytes.
-_FACTS = struct.Struct("=4sQ?")
+#: Magic, bytes after the header, whether they are plain, and early; then the checksum of all that and of the bytes.
+_FACTS = struct.Struct("=4sQ??")
 _CHECK = struct.Struct("=I")
 HEADER_SIZE = _FACTS.size + _CHECK.size
 
@@ -41,56 +41,53 @@ class DamagedError(Exception):
 
 
 class Answer(NamedTuple):
-    """One message. ``plain``: unpickling its contents runs no users' code, so any thread may do it."""
+    """One message. ``plain``: unpickling its contents runs no users' code, so any thread may do it.
+
+    ``early``: it is a report in the middle of a chunk, and answers no frame.
+    """
 
     data: bytes
     plain: bool = False
+    early: bool = False
 
 
-def encode(data: bytes, *, plain: bool = False) -> bytes:
+def encode(data: bytes, *, plain: bool = False, early: bool = False) -> bytes:
     """Return the message as it is written. Costs 0.7 us, and 1 ms per megabyte."""
-    facts = _FACTS.pack(MAGIC, len(data), plain)
+    facts = _FACTS.pack(MAGIC, len(data), plain, early)
     return facts + _CHECK.pack(crc32(data, crc32(facts))) + data
 
 
-def _header(data: bytes | bytearray, at: int) -> tuple[int, bool]:
-    """Read the header that begins there; returns how many bytes follow it, and whether they are plain.
+def _header(data: bytes | bytearray, at: int) -> tuple[int, bool, bool]:
+    """Read the header that begins there; returns how many bytes follow it, and whether they are plain, and early.
 
     Raises `DamagedError` if no header begins there.
     """
-    magic, length, plain = _FACTS.unpack_from(data, at)
+    magic, length, plain, early = _FACTS.unpack_from(data, at)
     if magic != MAGIC:
         raise DamagedError("found bytes where a message should begin")
-    return length, plain
+    return length, plain, early
 
 
-def _opened(message: bytes | bytearray, at: int, end: int, plain: bool) -> Answer:
+def _opened(message: bytes | bytearray, at: int, end: int, plain: bool, early: bool) -> Answer:
     """Return the message that begins there. Raises `DamagedError` if it differs from the one that was sent."""
     begin = at + HEADER_SIZE
     data = bytes(message[begin:end])
     (check,) = _CHECK.unpack_from(message, begin - _CHECK.size)
     if crc32(data, crc32(message[at : begin - _CHECK.size])) != check:
         raise DamagedError(f"{len(data)} bytes are not what was sent")
-    return Answer(data, plain)
-
-
-def whole_size(head: bytes) -> int:
-    """Return the size of the message with this beginning, header included. Raises `DamagedError` if it is none."""
-    if len(head) < HEADER_SIZE:
-        raise DamagedError("found the end where a message should begin")
-    return HEADER_SIZE + _header(head, 0)[0]
+    return Answer(data, plain, early)
 
 
 def decode(data: bytes) -> list[Answer]:
-    """Yield the messages in these bytes, up to a damaged or incomplete one."""
+    """Return the messages in these bytes, up to a damaged or incomplete one."""
     messages, at = [], 0
     try:
         while len(data) - at >= HEADER_SIZE:
-            length, plain = _header(data, at)
+            length, plain, early = _header(data, at)
             end = at + HEADER_SIZE + length
             if end > len(data):
                 break
-            messages.append(_opened(data, at, end, plain))
+            messages.append(_opened(data, at, end, plain, early))
             at = end
     except DamagedError:
         pass
@@ -123,12 +120,12 @@ class Incoming:
         at = missing = 0
         try:
             while len(data) - at >= HEADER_SIZE:
-                length, plain = _header(data, at)
+                length, plain, early = _header(data, at)
                 end = at + HEADER_SIZE + length
                 missing = end - len(data)
                 if missing > 0:
                     break
-                messages.append(_opened(data, at, end, plain))
+                messages.append(_opened(data, at, end, plain, early))
                 at = end
         except DamagedError as error:
             self.damage = error

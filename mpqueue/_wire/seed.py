@@ -12,10 +12,14 @@ from __future__ import annotations
 
 import multiprocessing
 from multiprocessing.synchronize import Event
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._os.process import inheritance
 from mpqueue._os.process.parent_death import Leash
+
+if TYPE_CHECKING:
+    from mpqueue._wire.pickling.payload import Packed
+    from mpqueue._wire.pickling.script import Script
 
 #: Carries the cookie that identifies processes left behind by a worker; see `mpqueue._engines.loky.worker_process`.
 COOKIE_VARIABLE = "MPQUEUE_LANE"
@@ -65,20 +69,21 @@ class LeashEnd(Handle):
 
 
 class LaneSeed(NamedTuple):
-    """The argument of `mpqueue._worker.first_steps.initialize`."""
+    """The argument of `mpqueue._worker.serving.initialize`."""
 
     lane: int
     generation: int
     ledger: Handle  #: the shared page
     line: ChannelEnd  #: the socket for frames and answers
     asking: ChannelEnd | None  #: the socket for questions about segments that can't be opened by name, if there is one
-    outbox: Handle  #: the file for early results
-    bell: ChannelEnd  #: write end of the pipe that makes the parent look into the outbox
+    outbox: Handle  #: the file for log records that are not sent yet
     stack: ChannelEnd  #: write end of the pipe for the stacks that `STACK_SIGNAL` asks for
     leash: Handle  #: read end of the pipe by which the parent ends it; see `mpqueue._os.process.parent_death`
     flags: Flags
     start_method: str | None  #: the user's choice for `multiprocessing`; None: Python's default
     carries_segments: bool  #: segments that one side can't open are carried, see `mpqueue._worker.exchange`
+    #: Done before the worker is ready, unless the process that it was forked from has done it.
+    preload: tuple[str, ...] | Packed | Script | None
 
 
 #: The least seconds between two reads of the flags by a worker.

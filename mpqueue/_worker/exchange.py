@@ -1,6 +1,6 @@
 """The worker's side of shared segments: those that it lends to the parent, and those that it has from there.
 
-It lives as long as the worker. The main thread uses it, and the watchdog under the lock of the current chunk.
+It lives as long as the worker. The main thread uses it, and the chunk timer under the lock of the current chunk.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from mpqueue._wire.memory.segments import (
 )
 from mpqueue._wire.memory.shared import Shared, Token
 from mpqueue._wire.pickling.payload import Packed, load, load_several
-from mpqueue._worker.chunk.log_records import RecordsHome
-from mpqueue._worker.station import Station
+from mpqueue._worker.chunk.log_records import LogOutlet
+from mpqueue._worker.worker_links import WorkerLinks
 
 
 class LentSegments(SegmentStore):
@@ -95,7 +95,7 @@ class WorkerExchange:
         if self._carries and self._ledger is not None and self._ledger.words[PIPED]:
             self._leaving += refs
 
-    def take_leaving(self) -> Sequence[SegmentRef]:
+    def take_carried(self) -> Sequence[SegmentRef]:
         """Take the segments to be carried by the reports that were made since the last call."""
         leaving, self._leaving = self._leaving, []
         return leaving
@@ -122,20 +122,20 @@ class WorkerExchange:
         return [self._done_with.popleft() for _ in range(len(self._done_with))]
 
 
-# -- A worker's seat: its station, its log records for the parent, and its side of the shared segments. ----------------
+# -- A worker's context: its links, its log records for the parent, and its side of the shared segments. ---------------
 
 
-class Seat(NamedTuple):
-    """One worker's seat. Our own process has one; another engine's process has one for each of its lanes."""
+class WorkerContext(NamedTuple):
+    """One worker's context. Our own process has one; another engine's process has one for each of its lanes."""
 
-    station: Station
-    home: RecordsHome
+    links: WorkerLinks
+    logs: LogOutlet
     exchange: WorkerExchange
-    is_at_home: bool  #: in the parent's own process, with the parent's loggers and imports
+    is_in_program: bool  #: in the parent's own process, with the parent's loggers and imports
     brought: dict[Token, Shared[Any]]  #: shared objects kept for this worker
 
 
-def take_seat(station: Station, *, shares_memory: bool = True, is_at_home: bool = False) -> Seat:
-    """Return a seat for the worker of that station. ``shares_memory``: its results use segments."""
-    exchange = WorkerExchange(station.ledger if shares_memory else None, carries=station.carries_segments)
-    return Seat(station, RecordsHome(station), exchange, is_at_home, {})
+def make_context(links: WorkerLinks, *, shares_memory: bool = True, is_in_program: bool = False) -> WorkerContext:
+    """Return a context for the worker of these links. ``shares_memory``: its results use segments."""
+    exchange = WorkerExchange(links.ledger if shares_memory else None, carries=links.carries_segments)
+    return WorkerContext(links, LogOutlet(links), exchange, is_in_program, {})

@@ -20,13 +20,13 @@ from mpqueue._wire.frames import (
     ForgottenFrame,
     HandlerFrame,
     InitializeFrame,
+    ItemGrant,
     LadenFrame,
-    Means,
     NodeFrame,
     ReportFrame,
     WorkTimes,
     dump_frame,
-    dump_leaving,
+    dump_with_segments,
     is_plain,
     load_frame,
 )
@@ -37,27 +37,26 @@ from mpqueue._wire.memory.segments import Carried
 from mpqueue._wire.pickling import classes, main_names
 from mpqueue._wire.pickling.imports import take_path
 from mpqueue._wire.pickling.payload import Packed, load, view_parts
-from mpqueue._worker import station
+from mpqueue._worker import worker_links
 from mpqueue._worker.chunk import chunk_run
 from mpqueue._worker.chunk import log_records as records
-from mpqueue._worker.chunk.chunk_run import RECURSION_LIMIT, ChunkRun
-from mpqueue._worker.chunk.failures import pack_failure, stand_in
+from mpqueue._worker.chunk.chunk_run import RECURSION_LIMIT, ChunkRun, note_memory
+from mpqueue._worker.chunk.chunk_timer import ChunkTimer
+from mpqueue._worker.chunk.results import pack_failure, stand_in
 from mpqueue._worker.chunk.sampler import StackSampler
 from mpqueue._worker.chunk.timing import ChunkTimes
-from mpqueue._worker.chunk.watchdog import Watchdog
-from mpqueue._worker.exchange import Seat, take_seat
-from mpqueue._worker.handlers import current_item as context
+from mpqueue._worker.exchange import WorkerContext, make_context
+from mpqueue._worker.handlers import current_item
 from mpqueue._worker.handlers.loaded_jobs import LoadedJob
-from mpqueue._worker.memory_growth import note_memory
-from mpqueue._worker.station import Station
+from mpqueue._worker.worker_links import WorkerLinks
 
 
 class Worker:
     """One worker: its loaded jobs, and its answers to frames. Used by one thread at a time."""
 
-    def __init__(self, seat: Seat) -> None:
-        self.seat = seat
-        self.watchdog = Watchdog()
+    def __init__(self, context: WorkerContext) -> None:
+        self.context = context
+        self.chunk_timer = ChunkTimer()
         self.sampler = StackSampler()
         self._loaded: dict[int, LoadedJob] = {}
 
@@ -68,7 +67,7 @@ class Worker:
         if not isinstance(frame, ApartFrame | LadenFrame):
             return self._obey(frame, begun)
         relayed, carried = _opened(frame)
-        with self.seat.exchange.having(carried):
+        with self.context.exchange.having(carried):
             return self._obey(load_frame(relayed), begun)
 
     def _obey(self, frame: ChunkFrame | ForgetFrame | InitializeFrame | NodeFrame, begun: float) -> Answer:
@@ -78,17 +77,19 @@ class Worker:
         if isinstance(frame, InitializeFrame):
             return Answer(dump_frame(self._initialize(frame)))
         if isinstance(frame, NodeFrame):
-            self._claim(self.seat.home.chunk, Phase.LOADING)
+            self._claim(self.context.logs.chunk, Phase.LOADING)
             self._take_path(frame.path)
             for lent in frame.lent:
-                self.seat.brought[lent.token] = shared.take_in(lent)
-            self._claim(self.seat.home.chunk, Phase.IDLE)
+                self.context.brought[lent.token] = shared.take_in(lent)
+            self._claim(self.context.logs.chunk, Phase.IDLE)
             return Answer(b"", plain=True)
         # Time of a setup's end belongs to no chunk: the claim is for the chunk whose report was sent last.
-        self._claim(self.seat.home.chunk, Phase.LOADING)
+        self._claim(self.context.logs.chunk, Phase.LOADING)
         complaint = self._forget(frame.job)
-        self._claim(self.seat.home.chunk, Phase.IDLE)
-        return Answer(dump_frame(ForgottenFrame(complaint, self.seat.home.take(), self.seat.exchange.done_with())))
+        self._claim(self.context.logs.chunk, Phase.IDLE)
+        return Answer(
+            dump_frame(ForgottenFrame(complaint, self.context.logs.take(), self.context.exchange.done_with()))
+        )
 
     def close(self, *, quietly: bool = False) -> None:
         """End the setups that have yielded (not ``quietly``), and the threads. Only if the process goes on."""
@@ -96,34 +97,28 @@ class Worker:
             complaint = self._forget(number)
             if complaint is not None:
                 logging.getLogger("mpqueue").warning("the end of a setup failed:\n%s", complaint)
-        self.watchdog.end()
+        self.chunk_timer.end()
         self.sampler.end()
-        logging.getLogger().removeHandler(self.seat.home)
-        self.seat.home.close()
+        logging.getLogger().removeHandler(self.context.logs)
+        self.context.logs.close()
 
     def _claim(self, chunk: int, phase: Phase) -> None:
         """Note in the ledger what this worker does while it runs no item."""
-        words = self.seat.station.ledger.words
+        words = self.context.links.ledger.words
         words[SINCE] = clock.monotonic_ns()
         words[CLAIM] = pack_claim(chunk, phase, 0, 0)
 
     def _take_path(self, path: tuple[str, ...] | None) -> None:
-        if path is not None and not self.seat.is_at_home:
+        if path is not None and not self.context.is_in_program:
             take_path(path)
 
     def _initialize(self, frame: InitializeFrame) -> FailureFrame | None:
         self._claim(0, Phase.LOADING)
+        scope = None if self.context.links.is_own_process else classes.Scope()
         try:
-            return self._run_initializer(frame)
-        finally:
-            self._claim(0, Phase.IDLE)
-
-    def _run_initializer(self, frame: InitializeFrame) -> FailureFrame | None:
-        self._take_path(frame.path)
-        if not self.seat.is_at_home:
-            records.install(self.seat.home, None)
-        scope = None if self.seat.station.is_own_process else classes.Scope()
-        try:
+            self._take_path(frame.path)
+            if not self.context.is_in_program:
+                records.install(self.context.logs, None)
             if scope is None:
                 main_names.run_initializer(lambda: load(frame.initializer))
             else:
@@ -133,19 +128,20 @@ class Worker:
             return pack_failure(error)
         finally:
             classes.leave(scope)
+            self._claim(0, Phase.IDLE)
         return None
 
     def _run_chunk(self, frame: ChunkFrame, begun: float) -> ReportFrame:
-        seat = self.seat
+        context = self.context
         if sys.getrecursionlimit() < RECURSION_LIMIT:  # it was lowered while a result was pickled
             sys.setrecursionlimit(RECURSION_LIMIT)
-        times = ChunkTimes(begun, own_process=seat.station.is_own_process)
-        seat.home.chunk, seat.home.interval = frame.chunk, max(records.SENDING_INTERVAL_S, frame.limit)
-        seat.exchange.chunk_begins(frame.chunk, frame.returned)
-        take_up(seat.station, frame.means)
+        times = ChunkTimes(begun, own_process=context.links.is_own_process)
+        context.logs.chunk, context.logs.interval = frame.chunk, max(records.SENDING_INTERVAL_S, frame.limit)
+        context.exchange.chunk_begins(frame.chunk, frame.returned)
+        apply_grant(context.links, frame.grant)
         shared.forget(frame.unshared)
         for token in frame.unshared:
-            seat.brought.pop(token, None)
+            context.brought.pop(token, None)
         if frame.path is not None:
             self._begin_loading(frame.chunk)
             self._take_path(frame.path)
@@ -161,8 +157,8 @@ class Worker:
                     return self._setup_failed(frame, loaded, begun)
                 job = loaded
                 times.loading, times.setup = job.seconds_loading, job.seconds_in_setup
-            run = ChunkRun(seat, job, frame, times)
-            self.watchdog.watch(run)
+            run = ChunkRun(context, job, frame, times)
+            self.chunk_timer.watch(run)
             if job.sampling is not None:
                 self.sampler.watch(job.sampling)
             try:
@@ -172,21 +168,21 @@ class Worker:
                 run.end_worker(error)
                 raise
             finally:
-                self.watchdog.watch(None)
+                self.chunk_timer.watch(None)
                 self.sampler.watch(None)
         finally:
-            seat.home.sender = None
-            context.enter(seat.station, None)
+            context.logs.sender = None
+            current_item.enter(context.links, None)
 
     def _begin_loading(self, chunk: int) -> None:
-        note_memory(self.seat.station.ledger)  # memory in use by now is not the loading's
+        note_memory(self.context.links.ledger)  # memory in use by now is not the loading's
         self._claim(chunk, Phase.LOADING)
 
     def _load(self, frame: ChunkFrame, handler: HandlerFrame) -> LoadedJob | FailureFrame:
         self._begin_loading(frame.chunk)
         started = clock.monotonic()
         try:
-            job = self._loaded[frame.job] = LoadedJob(frame.job, handler, self.seat)
+            job = self._loaded[frame.job] = LoadedJob(frame.job, handler, self.context)
             return job
         except BaseException as error:
             return pack_failure(error, clock.monotonic() - started)
@@ -205,7 +201,7 @@ class Worker:
             busy=failure.elapsed,
             ended=Ended.SETUP_FAILED,
             setup_failure=failure,
-            records=self.seat.home.take(),
+            records=self.context.logs.take(),
             times=WorkTimes(begun, now, 0.0, failure.elapsed, 0.0, 0.0, 0.0, 0.0, 0.0),
         )
 
@@ -236,39 +232,39 @@ def receive(data: bytes) -> Answer:
     """Answer a frame in a process that is a single worker. Called on its main thread."""
     global _worker
     if _worker is None:
-        here = station.here()
+        here = worker_links.here()
         assert here is not None, "frames are received in workers only"
         if (asking := here.asking) is not None:
             segments.ask_writer = asking.ask
-        _worker = Worker(take_seat(here))
-        chunk_run.install_settrace(_worker.watchdog.cut_off)
-        if here.carries_segments and isinstance(here.outbox, station.SharedOutbox):
-            here.outbox.take_leaving = _worker.seat.exchange.take_leaving
+        _worker = Worker(make_context(here))
+        chunk_run.install_settrace(_worker.chunk_timer.cut_off)
+        if here.carries_segments and isinstance(here.outbox, worker_links.SharedOutbox):
+            here.outbox.take_carried = _worker.context.exchange.take_carried
     answer = _worker.receive(data)
-    leaving = _worker.seat.exchange.take_leaving()
-    return answer._replace(data=dump_leaving(answer.data, leaving)) if leaving else answer
+    leaving = _worker.context.exchange.take_carried()
+    return answer._replace(data=dump_with_segments(answer.data, leaving)) if leaving else answer
 
 
 # -- The CPUs and GPUs of this worker for the current items: for their inner threads, and visible to them. -------------
 
 
-def take_up(station: Station, means: Means | None) -> None:
-    """Give the worker these means, before any import for the items."""
-    station.uses = {} if means is None else means.uses
-    if means is not None and means.variables:
-        os.environ.update(means.variables)
-    cpus = 1 if means is None else means.cpus
-    if cpus != station.cpus and station.is_own_process:
-        _set_threads(station, cpus)
-    station.cpus = cpus
+def apply_grant(links: WorkerLinks, grant: ItemGrant | None) -> None:
+    """Give the worker what its items hold, before any import for them."""
+    links.uses = {} if grant is None else grant.uses
+    if grant is not None and grant.variables:
+        os.environ.update(grant.variables)
+    cpus = 1 if grant is None else grant.cpus
+    if cpus != links.cpus and links.is_own_process:
+        _set_threads(links, cpus)
+    links.cpus = cpus
 
 
-def _set_threads(station: Station, cpus: int) -> None:
+def _set_threads(links: WorkerLinks, cpus: int) -> None:
     """Multiply the threads that a worker starts with: libraries imported later read them, loaded ones are set."""
-    if station.threads is None:
-        station.threads = {name: int(text) for name in THREAD_VARIABLES if (text := os.environ.get(name, "")).isdigit()}
-    os.environ.update((name, str(count * cpus)) for name, count in station.threads.items())
-    count = max(station.threads.values(), default=1) * cpus
+    if links.threads is None:
+        links.threads = {name: int(text) for name in THREAD_VARIABLES if (text := os.environ.get(name, "")).isdigit()}
+    os.environ.update((name, str(count * cpus)) for name, count in links.threads.items())
+    count = max(links.threads.values(), default=1) * cpus
     with contextlib.suppress(Exception):  # libraries of unknown versions are left unchanged
         if "numpy" in sys.modules and importlib.util.find_spec("threadpoolctl") is not None:
             importlib.import_module("threadpoolctl").threadpool_limits(count)

@@ -10,12 +10,10 @@ import functools
 import importlib
 import traceback
 from collections.abc import Callable
-from typing import Any
 
 from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.payload import Packed, load
 from mpqueue._wire.pickling.script import Script
-from mpqueue._worker import serving
 from mpqueue.errors import WorkerStartError, shown
 
 #: Modules to import, or a function to call; or the program's main module.
@@ -23,6 +21,9 @@ Preload = tuple[str, ...] | Packed | Script
 
 #: The most characters of a text about a failure.
 MAX_TEXT = 1 << 13
+
+#: What the process that this worker was forked from has done.
+done: Preload | None = None
 
 
 def steps(preload: Preload) -> list[tuple[str, Callable[[], object]]]:
@@ -53,13 +54,10 @@ def failure(text: str, where: str, argument: str = "preload: ") -> WorkerStartEr
     return error
 
 
-def begin(preload: Preload, target: Callable[..., object], *arguments: Any) -> None:
-    """Become a worker that was started the ordinary way, and preload as soon as its parent can be answered."""
-    serving.before_all = functools.partial(_do_all, preload)
-    target(*arguments)
-
-
-def _do_all(preload: Preload) -> None:
+def do_all(preload: Preload) -> None:
+    """Do all steps, unless they are ``done``. Raises `WorkerStartError`."""
+    if preload == done:
+        return
     for what, step in steps(preload):
         try:
             step()

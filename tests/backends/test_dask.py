@@ -47,9 +47,6 @@ def changing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
         yield cluster
 
 
-# -- calls and commands -----------------------------------------------------------------------------------------------
-
-
 # -- workers that come and go ----------------------------------------------------------------------------------------
 
 

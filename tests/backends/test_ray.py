@@ -20,6 +20,7 @@ import mpqueue
 from mpqueue import JobQueue, RetryPolicy, SetupError, WorkerStartError
 from mpqueue.backends import RayBackend
 from tests.support import handlers as do
+from tests.support import leaks
 from tests.support.arrays import (
     segment_at,
     segments_here,
@@ -159,6 +160,31 @@ def test_a_queue_that_finds_no_room_waits_and_says_so(ray_node: None, caplog: py
             run.result(2.0)
         ray.kill(other)
         assert results_of(run.result(300)) == [0, 2, 4]
+
+
+@pytest.mark.long
+def test_room_that_was_taken_meanwhile_is_looked_for_on_other_nodes(ray_node: None) -> None:
+    """What Ray says of a node's room is a moment old: an actor that does not come there may come elsewhere."""
+    with other_node({}), JobQueue(1, backend=RayBackend(), max_retries=0) as queue:
+        queue.create_job("job", range(3), do.double)
+        other = ray.remote(num_cpus=WORKERS)(_Holder).remote()
+        assert results_of(queue.start("job").result(300)) == [0, 2, 4]
+        ray.kill(other)
+
+
+def test_an_actor_that_ends_while_its_agent_starts_is_replaced(ray_node: None) -> None:
+    with JobQueue(1, backend=RayBackend(), retry=SOON) as queue:
+        run = queue.start(queue.create_job("job", range(3), do.double))
+        wait_until(_kill_an_actor_whose_agent_starts, what="an agent to start")
+        assert results_of(run.result(300)) == [0, 2, 4]
+
+
+def _kill_an_actor_whose_agent_starts() -> bool:
+    actors = [int(actor.split()[0]) for actor in actors_here()]
+    with_agent = [actor for actor in actors if [*leaks.descendants(actor)]]
+    for actor in with_agent:
+        os.kill(actor, signal.SIGKILL)
+    return bool(with_agent)
 
 
 class _Holder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Error, Page, expect, sync_playwright
 
 from mpqueue import JobQueue
 from tests.support import leaks
@@ -98,6 +99,9 @@ def open_page(browser: Browser) -> Iterator[Open]:
 
     yield open_page
     for context in contexts:
+        for page in context.pages:  # for a test that has failed
+            with contextlib.suppress(Error):
+                print(page.url, page.locator("body").inner_text(timeout=1000.0), sep="\n")
         context.close()
     assert not complaints
 

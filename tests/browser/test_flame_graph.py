@@ -17,20 +17,33 @@ from tests.support.spinning import spin
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 
-#: Two lines of a function, and what they call.
-SHAPES = [[0, 3.5, [[1, 3.0, []]]], [2, 3.0, [[1, 3.0, [[3, 2.0, []]]]]]]
+
+def view(name: str, *stacks: tuple[list[int], float]) -> dict[str, Any]:
+    samples, weights = zip(*stacks, strict=True)
+    return {"name": name, "endValue": sum(weights), "samples": samples, "weights": weights}
+
+
+def frame(name: str, line: int | None, source: str) -> dict[str, Any]:
+    where = {} if line is None else {"file": f"/code/{name.partition('(')[2].partition(':')[0]}", "line": line}
+    return {"name": name, "source": source, **where}
+
+
+#: Two lines of a function, and what they call; one of those calls itself.
+STACKS = (([2, 1], 1.0), ([2, 1, 1, 1, 3], 2.0), ([0], 0.5), ([0, 1], 3.0))
 PROFILE = {
-    "frames": [
-        ["handler (scans.py:11)", "/code/scans.py:11"],
-        ["load</script> (files.py:3)", "/code/files.py:3"],
-        ["handler (scans.py:10)", "/code/scans.py:10"],
-        ["sorted", "C code"],
-    ],
-    "views": [
-        ["all workers", 6.5, SHAPES],
-        ["worker 0", 6.5, SHAPES],
-        ["worker 1", 0.5, [[0, 0.5, []]]],
-        ["item 'scan <1>'", 1.0, [[2, 1.0, [[1, 1.0, []]]]]],
+    "shared": {
+        "frames": [
+            frame("handler (scans.py:11)", 11, "load(path)"),
+            frame("load</script> (files.py:3)", 3, "return sorted(<found>)"),
+            frame("handler (scans.py:10)", 10, "load(other)"),
+            frame("sorted", None, ""),
+        ]
+    },
+    "profiles": [
+        view("all workers", *STACKS),
+        view("worker 0", *STACKS),
+        view("worker 1", ([0], 0.5)),
+        view("item 'scan <1>'", ([2, 1], 1.0)),
     ],
 }
 
@@ -72,7 +85,7 @@ def test_it_is_used_by_keys_alone(address: str, open_page: Open) -> None:
     for key in ("ArrowDown", "ArrowUp", "ArrowRight", "ArrowDown"):
         page.keyboard.press(key)
     assert focused(page) == "load</script> (files.py:3), 46.2%, 3.00 s"
-    expect(page.locator("#flame-detail")).to_contain_text("1.00 s of it in the line itself. /code/files.py:3")
+    expect(page.locator("#flame-detail")).to_contain_text("1.00 s of it in the line itself. /code/files.py:3: return")
     page.keyboard.press("Enter")
     assert names(page) == whole[2:]
     assert focused(page) == "load</script> (files.py:3), 46.2%, 3.00 s"
@@ -95,6 +108,13 @@ def test_each_worker_and_the_slowest_items_can_be_seen(address: str, open_page: 
     expect(page.get_by_role("button", name="Show all")).to_be_enabled()
     page.get_by_role("button", name="Show all").click()
     assert names(page) == ["handler (scans.py:10)", "load</script> (files.py:3)"]
+
+
+def test_it_is_saved_for_speedscope(address: str, open_page: Open) -> None:
+    page = open_page(address)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save for speedscope").click()
+    assert json.loads(download.value.path().read_text()) == json.loads(json.dumps(PROFILE))
 
 
 @pytest.mark.long(but=["desktop-light"])

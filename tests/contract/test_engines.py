@@ -11,7 +11,6 @@ import contextlib
 import importlib
 import itertools
 import json
-import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -142,17 +141,6 @@ def test_handlers_add_items_to_an_open_job(engine: Engine) -> None:
         assert (job.total, job.completed, sum(item == 1 for item in results_of(job))) == (98, 98, 50)
 
 
-def test_closures_lambdas_and_coroutine_functions_are_handlers(engine: Engine) -> None:
-    factor = 3
-
-    async def later(item: int) -> int:
-        return item * factor
-
-    with engine.queue() as queue:
-        assert results_of(queue.run(range(20), lambda item: item * factor)) == [3 * item for item in range(20)]
-        assert results_of(queue.run(range(20), later)) == [3 * item for item in range(20)]
-
-
 def test_big_items_handlers_and_results_travel(engine: Engine) -> None:
     np = pytest.importorskip("numpy")  # which there is none of under wine
     table = np.arange(200_000)
@@ -269,22 +257,6 @@ def test_a_result_that_is_unpickled_without_end_costs_its_item(engine: Engine, t
         assert [item.attempts for item in job.items] == [1] * 5
     assert ends.items[3].status is ItemStatus.COMPLETED
     assert isinstance(dies.items[3].exception, mpqueue.WorkerCrashedError)
-
-
-def test_items_that_can_t_be_pickled_fail_alone(engine: Engine) -> None:
-    with engine.queue() as queue:
-        job = queue.run([1, threading.Lock(), 3], do.succeed)
-    assert isinstance(job.items[1].exception, mpqueue.ItemPicklingError)
-    assert [item.result for item in job.items] == [1, None, 3]
-
-
-def test_failed_items_can_be_run_again(engine: Engine, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with engine.queue(max_retries=0) as queue:
-        job = queue.run(range(4), do.only(2, partial(its.fail_until_open, gate)), id="job")
-        assert job.failed == 1
-        gate.open()
-        assert results_of(queue.retry_failed("job").result()) == list(range(4))
 
 
 # -- dead workers ----------------------------------------------------------------------------------------------------

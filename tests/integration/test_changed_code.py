@@ -242,9 +242,11 @@ def test_results_of_a_stream_are_known_one_by_one(tmp_path: Path, caplog: pytest
     assert run("a", 2) == ["a0", "a1"]
     assert run("b", 3) == ["a0", "a1", "b2"]
     (warning,) = logged(caplog)
-    assert "`handler` (script.py:1) has changed since some of these results were made; what is done" in warning
+    assert "`handler` (script.py:1) has changed since 2 of these results were made; what is done" in warning
+    with pytest.raises(JournalMismatchError, match=r"since 1 of these results was made; with Rerun\(strict=True\)"):
+        run("a", 3, rerun=mpqueue.Rerun(strict=True))
     assert run("a", 2) == ["a0", "a1"]
-    assert not logged(caplog)
+    assert "since 1 of these results was made; what is done" in logged(caplog)[0]
     assert run("a", 3, rerun=mpqueue.Rerun(redo="changed-code")) == ["a0", "a1", "a2"]
     assert run("a", 3) == ["a0", "a1", "a2"]
     assert not logged(caplog)

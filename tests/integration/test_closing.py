@@ -95,18 +95,6 @@ def test_leaving_by_an_exception_kills_and_keeps_the_results_so_far(tmp_path: Pa
     assert pending.status is JobStatus.PENDING
 
 
-@pytest.mark.holds("wait: a worker that was killed ends")
-def test_close_with_kill_ends_what_runs_at_once(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    queue = JobQueue(2)
-    queue.create_job("job", ["a", "b"], do.announce(gate, do.sigterm_ignore_and_hang))
-    run = queue.start("job")
-    gate.wait_for("a")
-    queue.close(kill=True)
-    assert run.result(300).status is JobStatus.CANCELLED
-    assert not [name for name in threads_of_queues() if "listeners" not in name]
-
-
 def test_close_with_kill_does_not_wait_for_listeners() -> None:
     may_go_on = threading.Event()
     heard = threading.Event()

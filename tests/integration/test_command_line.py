@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -337,33 +336,6 @@ def made(folder: Path, **files: str) -> None:
         file.write_text(text)
 
 
-@pytest.mark.long
-def test_of_two_files_of_one_name_each_gives_its_own_function(folder: Path) -> None:
-    kind = "class Found(tuple): pass\nimport beside\n"
-    made(
-        folder,
-        one__step=kind + "def run(x): return Found(['one', *x])\ndef use(x, model): return ['one', x, model]",
-        two__step=kind + "def run(x): return Found(['two', beside.name, *x])\ndef load(): return 'model of two'",
-        one__beside="name = 'beside'",
-        three__beside="",
-    )
-    (folder / "one" / "beside.py").rename(folder / "beside.py")  # in the folder of `python -m`
-    done = run(folder, "run", "one/step.py:run", "two/step.py:run", "-", "-j", "1", stdin="x\n")
-    assert [row["result"] for row in rows_of(done)] == [["two", "beside", "one", "x"]]
-    done = run(folder, "run", "one/step.py:use", "--setup", "two/step.py:load", "-", "-j", "1", stdin="x\n")
-    assert [row["result"] for row in rows_of(done)] == [["one", "x", "model of two"]]
-
-
-@pytest.mark.long
-def test_a_folder_that_is_named_later_hides_no_file_of_an_earlier_one(folder: Path) -> None:
-    made(folder, a__load="def run(x): return ['a', x]", b__load="def run(x): return ['hidden', x]")
-    made(folder, b__compute="def run(x): return ['b', *x]", b__own="def upper(x): return ['hidden', x]")
-    done = run(folder, "run", "a/load.py:run", "b/compute.py:run", "own:split", "-", "-j", "1", stdin="x\n", code=1)
-    assert "AttributeError: 'list' object has no attribute 'split'" in done.stderr  # own.py of the current folder
-    done = run(folder, "run", "a/load.py:run", "b/compute.py:run", "-", "-j", "1", stdin="x\n")
-    assert [row["result"] for row in rows_of(done)] == [["b", "a", "x"]]
-
-
 @pytest.mark.long(but=["mine/json.py"])
 @pytest.mark.parametrize("name", ["mine/json.py", "mine/w.v2.py", "mine/__main__.py", "mine/a b:c.py", "wave"])
 def test_a_file_may_be_called_like_a_module_or_like_none(folder: Path, name: str) -> None:
@@ -379,29 +351,6 @@ def test_a_file_may_be_called_like_a_module_or_like_none(folder: Path, name: str
     assert "OSError: busy" in done.stderr
     run(folder, "retry", "r.db", "-j", "1", "--retry-delay", "0")
     assert [row["result"] for row in rows_of(run(folder, "export", "r.db"))] == ["> one two"]
-
-
-@pytest.mark.long
-def test_imports_that_can_not_be_distinguished_are_refused_before_the_work(folder: Path) -> None:
-    made(folder, a__load="import helper\ndef run(x): return helper.name", a__helper="name = 'a'")
-    made(folder, b__compute="def run(x):\n    from between import name\n    return name", b__helper="name = 'b'")
-    made(folder, b__between="from helper import name")
-    for names in (["a/load.py:run", "b/compute.py:run"], ["b/compute.py:run", "a/load.py:run"]):
-        done = run(folder, "run", *names, "-", "-j", "1", stdin="x\n", code=2)
-        assert f"imports 'helper', and both {folder / names[1][0] / 'helper.py'} and" in done.stderr
-        assert len(done.stderr.splitlines()) == 1
-    assert rows_of(run(folder, "run", "b/compute.py:run", "-", "-j", "1", stdin="x\n"))[0]["result"] == "b"
-
-
-@pytest.mark.long
-def test_files_may_import_what_is_in_a_zip_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with zipfile.ZipFile(folder / "library.zip", "w") as library:
-        library.writestr("zipped.py", "name = 'zipped'")
-    monkeypatch.setenv("PYTHONPATH", str(folder / "library.zip"))
-    made(folder, a__load="import zipped\ndef run(x): return x + zipped.name")
-    made(folder, b__compute="import sys, zipped\ndef run(x): return x + zipped.name")
-    done = run(folder, "run", "a/load.py:run", "b/compute.py:run", "-", "-j", "1", stdin="x\n")
-    assert [row["result"] for row in rows_of(done)] == ["xzippedzipped"]
 
 
 def test_a_package_that_is_called_like_an_imported_module_is_refused(
@@ -447,25 +396,6 @@ def test_unordered_rows_come_as_the_items_end(folder: Path) -> None:
     assert rows_of(done)[-1]["payload"] != "second"
     assert sorted(row["payload"] for row in rows_of(done)) == ["first", "last", "second"]
     assert rows_of(done)[0]["payload"] == "second"
-
-
-@pytest.mark.long
-def test_a_csv_has_the_input_and_the_result_s_keys(folder: Path) -> None:
-    done = run(folder, "run", "own:count", "a.txt", "b.txt", "-j", "1", "-o", "out.csv")
-    assert done.stdout == ""
-    with (folder / "out.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [(row["payload"], row["status"], row["result.words"]) for row in rows] == [
-        ("a.txt", "completed", "1"),
-        ("b.txt", "completed", "2"),
-    ]
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("workers", ["auto", "physical"])
-def test_workers_are_counted(folder: Path, workers: str) -> None:
-    run(folder, "run", "own:count", "a.txt", "-j", workers, "-o", "out.jsonl")
-    assert "completed" in (folder / "out.jsonl").read_text()
 
 
 def test_a_json_lines_file_has_the_columns_that_were_asked_for(folder: Path) -> None:
@@ -690,13 +620,6 @@ def test_retries_are_counted(folder: Path) -> None:
     assert "1 item: 1 completed, 1 retry" in done.stderr
 
 
-@pytest.mark.long
-def test_a_try_that_takes_too_long_fails(folder: Path) -> None:
-    arguments = ("run", "own:hang", "-", "-j", "1", "--retries", "0", "--timeout", "0.5")
-    done = run(folder, *arguments, stdin="quick\nslow\n", code=1)
-    assert [row["status"] for row in rows_of(done)] == ["completed", "failed"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -740,6 +663,8 @@ def test_a_try_that_takes_too_long_fails(folder: Path) -> None:
         (("status", "run.db", "more"), "arguments: more; `mpqueue status --help` lists"),
         (("run", "own", "a.txt"), "expected module:function or file.py:function, got 'own'"),
         (("run", "own:nothing", "a.txt"), "expected a function in own"),
+        (("run", "sub/own.py:upper", "own:upper", "a.txt"), "expected functions in files of one folder, got "),
+        (("run", "sub/own.py:quote", "--setup", "own:load", "a.txt"), "expected functions in files of one folder"),
         (("run", "own:not_callable", "a.txt"), "expected a function, got 'own:not_callable', which is 3"),
         (("run", "nowhere:f", "a.txt"), "expected a module that can be imported, got 'nowhere'"),
         (("run", "nowhere.py:f", "a.txt"), "expected a Python file"),
@@ -775,7 +700,7 @@ def test_a_try_that_takes_too_long_fails(folder: Path) -> None:
             ("run", "own:upper", "a.txt", "--backend", "own:inline", "--uses", "cpu=1"),
             "uses['cpu']: expected none, since",
         ),
-        (("run", "own:upper", "a.txt", "--cpus", "1"), "argument --cpus: it is --uses cpu=N now"),
+        (("run", "own:upper", "a.txt", "--cpus", "1"), "arguments: --cpus; did you mean --uses?; `mpqueue run"),
     ],
 )
 def test_wrong_usage_is_explained_and_ends_with_2(

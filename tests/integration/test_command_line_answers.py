@@ -107,6 +107,7 @@ RUN = ("run", "own:upper", "--from", "lines")
         (("retry", "run.db", "no job"), 2),
         (("export", "run.db"), 0),
         (("export", "other.db"), 1),
+        (("export", "run.db", "no job"), 2),
         (("export", "run.db", "--columns", "lenght"), 2),
         (("prune", "run.db"), 0),
         (("prune", "other.db"), 1),

@@ -89,10 +89,8 @@ def test_the_same_command_goes_on_after_an_interruption_and_says_so(folder: Path
     assert calls(folder)[3:] == ["wait", "three"]
     *_, counts, left = mpqueue(folder, *RUN, "-o", "out.jsonl").stderr.splitlines()
     assert counts == "4 items: 3 completed (3 in earlier runs), 1 failed (1 in earlier runs)"
-    assert left == (
-        "nothing left to do: all items had ended in earlier runs; to run the failed items again: "
-        f"mpqueue {' '.join(RUN)} -o out.jsonl --redo failed"
-    )
+    said = "nothing left to do: all items had ended in earlier runs; "
+    assert left == said + "--redo failed runs the failed items again"
     assert calls(folder)[5:] == []
     rows = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
     assert [row["payload"] for row in rows] == ["one", "bad", "wait", "three"]
@@ -297,39 +295,9 @@ def test_a_plan_is_printed_and_what_is_named_runs_again(folder: Path) -> None:
     assert (unknown.returncode, "--redo: expected failed" in unknown.stderr) == (2, True)
     alone = mpqueue(folder, "run", "words:count", "in.txt", "--plan")
     assert (alone.returncode, "--plan: expected a --journal" in alone.stderr) == (2, True)
-    before = calls(folder)
-    for _ in range(2):
-        assert mpqueue(folder, *RUN, "--handler-version", "2").returncode == 0
-    assert sorted(calls(folder)[len(before) :]) == ["bad", "four", "one", "wait"]
-
-
-@pytest.mark.long
-def test_what_makes_no_sense_is_told(folder: Path) -> None:
-    missing = mpqueue(folder, "status", "no.db")
-    assert (missing.returncode, "not there" in missing.stderr) == (2, True)
-    other = mpqueue(folder, "status", "in.txt")
-    assert (other.returncode, "another kind" in other.stderr) == (1, True)
-    refused = mpqueue(folder, *RUN[:-4], "--journal", "in.txt")
-    assert (refused.returncode, "another kind" in refused.stderr) == (1, True)
-    assert mpqueue(folder, *RUN).returncode == 1
-    job = mpqueue(folder, "export", "run.db", "nothing")
-    assert (job.returncode, "the journal has 'words:count'" in job.stderr) == (2, True)
-    twice = mpqueue(folder, "export", "run.db", "words:count", "--raw-csv", "more")
-    assert (twice.returncode, "unrecognized arguments: more;" in twice.stderr) == (2, True)
-    (folder / "in.txt").write_text("two\none\n")
-    changed = mpqueue(folder, *RUN)
-    assert (changed.returncode, "2 items: 2 completed" in changed.stderr) == (0, True)
-    assert calls(folder)[-1] == "two"
-    assert calls(folder).count("one") == 1
-
-
-@pytest.mark.long(but=["words0"])
-@pytest.mark.parametrize("words", [["--", "in.txt"], ["--redo", "failed", "in.txt", "--redo=failed"]])
-def test_the_command_that_runs_all_again_is_one_that_does(folder: Path, words: list[str]) -> None:
-    (folder / "healed").touch()
-    command = ["run", "words:count", "--from", "lines", "--journal", "run.db", "-j", "1", *words]
-    assert mpqueue(folder, *command).returncode == 0
-    told = mpqueue(folder, *command).stderr.splitlines()[-1]
-    _, _, suggested = told.partition("; to run all again: mpqueue ")
-    done = mpqueue(folder, *suggested.split())
-    assert (done.returncode, len(calls(folder))) == (0, 8), done.stderr
+    for command in (["--redo", "all"], ["--handler-version", "2"]):
+        before = calls(folder)
+        assert mpqueue(folder, *RUN, *command).returncode == 0
+        assert sorted(calls(folder)[len(before) :]) == ["bad", "four", "one", "wait"]
+    assert mpqueue(folder, *RUN, "--handler-version", "2").returncode == 0
+    assert len(calls(folder)) == len(before) + 4, "the same version runs nothing again"

@@ -71,7 +71,7 @@ def test_costs_are_those_of_the_last_try_and_of_none_that_crashed() -> None:
 
 
 def test_an_item_that_keeps_the_interpreter_until_it_ends_has_costs_too() -> None:
-    """The watchdog, whose turn it has long been, comes to run in the moment when the item has just ended."""
+    """The chunk timer, whose turn it has long been, comes to run in the moment when the item has just ended."""
 
     def handle(exponent: int) -> Any:
         return 3**exponent > 0  # no point in it where another thread could go on

@@ -20,7 +20,6 @@ import pytest
 
 from mpqueue import Executor, RemoteError, WorkerCrashedError
 from tests.support import handlers as do
-from tests.support.systems import KILLED_ITSELF, KILLED_ITSELF_WORD
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -103,16 +102,6 @@ def test_asyncio_can_await_calls(executor: Executor) -> None:
 
 
 # --- crashes and timeouts -------------------------------------------------------------------------------------------
-
-
-def test_crash_fails_its_own_call_only(executor: Executor) -> None:
-    bad, good = executor.submit(do.kill_self, "bad"), executor.submit(do.succeed, "good")
-    with pytest.raises(BrokenProcessPool, match=KILLED_ITSELF_WORD) as raised:
-        bad.result(TIMEOUT)
-    assert isinstance(raised.value, WorkerCrashedError)
-    assert (raised.value.exitcode, raised.value.signal) == KILLED_ITSELF
-    assert good.result(TIMEOUT) == "good"
-    assert executor.submit(do.succeed, "after").result(TIMEOUT) == "after"
 
 
 @pytest.mark.parametrize(
@@ -277,7 +266,8 @@ def test_map_that_is_closed_cancels_what_has_not_started(executor: Executor, tmp
 
     results = executor.map(stop_after_ten, range(2_000))
     assert next(results) == 0
-    gate.wait_for(10)
+    # Which comes there first is chance: what waits behind a slow item may be handed back.
+    wait_until(lambda: any(int(number) >= 10 for number in gate.arrived()))
     results.close()  # type: ignore[attr-defined]
     gate.open()
     assert executor.submit(do.succeed, "bystander").result(TIMEOUT) == "bystander"

@@ -10,13 +10,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable
-from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-import mpqueue
 from mpqueue import JobQueue, JobStatus, RetryPolicy, WorkerStartError
 from tests.support import handlers as do
 from tests.support.programs import PATIENCE, descends_from, run_program, write_program
@@ -25,7 +22,7 @@ from tests.support.small_shm import small_shm
 from tests.support.strength import workers_of
 from tests.support.surroundings import MUSL
 from tests.support.systems import LINUX_ONLY
-from tests.support.waiting import Gate, wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -256,10 +253,10 @@ def let_starts_fail(folder: Path, numbers: Iterable[int]) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([os.environ["PYTHONPATH"], str(folder / "first")])}
 
 
-def test_jobs_for_which_no_worker_can_be_started_end_with_the_reason(
+def test_jobs_for_which_no_worker_can_be_started_end_with_the_reason_and_their_items_have_not_failed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with monkeypatch.context() as broken, JobQueue(2) as queue:
+    with monkeypatch.context() as broken, JobQueue(2, journal=tmp_path / "run.db") as queue:
         broken.setenv(*let_starts_fail(tmp_path, ALL).popitem())
         recorder = Recorder(queue)
         queue.create_job("job", list("abc"), do.succeed)
@@ -276,30 +273,9 @@ def test_jobs_for_which_no_worker_can_be_started_end_with_the_reason(
         broken.undo()
         # The queue is not broken by it.
         assert queue.run(list("abc"), do.succeed).results == ["a", "b", "c"]
-
-
-@pytest.mark.long(but=["a job"])
-@pytest.mark.usefixtures("shared_pool_ends")
-@pytest.mark.parametrize("how", ["a job", "imap"])
-def test_what_no_worker_came_for_is_not_recorded_as_failed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str
-) -> None:
-    def run() -> list[Any]:
-        if how == "imap":
-            with closing(mpqueue.imap(do.succeed, "abc", journal=tmp_path / "run.db", concurrency=1)) as results:
-                return list(results)
-        with JobQueue(1, journal=tmp_path / "run.db") as queue:
-            job = queue.run(list("abc"), do.succeed, id="job")
-            assert [item.attempts for item in job.items] == [1, 1, 1]
-            return job.results
-
-    with monkeypatch.context() as broken:
-        broken.setenv(*let_starts_fail(tmp_path, ALL).popitem())
-        with pytest.raises(WorkerStartError, match="no worker could be started"):
-            run()
     with JobQueue(1, journal=tmp_path / "run.db") as queue:
-        assert [(job.failed, job.completed) for job in queue.jobs()] == [(0, 0)]
-    assert run() == ["a", "b", "c"]
+        job = queue.run(list("abc"), do.succeed, id="job")
+        assert (job.results, [item.attempts for item in job.items]) == (["a", "b", "c"], [1, 1, 1])
 
 
 def test_the_command_says_that_no_worker_came_and_how_to_go_on(tmp_path: Path) -> None:
@@ -336,16 +312,6 @@ def test_worker_that_cannot_be_started_is_tried_again_while_the_others_work(
     assert re.search("worker [01] could not be started, trying again", warning)
 
 
-def test_worker_that_dies_when_no_new_one_can_be_started_costs_nothing_but_time(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv(*let_starts_fail(tmp_path, [1]).popitem())
-    with JobQueue(1, retry=ONCE) as queue:
-        job = queue.run(list("abc"), do.only("b", do.at_first(do.kill_self)))
-    assert len([*tmp_path.glob("*.start")]) >= 3
-    assert (job.results, [item.attempts for item in job.items]) == (["a", "b", "c"], [1, 2, 1])
-
-
 def test_descriptors_that_are_exhausted_in_a_worker_fail_the_item_that_wants_one() -> None:
     def exhaust(item: str) -> str:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -365,29 +331,6 @@ def test_descriptors_that_are_exhausted_in_a_worker_fail_the_item_that_wants_one
 
 
 # --- kills from outside ---------------------------------------------------------------------------------------------
-
-
-def test_all_workers_killed_at_once_while_busy_are_replaced(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
-    def handle(item: int) -> int:
-        gate.announce(f"{item} in {os.getpid()}")
-        if item < 3 and len([name for name in gate.arrived() if name.startswith(f"{item} in ")]) == 1:
-            do.hang_sleep(item)
-        return item
-
-    with JobQueue(3, retry=ONCE) as queue:
-        recorder = Recorder(queue)
-        queue.create_job("job", range(10), handle, chunksize=1)
-        run = queue.start("job")
-        pids = {int(name.split()[-1]) for name in gate.wait_for_count(3)}
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-        job = run.result(300)
-        recorder.check(job)
-        assert job.results == list(range(10))
-        assert sum(item.attempts for item in job.items) == 13
-        assert len(workers_of(queue)) == 3
 
 
 def test_workers_killed_while_they_start_are_started_again() -> None:

@@ -125,6 +125,25 @@ def test_each_item_has_what_it_returned(
     assert queue.run(range(COUNT), handler).results == [*map(expected, range(COUNT))]
 
 
+def test_so_it_is_among_many_short_items_of_other_kinds(queue: JobQueue) -> None:
+    inner, kinds = same_list(), (int, str, float, lambda _: None, bool)
+
+    def handler(item: int) -> Any:
+        if item % 5_000 == 4_321:
+            raise ValueError(item)
+        return inner(item) if item % 1_000 in (500, 501, 777) else kinds[item // 3_000 % 5](item)
+
+    items = queue.run(range(20_000), handler).items
+    for index, item in enumerate(items):
+        if index % 5_000 == 4_321:
+            assert str(index) in str(item.error)
+        elif index % 1_000 in (500, 501, 777):
+            assert item.result == [index, index]
+        else:
+            expected = kinds[index // 3_000 % 5](index)
+            assert (type(item.result), item.result) == (type(expected), expected)
+
+
 def test_so_it_is_where_the_first_item_fails(queue: JobQueue) -> None:
     inner = same_list([0, 0])
 

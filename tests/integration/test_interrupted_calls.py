@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 import sys
 import threading
 from collections.abc import Callable
@@ -10,9 +11,10 @@ from concurrent.futures import as_completed, wait
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from mpqueue import Executor, JobQueue
+from mpqueue import Executor, JobQueue, share
 from tests.support import handlers as do
 from tests.support.interruptions import Interruption
 from tests.support.length import IS_LONG
@@ -101,6 +103,8 @@ def test_after_a_ctrl_c_at_any_moment_of_making_or_removing_a_job_its_id_is_usab
 
         make_ready(0)
         interrupt_each_moment(calls[name], make_ready)
+    # Nothing notes any more what this thread pickles: the fixture of all tests sees to it that its memory is freed.
+    pickle.dumps(share(np.zeros(100_000)))
 
 
 def pause_and_resume(queue: JobQueue) -> None:

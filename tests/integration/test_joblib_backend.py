@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from sklearn.model_selection import GridSearchCV
 
 from mpqueue import joblib_backend
 from tests.support import handlers as do
-from tests.support.waiting import Gate, wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
@@ -121,12 +120,6 @@ def test_options_of_the_backend_that_a_call_is_given_are_refused() -> None:
 # --- faults ---------------------------------------------------------------------------------------------------------
 
 
-def test_crash_of_the_last_try_comes_as_joblibs_own_error() -> None:
-    with parallel_config(backend="mpqueue", n_jobs=2, max_retries=0), pytest.raises(BrokenProcessPool, match="SIGKILL"):
-        Parallel()(delayed(do.only(2, do.kill_self))(number) for number in range(6))
-    assert Parallel()([delayed(do.succeed)("after")]) == ["after"]
-
-
 def test_failure_in_a_nested_call_is_raised_at_once(tmp_path: Path) -> None:
     def outer(number: int) -> list[Any]:
         with parallel_config(backend="mpqueue", n_jobs=2):
@@ -150,16 +143,3 @@ def test_two_generators_at_a_time_have_batches_of_their_own() -> None:
     wait_until(lambda: parallel.n_completed_tasks == 300)
     chained = Parallel(return_as="generator")(delayed(do.double)(number) for number in first)
     assert list(chained) == [4 * number for number in range(10, 300)]
-
-
-def test_closing_the_generator_ends_what_runs(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    results = Parallel(return_as="generator")(
-        delayed(do.only(1, do.hang_sleep, do.block_until_told(gate)))(number) for number in range(4)
-    )
-    gate.wait_for(0)
-    gate.open()
-    assert next(results) == 0
-    with pytest.warns(UserWarning, match="have been cancelled"):
-        results.close()
-    assert Parallel()([delayed(do.succeed)("after")]) == ["after"]

@@ -27,9 +27,9 @@ from mpqueue.events import JOB_FINISHED, JOB_PAUSED, JOB_PROGRESS, JOB_RESUMED, 
 from tests.support import handlers as do
 from tests.support.disk import Disk
 from tests.support.journals import lines_of, rows_of, values_of, wait_until_free
-from tests.support.programs import PATIENCE, WAS_KILLED, press_ctrl_c, run_program, run_until_not_killed, start_program
+from tests.support.programs import run_program, run_until_not_killed
 from tests.support.recorder import Recorder
-from tests.support.this_system import IS_WINDOWS, KILL
+from tests.support.this_system import IS_WINDOWS
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
@@ -137,92 +137,6 @@ def test_tries_that_failed_before_the_end_count_after_it(path: Path) -> None:
     assert recorder.retries("job") == [(1, 2)]
 
 
-KILLED = """
-import os, sys
-import mpqueue
-from tests.support.this_system import KILL
-from tests.support.waiting import wait_until
-
-class Result:
-    def __init__(self, number):
-        self.number = number
-    def __eq__(self, other):
-        return type(other) is Result and other.number == self.number
-
-class OddError(Exception):
-    pass
-
-def work(number):
-    with open(f"calls-{sys.argv[1]}-{os.getpid()}", "a") as file:
-        file.write(f"{number}\\n")
-    if number == 5:
-        raise OddError(number)
-    return Result(number)
-
-def main(end):
-    with mpqueue.JobQueue(2, journal="run.db", max_retries=0) as queue:
-        job = queue.create_job("job", range(600), work, chunksize=5)
-        print(job.completed + job.failed, flush=True)
-        run = queue.start("job")
-        if end != "none":
-            wait_until(lambda: job.completed >= 60)
-            print("on its way", flush=True)
-        if end == "kill":
-            os.kill(os.getpid(), KILL)
-        run.result()
-    assert all(type(item.exception) is OddError for item in job.items if item.id == 5)
-    assert job.results == [None if number == 5 else Result(number) for number in range(600)]
-    print(job.status, job.failed, job.items[5].attempts)
-
-main(sys.argv[1])
-"""
-
-
-def recorded_as_done(path: Path) -> set[str]:
-    return {str(row["id"]) for row in rows_of(path, "job", "id", "status") if row["status"] in ("completed", "failed")}
-
-
-@pytest.mark.slow
-@pytest.mark.holds("fault: kill -9 of your program")
-@pytest.mark.parametrize("end", ["kill", "interrupt"])
-def test_a_program_that_is_killed_or_interrupted_goes_on_where_it_was(tmp_path: Path, end: str) -> None:
-    with start_program(tmp_path, KILLED, end) as program:
-        assert program.stdout is not None
-        assert program.stdout.readline() == "0\n"
-        assert program.stdout.readline() == "on its way\n"
-        if end == "interrupt":
-            press_ctrl_c(program)
-        program.communicate(timeout=PATIENCE)
-    assert program.returncode != 0
-    wait_until_free(tmp_path / "run.db")
-    done = recorded_as_done(tmp_path / "run.db")
-    if end == "interrupt":  # what came home was written
-        assert len(done) >= 60
-    after = run_program(tmp_path, KILLED, "none")
-    assert after.stdout.splitlines() == [str(len(done)), "completed_with_errors 1 1"]
-    again = [number for found in tmp_path.glob("calls-none-*") for number in found.read_text().split()]
-    assert sorted(again) == sorted({str(number) for number in range(600)} - done)
-    assert recorded_as_done(tmp_path / "run.db") == {str(number) for number in range(600)}
-
-
-def take(seconds: str) -> str:
-    threading.Event().wait(float(seconds))
-    return seconds
-
-
-def test_an_item_is_on_disk_before_its_event_is_delivered_however_short_it_was(path: Path) -> None:
-    on_disk = []
-
-    def look(progress: Any) -> None:
-        line = lines_of(path)["job"]
-        on_disk.append((progress.item.id, line.completed + line.failed >= progress.completed + progress.failed))
-
-    with JobQueue(1, journal=path, max_retries=0) as queue:
-        queue.on(JOB_PROGRESS, look)
-        queue.run(["0.25", "0.0", "0.25", "0.0"], take, id="job", chunksize=1)
-    assert on_disk == [(0, True), (1, True), (2, True), (3, True)]
-
-
 @pytest.mark.parametrize("how", ["as_completed", "async for"])
 def test_an_item_is_told_once_and_only_when_it_is_on_disk_whenever_somebody_begins_to_look(
     path: Path, tmp_path: Path, disk: Disk, how: str
@@ -260,31 +174,6 @@ def test_an_item_is_told_once_and_only_when_it_is_on_disk_whenever_somebody_begi
     assert sorted(told) == sorted(items * 3)
 
 
-def test_when_a_run_has_its_result_all_of_it_is_on_disk(path: Path) -> None:
-    with JobQueue(1, journal=path) as queue:
-        queue.run(["a", "b"], do.succeed, id="job")
-        assert lines_of(path)["job"] == ("completed", 2, 0, 2)
-
-
-@pytest.mark.slow
-@pytest.mark.long
-def test_results_that_wait_for_a_slow_disk_are_bounded(path: Path, tmp_path: Path, disk: Disk) -> None:
-    """To 64 MB, but for what runs when it is noticed."""
-    most, size, calls = 64 << 20, 200_000, gate(tmp_path, "calls")
-    with JobQueue(2, journal=path) as queue:
-        bystander = queue.create_job("bystander", range(3), do.succeed)
-        work = do.announce(calls, do.return_value(b"x" * size))
-        job = queue.create_job("job", range(1000), work, chunksize=1)
-        disk.hold()
-        run = queue.start("job")
-        wait_until(lambda: job.completed * size >= most, what="that it is held back")
-        wait_until(lambda: len(calls.arrived()) == job.completed, what="workers with nothing to do")
-        assert job.completed * size < 2 * most
-        disk.release()
-        assert run.result(300).completed == 1000
-        assert queue.start("bystander").result(300).completed == bystander.total
-
-
 KILLER = """
 import os, sys, threading
 import mpqueue
@@ -316,6 +205,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
+@pytest.mark.holds("fault: kill -9 of your program")
 @pytest.mark.parametrize("kind", ["list", "stream"])
 def test_an_item_that_kills_its_program_fails_in_the_end(path: Path, tmp_path: Path, kind: str) -> None:
     calls = tmp_path / "calls"
@@ -324,40 +214,6 @@ def test_an_item_that_kills_its_program_fails_in_the_end(path: Path, tmp_path: P
     assert done.stdout.startswith("39 [(13, 'WorkerCrashedError: the program ended 3 times while this item ran alone")
     assert calls.read_text().split().count("13") == ends
     assert not Path(f"{path}.running").exists()
-
-
-KILLED_FROM_OUTSIDE = """
-import sys
-from pathlib import Path
-import mpqueue
-from tests.support.waiting import Gate
-
-path, folder, start = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-
-def work(item):
-    if item >= {5: 300, 6: 600, 7: 1500}.get(start, 0):
-        Gate(folder).pass_through(item)
-    return item
-
-if __name__ == "__main__":
-    with mpqueue.JobQueue(3, journal=path) as queue:
-        job = queue.create_job("job", range(1500), work, chunksize=1)
-        queue.start("job").result()
-        print(job.completed, job.failed)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.long
-def test_no_item_fails_where_a_program_is_killed_from_outside_again_and_again(path: Path, tmp_path: Path) -> None:
-    for start, running in enumerate((3, 3, 1, 1, 3, 3), 1):  # twice it is killed while a long item runs alone
-        folder = tmp_path / str(start)
-        folder.mkdir()
-        with start_program(tmp_path, KILLED_FROM_OUTSIDE, path, folder, start) as program:
-            Gate(folder).wait_for_count(running)
-            os.kill(program.pid, KILL)
-        assert program.returncode == WAS_KILLED
-    assert run_program(tmp_path, KILLED_FROM_OUTSIDE, path, tmp_path, 7).stdout == "1500 0\n"
 
 
 # -- refusals and hints ------------------------------------------------------------------------------------------------
@@ -417,15 +273,6 @@ def test_other_code_is_a_warning_and_an_error_where_that_is_asked_for(
         queue.create_job("job", items, handler, **options)
         assert len(logged(caplog)) == 1
         assert what in logged(caplog)[0]
-
-
-def test_what_is_the_same_is_no_reason_for_a_warning(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for _ in range(2):
-        with JobQueue(1, journal=path) as queue:
-            queue.run(["x"], do.succeed)
-            job = queue.create_job("job", [{"id": "a", "n": 1}], do.succeed, rerun=mpqueue.Rerun(strict=True))
-            assert job.status is JobStatus.PENDING
-    assert all("this job was never started" in text for text in logged(caplog))
 
 
 @pytest.mark.holds("error: JournalError")
@@ -657,24 +504,6 @@ def test_closing_with_a_full_disk_ends_and_tells_what_is_lost(path: Path, disk: 
         assert queue.start("job").result().completed == 200
 
 
-def test_killing_a_queue_whose_disk_has_just_failed_resolves_its_runs(path: Path, tmp_path: Path, disk: Disk) -> None:
-    waiting = gate(tmp_path, "waiting")
-    queue = JobQueue(2, journal=path)
-    bystander = queue.run(["a", "b"], do.succeed, id="bystander")
-    queue.create_job("job", ["a"], do.block_until_told(waiting))
-    run = queue.start("job")
-    waiting.wait_for("a")
-
-    def refuse(sql: str, _: object) -> None:
-        if sql.startswith(("INSERT", "UPDATE")):
-            raise OSError(28, "No space left on device")
-
-    disk.before = refuse
-    queue.close(kill=True)  # sooner than the second after which a full disk is told
-    assert run.result(300).status is JobStatus.CANCELLED
-    assert bystander.completed == 2
-
-
 # -- one item once more ------------------------------------------------------------------------------------------------
 
 
@@ -727,15 +556,6 @@ def test_an_item_without_its_handler_can_not_be_replayed(path: Path) -> None:
         assert queue.run([1], say_pid, id="small").items[0].replay() == os.getpid()
     with JobQueue(1, journal=path) as queue, pytest.raises(JournalError, match="not in the journal"):
         queue.load_job("big").items[0].replay()
-
-
-def test_a_failed_item_that_is_big_is_in_the_journal_and_runs_again(path: Path) -> None:
-    items = [b"a" * 300_000, b"b" * 300_000]
-    with JobQueue(1, journal=path, max_retries=0) as queue:
-        queue.run(items, do.only(items[1], do.fail, do.return_length), id="job")
-    with JobQueue(1, journal=path) as queue:
-        failure = queue.load_job("job").failures[0]
-        assert failure.item.payload == items[1]
 
 
 # -- map ---------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -98,10 +100,14 @@ def test_a_converted_journal_tells_what_it_told_before_and_a_copy_of_it_stays(or
     def lines() -> Any:
         return lines_of(original).items()
 
-    before = tell()
+    def last_number() -> Any:
+        with contextlib.closing(sqlite3.connect(original)) as connection:
+            return connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'").fetchall()
+
+    before, last = tell(), last_number()
     assert all(line.total == len(rows) > 0 for line, rows in before.values())
     queue_of(original).close()
-    assert tell() == before
+    assert (tell(), last_number()) == (before, last)
     (copy,) = original.parent.glob("run.db.v?")
     copy.replace(original)
     assert tell() == before

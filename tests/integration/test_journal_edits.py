@@ -6,6 +6,7 @@ import os
 import tempfile
 import threading
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ import mpqueue
 from mpqueue import JobPlan, JobQueue, current_item
 from mpqueue.errors import JournalMismatchError
 from tests.support import handlers as do
+from tests.support.command_line import main
 from tests.support.disk import watched
-from tests.support.journals import queue_of, told
-from tests.support.kinds import EACH_KIND, Calls, Kind
+from tests.support.journals import lines_of, queue_of, rows_of, told
+from tests.support.kinds import EACH_KIND, JOB, KINDS, Calls, Kind
 from tests.support.programs import run_program
 from tests.support.results import results_of
 from tests.support.systems import not_on_windows
@@ -150,14 +152,45 @@ def test_another_version_runs_everything_again_and_other_code_warns(
 
 
 @pytest.mark.slow
-def test_failed_items_run_again_with_their_history_where_that_is_said(tmp_path: Path) -> None:
-    failing = do.only("b", do.fail_with(ValueError("no")), do.succeed)
-    for redo, tries in ((None, 1), (None, 1), ("failed", 2), ("failed", 3)):
-        with JobQueue(1, journal=tmp_path / "run.db", max_retries=0) as queue:
-            job = queue.run(["a", "b"], failing, id="job", rerun=mpqueue.Rerun(redo=redo))
-            assert (job.completed, job.failed) == (1, 1)
-            assert len(job.items[1].history) == tries
-            assert len(queue.load_job("job").items[1].history) == tries
+@EACH_KIND
+def test_failed_items_are_told_by_each_command_and_run_again_where_that_is_said(
+    kind: Kind, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, calls = tmp_path / "run.db", Calls(tmp_path)
+    run, well = partial(kind.run, calls, [*range(4)], path), [f"result of {number}" for number in range(4)]
+    calls.fail(2)
+    failed = [*well[:2], "ValueError: not 2", well[3]]
+    assert run() == failed
+    assert len(calls.take()) == 4
+    assert lines_of(path)[JOB] == ("completed_with_errors", 3, 1, 4)
+    assert main(["failures", str(path)]) == 0
+    assert "ValueError: not 2" in capsys.readouterr().out
+    assert [row["error"] for row in rows_of(path, JOB) if row["status"] == "failed"] == ["ValueError: not 2"]
+    assert run() == failed
+    assert calls.take() == ["2"] * kind.runs_failed_again
+    assert main(["prune", str(path)]) == 0
+    assert run(rerun=mpqueue.Rerun(redo="failed")) == failed
+    assert calls.take() == ["2"]
+    calls.fail()
+    assert run(rerun=mpqueue.Rerun(redo="failed")) == well
+    assert calls.take() == ["2"]
+    assert run() == well
+    assert calls.take() == []
+    assert lines_of(path)[JOB] == ("completed", 4, 0, 4)
+
+
+@EACH_KIND
+def test_a_job_of_another_kind_is_refused_and_the_recorded_one_stays(kind: Kind, tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    kind.run(do.succeed, ["a", "b"], path)
+    before = rows_of(path, JOB)
+    for other in KINDS:
+        if other is not kind:
+            with pytest.raises(
+                JournalMismatchError, match=r"expected a.*, got a.*, which .* resumes; nothing was changed"
+            ):
+                other.run(do.succeed, ["a", "b"], path)
+    assert (len(before), rows_of(path, JOB)) == (2, before)
 
 
 @pytest.mark.slow

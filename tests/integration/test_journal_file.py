@@ -20,8 +20,7 @@ from mpqueue import JobQueue
 from mpqueue.errors import JournalError, QueueClosedError
 from tests.support import handlers as do
 from tests.support.command_line import main
-from tests.support.disk import Disk
-from tests.support.journals import is_free, lines_of, queue_of, recorded, values_of, wait_until_free
+from tests.support.journals import is_free, lines_of, queue_of, values_of, wait_until_free
 from tests.support.kinds import EACH_KIND, JOB, Kind
 from tests.support.programs import PATIENCE, run_program, start_program
 from tests.support.systems import not_on_windows
@@ -288,48 +287,3 @@ def test_parts_of_files_go_with_the_next_writer_and_files_of_a_job_with_it(tmp_p
         assert queue.load_job("job").results == [BIG]
         queue.clear_job("job")
     assert os.listdir(value.parent) == ["mine.txt"]
-
-
-# -- what can't be written ---------------------------------------------------------------------------------------------
-
-
-def test_what_can_not_be_written_for_a_moment_is_written_then_and_nobody_hears_of_it(
-    tmp_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
-) -> None:
-    left = iter(range(1))
-
-    def refuse(sql: str, _: object) -> None:
-        if sql == "COMMIT" and next(left, None) is not None:
-            raise OSError(28, "No space left on device")
-
-    with queue_of(tmp_path / "run.db") as queue:
-        queue.create_job("job", range(20), do.succeed)
-        disk.before = refuse
-        assert queue.start("job").result(300).completed == 20
-        assert next(left, None) is None
-    with recorded(tmp_path / "run.db") as job:
-        assert (job.completed, job.results) == (20, [*range(20)])
-    assert caplog.messages == []
-
-
-def test_a_row_that_can_never_be_written_stops_no_other(
-    tmp_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
-) -> None:
-    def refuse(_: str, arguments: tuple[Any, ...]) -> None:
-        values = [value for each in arguments for value in each if type(value) is bytes]
-        if any(b"never" in value for value in values):
-            raise sqlite3.DataError("string or blob too big")
-
-    path = tmp_path / "run.db"
-    with queue_of(path) as queue:
-        queue.create_job("job", [1, 2, 3], result_of, chunksize=1)
-        disk.before = refuse
-        job = queue.start("job").result(300)
-    assert job.results == ["one", "never", "three"]  # it is still in memory
-    assert caplog.text.count("can't be written") == 1
-    with recorded(path) as job:
-        assert job.results == ["one", None, "three"]
-
-
-def result_of(item: int) -> str:
-    return ("one", "never", "three")[item - 1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import subprocess
 import sys
@@ -15,10 +14,8 @@ import pytest
 import mpqueue
 from mpqueue.errors import JournalError
 from tests.support import journal_rc1
-from tests.support.programs import WAS_KILLED, run_program, start_program
+from tests.support.programs import run_program
 from tests.support.systems import not_on_windows
-from tests.support.this_system import KILL
-from tests.support.waiting import Gate
 
 pytestmark = [pytest.mark.slow, not_on_windows("memory is limited by RLIMIT_AS")]
 
@@ -136,73 +133,6 @@ if __name__ == "__main__":
 def test_a_damaged_line_of_a_job_is_refused_or_changes_nothing(tmp_path: Path, job_id: str) -> None:
     done = run_program(tmp_path, DAMAGES, job_id, timeout=240)
     assert done.stdout == "True 3 True\n", done.stderr
-
-
-KILLED = """
-import sys
-import tarfile
-from pathlib import Path
-import mpqueue
-from tests.support import handlers as do
-from tests.support.waiting import Gate
-
-if __name__ == "__main__":
-    with mpqueue.JobQueue(1, journal=sys.argv[1]) as queue:
-        queue.create_job("job", range(300), do.only(7, do.block_until_told(Gate(Path(sys.argv[2])))))
-        queue.start("job").result()
-"""
-
-MARKS = """
-import resource, shutil, sys
-from pathlib import Path
-import mpqueue
-from mpqueue.errors import JournalError
-
-def flipped(marks, at):
-    return marks[:at] + bytes([marks[at] ^ 1]) + marks[at + 1:]
-
-if __name__ == "__main__":
-    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
-    killed, again = map(Path, sys.argv[1:])
-    marks = (killed / "run.db.running").read_bytes()
-    others = [
-        b'{"job":1,"from":-5,"to":99999999999}\\n',
-        b'{"job":1,"of":[-5,99999999999,"text",[]]}\\n',
-        b'{"job":{},"of":[]}\\n',
-        b"[" * 100_000,
-        b"\\xff" * 10_000,
-        b"",
-        marks[:20],
-        marks * 3,
-        *(flipped(marks, at) for at in (0, 7, 8, 10, 20, 25, 30)),
-    ]
-    for other in others:
-        shutil.rmtree(again, ignore_errors=True)
-        shutil.copytree(killed, again)
-        (again / "run.db.running").write_bytes(other)
-        try:
-            with mpqueue.JobQueue(1, journal=again / "run.db") as queue:
-                job = queue.run(range(300), abs, id="job")
-                if job.results != [*range(300)]:
-                    print(other[:80], job)
-        except JournalError:
-            pass
-        except BaseException as error:
-            print(other[:80], repr(error))
-    print(len(others))
-"""
-
-
-@pytest.mark.long
-def test_damaged_marks_of_what_ran_when_a_program_ended_mark_nothing(tmp_path: Path) -> None:
-    gate, killed = Gate(tmp_path), tmp_path / "killed"
-    killed.mkdir()
-    with start_program(tmp_path, KILLED, killed / "run.db", tmp_path) as program:
-        gate.wait_for(7)
-        os.kill(program.pid, KILL)
-    assert program.returncode == WAS_KILLED
-    done = run_program(tmp_path, MARKS, killed, tmp_path / "again", timeout=240)
-    assert done.stdout == "15\n", done.stderr
 
 
 def test_a_journal_whose_lines_have_no_checksum_yet_is_read_as_it_is_and_goes_on(tmp_path: Path) -> None:

@@ -42,8 +42,6 @@ def test_the_label_stands_wherever_an_item_is_shown(
     assert [(row["id"], row["item"]) for row in job.to_records()] == [(0, "a.jpg"), (1, "b.jpg")]
     assert job.items["b.jpg"] == job.items[1]
     assert "1 (b.jpg)" in str(job.report())
-    job.trace(tmp_path / "trace.json")
-    assert "item b.jpg" in (tmp_path / "trace.json").read_text()
     assert [record.mpqueue_label for record in caplog.records if record.name == "mine"] == ["a.jpg", "b.jpg"]  # type: ignore[attr-defined]
 
 

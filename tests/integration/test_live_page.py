@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import gzip
 import json
 import logging
 import os
@@ -165,13 +164,14 @@ def test_the_throughput_is_of_what_has_ended_and_there_is_none_before(
     assert page.get(f"jobs/{number}/throughput") is None
     gate.open()
     run.result()
-    told = page.get(f"jobs/{number}/throughput")
-    assert sum(told["completed"]) * told["every"] == pytest.approx(3, rel=0.05)
+    assert re.match(
+        r"<svg .* aria-label=.Items per second over the whole run: at most ", page.get(f"jobs/{number}/throughput")
+    )
     queue.run_stages(range(10), [do.double, do.double], id="stages")
     head, *stages = page.get("jobs")[1:]
     assert [one.get("stage") for one in (head, *stages)] == [None, head["number"], head["number"]]
-    speeds = [page.get(f"jobs/{one['number']}/throughput") for one in (head, *stages)]
-    assert (speeds[0], [round(sum(one["completed"]) * one["every"]) for one in speeds[1:]]) == (None, [10, 10])
+    drawn = [page.get(f"jobs/{one['number']}/throughput") for one in (head, *stages)]
+    assert [one is None for one in drawn] == [True, False, False]
 
 
 def test_a_search_goes_on_where_it_was_cut_off(queue: JobQueue, page: Visitor) -> None:
@@ -196,18 +196,6 @@ def test_items_that_come_while_the_page_is_open_are_listed(queue: JobQueue, page
         queue.seal("job")
         stream.listen_until(lambda: stream.states["job"]["status"] == "completed")
         assert [item["result"] for item in stream.items("job")] == [2 * item for item in range(50)]
-
-
-def test_what_is_sent_is_compressed_for_those_who_can_read_it(queue: JobQueue, page: Visitor) -> None:
-    queue.run(range(1000), do.double, id="job")
-    path = f"jobs/{page.get('jobs')[0]['number']}/items?limit=200"
-    plain, packed = page.ask(path), page.ask(path, Accept_Encoding="br, gzip")
-    assert (packed.headers["Content-Encoding"], packed.headers["Vary"]) == ("gzip", "Accept-Encoding")
-    took = rb'"milliseconds":\d+'  # the one may have taken longer than the other
-    assert re.sub(took, b"", gzip.decompress(packed.body)) == re.sub(took, b"", plain.body)
-    assert len(packed.body) < len(plain.body) / 4
-    for refused in ("identity", "gzip;q=0", ""):
-        assert page.ask(path, Accept_Encoding=refused).headers["Content-Encoding"] is None
 
 
 def test_failures_retries_and_what_a_worker_is_at(queue: JobQueue, page: Visitor) -> None:

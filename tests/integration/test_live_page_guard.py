@@ -174,9 +174,3 @@ def test_wrong_methods_are_refused(owner: Visitor, job: tuple[Job, str], path: s
 )
 def test_nothing_but_the_pages_own_files_is_served(owner: Visitor, path: str) -> None:
     assert owner.ask(path).status == 404
-
-
-def test_a_body_that_is_too_long_or_no_json_is_no_wish(owner: Visitor) -> None:
-    assert owner.ask("jobs/2/pause", "POST", "x" * 100_000).status == 400
-    assert owner.ask("jobs/2/pause", "POST", "[1").status == 400
-    assert owner.ask("jobs/2/pause", "POST").status == 409

@@ -55,13 +55,6 @@ def test_shared_memory_is_nobody_s_own_and_does_not_count() -> None:
         assert results_of(job) == [400 * MB] * 2
 
 
-def test_workers_that_are_too_large_from_the_start_run_one_item_each() -> None:
-    with JobQueue(1, per_worker={"memory": "4MB"}) as queue:
-        job = queue.run(range(4), do.return_pid)
-    assert len(set(results_of(job))) == 4
-    assert {item.attempts for item in job.items} == {1}
-
-
 def test_the_sampler_runs_only_where_there_is_a_limit() -> None:
     with JobQueue(1) as queue:
         queue.run([1], do.succeed)

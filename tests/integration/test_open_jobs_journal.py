@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
-import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -19,12 +17,10 @@ import pytest
 import mpqueue
 from mpqueue import JobQueue, current_item
 from mpqueue.errors import JobFullError, JournalError, JournalMismatchError
-from mpqueue.status import ItemStatus, JobStatus
-from mpqueue.testing import InlinePool
+from mpqueue.status import JobStatus
 from tests.support import handlers as do
-from tests.support.command_line import main
 from tests.support.disk import Disk
-from tests.support.journals import cells_of, lines_of, queue_of, rows_of, values_of
+from tests.support.journals import lines_of, queue_of, rows_of, values_of
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
@@ -301,35 +297,6 @@ def test_items_need_an_identity_or_an_id(path: Path) -> None:
 # -- what is asked for -------------------------------------------------------------------------------------------------
 
 
-def test_failed_items_run_again_in_whatever_way_they_are_told(
-    path: Path, calls: Calls, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert finish(path, calls, [5, 2]).failed == 1
-    calls.take()
-    assert finish(path, calls, [5, 2]).failed == 1
-    assert calls.take() == []
-    assert finish(path, calls, [5, 2], rerun=mpqueue.Rerun(redo="failed")).failed == 1
-    assert calls.take() == ["5"]
-    with queue_of(path) as queue:
-        assert queue.retry_failed("j").result().failed == 1
-        assert calls.take() == ["5"]
-    calls.healed.touch()
-    assert main(["retry", str(path)]) == 0
-    assert Counter(calls.take()) == Counter(map(str, halves([5])))
-    assert finish(path, calls, [5, 2]).total == 9 + 3
-    assert calls.take() == []
-
-
-def test_a_version_and_redo_all_begin_anew(path: Path, calls: Calls) -> None:
-    finish(path, calls, [3], rerun=mpqueue.Rerun(version="1"))
-    for rerun in mpqueue.Rerun(version="2"), mpqueue.Rerun(version="2", redo="all"):
-        calls.take()
-        assert finish(path, calls, [3], rerun=rerun).results == [3, 1, 2, 1, 1]
-        assert len(calls.take()) == 5
-    assert finish(path, calls, [3], rerun=mpqueue.Rerun(version="2")).total == 5
-    assert calls.take() == []
-
-
 LINKS = {"/": ["/a", "/b"], "/a": ["/", "/b"], "/b": ["/"]}
 
 
@@ -370,43 +337,13 @@ def test_what_an_open_job_has_not_is_refused_and_nothing_is_changed(path: Path, 
         for rerun in (mpqueue.Rerun(update=True), mpqueue.Rerun(key=str)):
             with pytest.raises(ValueError, match="expected none for an open job"):
                 anything.open_job("j", [3], calls, rerun=rerun)
-        for refused in (queue.create_job, queue.plan_job):
-            with pytest.raises(JournalMismatchError, match="expected a job with a list of items, got an open job"):
-                refused("j", [3], calls)
+        with pytest.raises(JournalMismatchError, match="expected a job with a list of items, got an open job"):
+            queue.plan_job("j", [3], calls)
         with pytest.raises(JournalMismatchError, match="has changed since 5 of these results were made"):
             queue.open_job("j", [3], do.succeed, rerun=mpqueue.Rerun(strict=True))
         with pytest.raises(TypeError, match="items\\[0\\]"):
             queue.open_job("j", [{"id": threading.Lock()}], calls)
     assert path.read_bytes() == before
-    with queue_of(path) as queue:
-        queue.run(["a", "b"], do.succeed, id="list")
-    list_instead = pytest.raises(JournalMismatchError, match="expected an open job, got a job with a list")
-    with queue_of(path) as queue, list_instead:
-        queue.open_job("list", ["a"], do.succeed)
-    assert [*mpqueue.imap(do.succeed, "ab", journal=path, job_id="stream", backend=InlinePool())] == ["a", "b"]
-    with pytest.raises(JournalMismatchError, match="expected a stream"):
-        mpqueue.imap(do.succeed, "ab", journal=path, job_id="j")
-    with queue_of(path) as queue, pytest.raises(JournalMismatchError, match="got a stream"):
-        queue.open_job("stream", ["a"], do.succeed)
-
-
-def test_it_is_looked_at_as_any_job(
-    path: Path, calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    finish(path, calls, [5, {"x": 1}, 2][::2])
-    assert main(["status", str(path)]) == 0
-    assert capsys.readouterr().out.splitlines()[1].split()[:4] == ["completed_with_errors", "3", "1", "4"]
-    assert main(["failures", str(path)]) == 0
-    assert "five" in capsys.readouterr().out
-    assert main(["export", str(path), "-o", str(tmp_path / "rows.jsonl")]) == 0
-    assert len(lines(tmp_path / "rows.jsonl")) == 4
-    assert main(["prune", str(path)]) == 0
-    with queue_of(path) as queue:
-        job = queue.load_job("j")
-        assert [(item.payload, item.status) for item in job.items] == [
-            (5, ItemStatus.FAILED), (2, ItemStatus.COMPLETED), (1, ItemStatus.COMPLETED), (1, ItemStatus.COMPLETED)
-        ]  # fmt: skip
-        assert job.items[1].replay() == 2
 
 
 def test_others_look_at_it_while_it_grows(path: Path, tmp_path: Path) -> None:
@@ -423,46 +360,6 @@ def test_others_look_at_it_while_it_grows(path: Path, tmp_path: Path) -> None:
 
 
 # -- damage, and a disk that fills -------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.long
-def test_damaged_items_are_refused_and_damaged_ends_run_again(path: Path, calls: Calls, tmp_path: Path) -> None:
-    """Which is which, is found out."""
-    finish(path, calls, [3, 1])
-    whole, refused, ran = tmp_path / "whole.db", 0, list[int]()
-    shutil.copy(path, whole)
-    for table, column, row in cells_of(whole):
-        shutil.copy(whole, path)
-        with contextlib.closing(sqlite3.connect(path)) as connection:
-            (content,) = connection.execute(f"SELECT {column} FROM {table} WHERE rowid = ?", (row,)).fetchone()
-            content = content[:-2] + bytes([content[-2] ^ 4]) + content[-1:]
-            connection.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (content, row))
-            connection.commit()
-        calls.take()
-        with queue_of(path) as queue:
-            look = partial(queue.open_job, "j", [3, 1], calls)
-            try:
-                look()
-            except JournalError as error:
-                told = str(error)
-            else:
-                told = ""
-            if told:
-                with pytest.raises(JournalError):
-                    queue.load_job("j")
-                queue.run(["a"], do.succeed, id="bystander")
-        if told:
-            assert "items of an open job: expected it as it was written, got something" in told
-            assert finish(path, calls, [3, 1], rerun=mpqueue.Rerun(redo="all")).total == 6
-            refused += 1
-        else:
-            assert finish(path, calls, [3, 1]).total == 6
-            ran.append(len(calls.take()))
-            assert finish(path, calls, [3, 1]).total == 6
-            assert calls.take() == []
-    assert refused
-    assert 0 < max(ran) <= 6
 
 
 @pytest.mark.slow

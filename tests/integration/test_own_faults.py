@@ -63,32 +63,6 @@ def test_the_job_that_a_mistake_touched_ends_and_the_one_beside_it_goes_on(tmp_p
         assert queue.retry_failed("victim").result(LIMIT).results == [1, 4]
 
 
-@pytest.mark.parametrize("mistake", ["start", "send", "lane"])
-def test_a_mistake_at_the_start_of_a_worker_or_of_its_chunk_ends_the_job(mistake: str) -> None:
-    engine = flawed(LokyBackend(), mistake)
-    with JobQueue(1, backend=engine) as queue:
-        queue.create_job("job", [1, 2], square)
-        with pytest.raises(InternalError):
-            queue.start("job").result(LIMIT)
-
-
-@pytest.mark.parametrize("mistake", ["set_flags", "kill"])
-def test_a_mistake_while_a_job_is_paused_or_cancelled_ends_it(mistake: str, tmp_path: Path) -> None:
-    engine, gate = flawed(LokyBackend()), Gate(tmp_path)
-    with JobQueue(1, backend=engine) as queue:
-        queue.create_job("job", ["a", "b"], block_until_told(gate), chunksize=1)
-        run = queue.start("job")
-        gate.wait_for("a")
-        engine.calls[mistake] = make_a_mistake
-        if mistake == "kill":
-            queue.cancel("job", kill=True)
-        else:
-            queue.pause("job")
-        with pytest.raises(InternalError):
-            run.result(LIMIT)
-        gate.open()
-
-
 def test_calls_of_a_queue_that_a_mistake_has_ended_raise_it() -> None:
     engine = flawed(InlinePool(), "send", "recycle")  # it can't be mended either
     with JobQueue(1, backend=engine) as queue:

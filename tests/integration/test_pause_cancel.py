@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue import ItemStatus, JobQueue, JobStateError, JobStatus, current_item
+from mpqueue import ItemStatus, JobQueue, JobStateError, JobStatus
 from mpqueue.events import JOB_FINISHED, JOB_PAUSED, JOB_PROGRESS, JOB_RESUMED, JOB_STARTED
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
@@ -111,22 +111,6 @@ def test_pause_and_resume_refuse_pending_and_finished_jobs() -> None:
         assert job.status is JobStatus.COMPLETED
 
 
-@pytest.mark.slow
-def test_pausing_and_resuming_many_times_loses_nothing() -> None:
-    with JobQueue(2) as queue:
-        recorder = Recorder(queue)
-        queue.create_job("job", range(20_000), do.double)
-        run = queue.start("job")
-        for _ in range(100):
-            try:
-                queue.pause("job")
-                queue.resume("job")
-            except JobStateError:
-                break
-        assert run.result().results == list(range(0, 40_000, 2))
-        recorder.check(run.job)
-
-
 # --- cancel ---------------------------------------------------------------------------------------------------------
 
 
@@ -154,28 +138,6 @@ def test_cancel_lets_active_items_complete_and_starts_no_pending_ones(tmp_path: 
         assert gate.arrived() == {"0", "1"}
         recorder.check(job)
         assert len(workers_of(queue)) == 2
-
-
-def test_cancel_is_seen_by_current_item_which_may_stop_early(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
-    def handle(item: str) -> None:
-        me = current_item()
-        assert not me.cancelled
-        gate.announce("begun")
-        wait_until(lambda: me.cancelled)
-        raise RuntimeError("stopping early")
-
-    with JobQueue(1) as queue:
-        recorder = Recorder(queue)
-        queue.create_job("job", ["a", "b"], handle)
-        run = queue.start("job")
-        gate.wait_for("begun")
-        queue.cancel("job")
-        job = run.result(300)
-        recorder.check(job)
-    assert job.status is JobStatus.CANCELLED
-    assert [item.status for item in job.items] == ["pending", "pending"]
 
 
 def test_cancel_with_kill_ends_active_items_at_once(tmp_path: Path) -> None:

@@ -227,18 +227,22 @@ def test_a_pool_inside_a_call_has_one_worker(pool: Pool) -> None:
 # -- the end -------------------------------------------------------------------------------------------------------
 
 
-def test_a_callback_cannot_wait_for_the_pool(pool: Pool) -> None:
-    errors: list[BaseException] = []
+def test_a_callback_cannot_wait_for_the_pool_or_a_result(pool: Pool, tmp_path: Path) -> None:
+    gate, errors = Gate(tmp_path), list[BaseException]()
 
     def wait(_: Any) -> None:
+        result = pool.map_async(do.block_until_told(gate), [1])
         pool.close()
-        try:
-            pool.join()
-        except RuntimeError as error:
-            errors.append(error)
+        for wait_here in (result.get, pool.join):
+            try:
+                wait_here()
+            except RuntimeError as error:
+                errors.append(error)
+        gate.open()
 
     pool.apply_async(do.double, (1,), callback=wait).wait()
-    assert "pool.join()" in str(errors[0])
+    assert "waiting for a call" in str(errors[0])
+    assert "pool.join()" in str(errors[1])
 
 
 def test_a_pool_that_nobody_holds_is_ended_with_a_warning() -> None:

@@ -86,11 +86,6 @@ def test_without_a_seed_the_job_tells_which_it_had() -> None:
     assert run(range(5), draw, seed=first.seed).results == first.results
 
 
-def test_within_an_item_the_numbers_go_on_and_no_two_items_share_any() -> None:
-    job = run(range(50), draw, workers=2)
-    assert len({number for drawn in job.results for number in drawn or ()}) == 150
-
-
 def test_setup_draws_the_same_numbers_in_every_worker_and_none_of_the_items() -> None:
     def first_number() -> float:
         return current_item().rng.random()

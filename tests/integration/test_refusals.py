@@ -81,16 +81,6 @@ BAD_ITEMS: dict[str, tuple[Any, type[Exception], str]] = {
         ValueError,
         "expected unique ids, got 1 at positions 0 and 2",
     ),
-    "duplicate attributes": (
-        lambda: [Thing("x"), Thing("x")],
-        ValueError,
-        "expected unique ids, got 'x' at positions 0 and 1",
-    ),
-    "equal ids of different types": (lambda: [{"id": 1}, {"id": 1.0}], ValueError, "expected unique ids"),
-    "unhashable id": (lambda: [{"id": 1}, {"id": [2]}], TypeError, r"items\[1\]: expected a hashable id, got \[2\]"),
-    "missing key": (lambda: [{"id": 1}, {"name": 2}], TypeError, r'items\[1\]: expected an "id" key'),
-    "missing attribute": (lambda: [Thing("x"), 5], TypeError, r"items\[1\]: expected an .id attribute.*got 5"),
-    "plain value among mappings": (lambda: [{"id": 1}, 5], TypeError, r'items\[1\]: expected an "id" key.*got 5'),
     "iterator with a wild length": (lambda: Lying(10**15), LookupError, "the list ends here"),
     "a value without a repr": (
         Reprless,
@@ -110,11 +100,6 @@ BAD_ITEMS: dict[str, tuple[Any, type[Exception], str]] = {
     "None": (lambda: None, TypeError, "items: expected an iterable, got None"),
     "a number": (lambda: 5, TypeError, "items: expected an iterable, got 5"),
 }
-
-
-class Thing:
-    def __init__(self, id: str) -> None:
-        self.id = id
 
 
 @pytest.mark.parametrize("what", BAD_ITEMS)

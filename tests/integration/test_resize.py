@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 
 from mpqueue import JobQueue, QueueClosedError, current_item
-from mpqueue.testing import InlinePool
 from tests.support import handlers as do
 from tests.support.programs import is_running
 from tests.support.recorder import Recorder
@@ -59,19 +57,6 @@ def test_more_workers_come_at_once_and_fewer_stay_when_they_have_ended_their_ite
         assert len(workers_of(queue)) == len(workers(tmp_path)) == 2
 
 
-def test_with_kill_they_go_at_once_and_nobody_is_charged(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with JobQueue(3, max_retries=0, initializer=partial(tell, tmp_path)) as queue:
-        job = queue.create_job("job", range(6), do.block_until_told(gate), chunksize=1)
-        run = queue.start("job")
-        gate.wait_for_count(3)
-        queue.resize(1, kill=True)
-        wait_until(lambda: len(workers(tmp_path)) == 1)
-        gate.open()
-        assert run.result().results == [*range(6)]
-        assert Counter(item.attempts for item in job.items) == {1: 6}
-
-
 @pytest.mark.parametrize("count", [1, 3])
 def test_before_the_first_job_it_says_how_many_start(count: int, tmp_path: Path) -> None:
     with JobQueue(2, initializer=partial(tell, tmp_path)) as queue:
@@ -112,10 +97,4 @@ def test_what_is_no_number_of_workers_is_refused(wrong: Any) -> None:
             queue.resize(wrong)
         assert queue.concurrency == 1
     with pytest.raises(QueueClosedError):
-        queue.resize(2)
-
-
-def test_an_engine_whose_workers_are_others_refuses_it() -> None:
-    refused = pytest.raises(ValueError, match="workers of the queue's own")
-    with JobQueue(1, backend=InlinePool()) as queue, refused:
         queue.resize(2)

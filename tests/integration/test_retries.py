@@ -10,13 +10,11 @@ from typing import Any
 import pytest
 
 from mpqueue import (
-    GiveUp,
     ItemStatus,
     ItemTimeoutError,
     JobQueue,
     RemoteError,
     Retry,
-    RetryPolicy,
     current_item,
 )
 from mpqueue.events import ITEM_RETRY
@@ -27,48 +25,9 @@ from tests.support.this_system import IS_WINDOWS
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 
-#: The default policy, a hundred times as fast.
-QUICK = RetryPolicy(base_delay=0.02)
-
 
 def delays(recorder: Recorder) -> list[float]:
     return [told.delay for told in recorder.of(ITEM_RETRY)]
-
-
-# --- how often and when ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.holds(
-    "seed: start: failed items are retried with exponential backoff",
-    "seed: retries: after max_retries the item has failed",
-)
-def test_item_is_tried_four_times_by_default_with_doubled_delays() -> None:
-    with JobQueue(1, retry=QUICK) as queue:
-        recorder = Recorder(queue)
-        job = queue.run(["a"], do.fail)
-    assert job.items[0].attempts == 4
-    assert delays(recorder) == pytest.approx([0.02, 0.04, 0.08])
-    assert [(told.attempt, told.error) for told in recorder.of(ITEM_RETRY)] == [
-        (number, "ValueError: cannot do 'a'") for number in (1, 2, 3)
-    ]
-    recorder.check(job)
-
-
-@pytest.mark.holds("seed: retries: after 2, 4 and 8 seconds")
-def test_first_delay_is_two_seconds_by_default() -> None:
-    with JobQueue(1) as queue:
-        recorder = Recorder(queue)
-        queue.create_job("job", ["a"], do.fail)
-        run = queue.start("job")
-        (retry,) = recorder.wait_for(ITEM_RETRY)
-        assert (retry.attempt, retry.delay) == (1, 2.0)
-        assert run.job.items[0].status is ItemStatus.RETRY
-        queue.cancel("job")
-        run.result()
-
-
-# --- which policy ---------------------------------------------------------------------------------------------------
 
 
 # --- which errors ---------------------------------------------------------------------------------------------------
@@ -85,6 +44,19 @@ def raise_trouble(item: Any) -> None:
     raise TroubleError("one", "two")
 
 
+@pytest.mark.holds("seed: retries: after 2, 4 and 8 seconds")
+def test_first_delay_is_two_seconds_by_default() -> None:
+    with JobQueue(1) as queue:
+        recorder = Recorder(queue)
+        queue.create_job("job", ["a"], do.fail)
+        run = queue.start("job")
+        (retry,) = recorder.wait_for(ITEM_RETRY)
+        assert (retry.attempt, retry.delay) == (1, 2.0)
+        assert run.job.items[0].status is ItemStatus.RETRY
+        queue.cancel("job")
+        run.result()
+
+
 @pytest.mark.holds("error: Retry")
 def test_retry_asks_for_another_try_after_its_own_delay() -> None:
     def handle(item: float) -> int:
@@ -99,29 +71,6 @@ def test_retry_asks_for_another_try_after_its_own_delay() -> None:
     assert job.results == [3, 3]
     assert sorted(delays(recorder)) == [0, 0, 0.01, 0.01]
     assert [item.attempts for item in job.items] == [3, 3]
-
-
-@pytest.mark.holds("error: GiveUp")
-def test_give_up_fails_at_once() -> None:
-    with JobQueue(1) as queue:
-        (item,) = queue.run(["a"], do.give_up).items
-    assert (item.attempts, item.error) == (1, "GiveUp: hopeless")
-    assert isinstance(item.exception, GiveUp)
-
-
-# --- what counts ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.holds("promise: Every item ends once")
-def test_item_that_a_crash_ran_again_delivers_its_result_once(tmp_path: Path) -> None:
-    """What the worker had finished and not sent home runs again: two calls, one result, one event."""
-    with JobQueue(1, retry=RetryPolicy(1, base_delay=0)) as queue:
-        recorder = Recorder(queue)
-        job = queue.run(range(10), do.count_calls(tmp_path, do.only(9, do.at_first(do.kill_self))), chunksize=10)
-        recorder.check(job)
-    assert job.results == list(range(10))
-    assert [item.attempts for item in job.items] == [1] * 9 + [2]
 
 
 # --- timeouts -------------------------------------------------------------------------------------------------------

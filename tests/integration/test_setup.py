@@ -138,16 +138,6 @@ def test_context_manager_function_yields_the_state_and_is_finished(tmp_path: Pat
         assert notes(tmp_path) == ["begin", "end"]
 
 
-def test_queue_waits_at_its_end_for_setups_to_finish(tmp_path: Path) -> None:
-    def setup() -> Iterator[int]:
-        yield 10
-        note(tmp_path, "end")
-
-    with JobQueue(1) as queue:
-        queue.run([1, 2], add, setup=setup)
-    assert notes(tmp_path) == ["end"]
-
-
 def test_other_context_managers_are_the_state_themselves(tmp_path: Path) -> None:
     path = tmp_path / "data"
     path.write_text("content")
@@ -252,6 +242,13 @@ FAILURES: dict[str, tuple[Callable[..., Any], Any, type[BaseException], str, int
         1,
     ),
     "setup is killed": (return_state, partial(do.kill_self, None), WorkerCrashedError, KILLED_ITSELF_WORD, 1),
+    "setup yields nothing": (
+        return_state,
+        yields_nothing,
+        RuntimeError,
+        "expected a generator that yields the state once, got one that",
+        1,
+    ),
     "setup can't be loaded": (return_state, do.WhenUnpickled(do.fail), ValueError, "cannot do", 1),
     "handler can't be loaded": (do.WhenUnpickled(do.exit_with(3)), None, WorkerCrashedError, "exit code 3", 2),
 }
@@ -275,12 +272,6 @@ def test_setup_that_hangs_past_its_timeout_is_killed() -> None:
         recorder = run_with_bystander(queue, return_state, partial(do.hang_holding_gil, None))
         check_failed(recorder, queue, TimeoutError, "setup ran longer than setup_timeout of 1 s")
         assert len(workers_of(queue)) == 2
-
-
-def test_setup_generator_that_yields_nothing_has_failed() -> None:
-    with JobQueue(1, max_retries=0) as queue:
-        recorder = run_with_bystander(queue, return_state, yields_nothing)
-        check_failed(recorder, queue, RuntimeError, "expected a generator that yields the state once, got one that")
 
 
 @pytest.mark.holds("fault: setup fails in every worker")

@@ -520,7 +520,7 @@ def test_an_item_whose_result_was_discarded_is_done_and_runs_again_for_a_job_tha
         (Rows, TypeError, "of type type"),
         (Rows(leave=fail_later), TypeError, "expected a sink whose leave is a function, got a coroutine function"),
         (Rows(write=fail_later), TypeError, "expected a sink whose write is a function, got a coroutine function"),
-        (Rows(columns="id"), TypeError, "expected a sink whose columns are a list of names, got 'id'"),
+        (Rows(columns="id"), TypeError, "columns: expected a list of names, got 'id' of type str"),
         (
             sinks.jsonl("/nowhere/rows.jsonl"),
             FileNotFoundError,

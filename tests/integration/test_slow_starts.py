@@ -66,6 +66,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long  # the scheduler's wait is that of tests/unit/test_scheduler_workers.py
 @pytest.mark.holds(
     "wait: a new worker answers for the first time: its interpreter, its imports, preload=",
     "wait: the initializer of Pool and Executor",

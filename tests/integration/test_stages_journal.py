@@ -106,7 +106,7 @@ def grown_from(number: int) -> list[int]:
     return [number, *(each for more in (3 * number, 3 * number + 1) if adds for each in grown_from(more))]
 
 
-@pytest.mark.holds("promise: With a journal, a job goes on where it was")
+@pytest.mark.holds("promise: With a journal, a job goes on where it was", "fault: kill -9 of your program")
 @pytest.mark.parametrize("ordered", ["any order", pytest.param("ordered", marks=pytest.mark.long)])
 @pytest.mark.parametrize("seed", range(20 if IS_LONG else 1))
 def test_whenever_it_is_killed_each_item_of_each_kind_ends_once(tmp_path: Path, ordered: str, seed: int) -> None:

@@ -31,6 +31,7 @@ from mpqueue.backends import LokyBackend
 from mpqueue.testing import InlinePool
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
+from tests.support.waiting import Gate
 from tests.support.wrapped_engine import WrappedEngine
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -401,62 +402,43 @@ STARTS: dict[str, Callable[[JobQueue], JobRun]] = {
 
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("removal", REMOVALS)
-def test_job_that_is_removed_before_its_start_is_carried_out_does_not_start(start: str, removal: str) -> None:
-    begins, may_go_on = threading.Event(), threading.Event()
+def test_of_a_start_and_a_removal_at_the_same_time_one_is_refused(start: str, removal: str, tmp_path: Path) -> None:
+    begins, may_go_on, gate = threading.Event(), threading.Event(), Gate(tmp_path)
+    waits = tmp_path / "waits"
 
     def send_slowly() -> None:
         begins.set()
         may_go_on.wait(300)
 
+    def fail(item: int) -> None:
+        if waits.exists():
+            gate.pass_through(item)
+        raise ValueError(item)
+
     engine = WrappedEngine(InlinePool())
-    with JobQueue(1, max_retries=0, backend=engine) as queue, ThreadPoolExecutor(2) as pool:
-        job = queue.create_job("job", [1, 2], do.fail)
+    with JobQueue(1, max_retries=0, backend=engine) as queue, ThreadPoolExecutor(3) as pool:
+        job = queue.create_job("job", [1, 2], fail)
         if start == "retry_failed":
             queue.start("job").result(300)
         status = job.status
+        waits.touch()
         engine.calls["send"] = send_slowly
         other = pool.submit(queue.run, [1], do.succeed)
         assert begins.wait(300)  # the coordinator is at something else
-        asking = threading.Event()
-
-        def ask() -> JobRun:
-            asking.set()
-            return STARTS[start](queue)
-
-        asks = pool.submit(ask)
-        assert asking.wait(300)
-        REMOVALS[removal](queue)
+        run, removes = pool.submit(STARTS[start], queue), pool.submit(REMOVALS[removal], queue)
         may_go_on.set()
-        with pytest.raises(JobNotFoundError, match=r"expected (a job of this queue to start|the id of a job)"):
-            asks.result(300)
+        started, removed = run.exception(300), removes.exception(300)
+        gate.open()
         assert other.result(300).completed == 1
-        assert job.status is status
-        assert queue.get_job("job") is not job
-
-
-@pytest.mark.parametrize("start", STARTS)
-@pytest.mark.parametrize("removal", REMOVALS)
-def test_job_can_not_be_removed_while_it_is_being_started(start: str, removal: str) -> None:
-    begins, may_go_on = threading.Event(), threading.Event()
-
-    def send_slowly() -> None:
-        begins.set()
-        may_go_on.wait(300)
-
-    engine = WrappedEngine(InlinePool())
-    with JobQueue(1, max_retries=0, backend=engine) as queue, ThreadPoolExecutor(1) as pool:
-        queue.run([1], do.succeed)  # its worker is there
-        job = queue.create_job("job", [1, 2], do.fail)
-        if start == "retry_failed":
-            queue.start("job").result(300)
-        engine.calls["send"] = send_slowly
-        run = pool.submit(STARTS[start], queue)
-        assert begins.wait(300)
-        with pytest.raises(JobStateError, match="being started"):
+        if started is None:
+            assert isinstance(removed, JobStateError)
+            assert run.result().result(300) is job
             REMOVALS[removal](queue)
-        may_go_on.set()
-        assert run.result(300).result(300) is job
-        REMOVALS[removal](queue)
+        else:
+            assert isinstance(started, JobNotFoundError | JobStateError)
+            assert removed is None
+            assert job.status is status
+        assert queue.get_job("job") is not job
 
 
 # --- one thread closes it after another -------------------------------------------------------------------------------

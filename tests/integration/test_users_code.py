@@ -15,7 +15,7 @@ import pytest
 
 import mpqueue
 from mpqueue import JobQueue, JobRun, RetryPolicy
-from mpqueue.errors import ItemPicklingError
+from mpqueue.errors import ItemPicklingError, TooManyFailuresError
 from mpqueue.testing import close_shared_pool
 from tests.support import handlers as do
 from tests.support import tracked
@@ -24,7 +24,7 @@ from tests.support.length import long
 from tests.support.results import errors_in_place
 from tests.support.strength import workers_of
 from tests.support.tracked import Stuck, Tracked, TrackedError, make_state, value_of, work_beside, work_with
-from tests.support.waiting import wait_until
+from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
@@ -143,6 +143,25 @@ def test_whatever_happens_while_items_are_pickled(
         happens(queue, run)
 
 
+def test_the_end_of_a_cancelled_job_does_not_wait_for_an_item_that_is_pickled_for_ever(
+    stuck: list[Stuck], tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path)
+    tracked.go_on.set()
+    with JobQueue(2, journal=tmp_path / "run.db", retry=RetryPolicy(max_retries=0)) as queue:
+        queue.create_job("slow", [0, *stuck], do.only(0, do.block_until_told(gate, do.fail)), chunksize=1)
+        tracked.arrived.clear()
+        tracked.go_on.clear()
+        run = queue.start("slow")
+        gate.wait_for(0)
+        assert tracked.arrived.wait(300)
+        queue.cancel("slow")
+        gate.open()
+        # The error of the first is pickled behind the second, which would be given up after 30 to 45 s.
+        assert run.result(25).cancelled
+        assert queue.run([1], do.double).results == [2]
+
+
 @pytest.mark.holds("wait: a result is pickled for the journal, and written")
 def test_a_result_that_is_slow_to_pickle_is_announced_once_it_is_in_the_journal(
     stuck: list[Stuck], tmp_path: Path
@@ -167,7 +186,7 @@ def test_a_result_that_is_slow_to_pickle_is_announced_once_it_is_in_the_journal(
 def test_an_item_that_is_pickled_for_ever_fails_and_a_result_s_job_says_why_it_waits(
     stuck: list[Stuck], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """After three quarters of a minute; see tests/unit/test_asides.py for that time."""
+    """After three quarters of a minute; see tests/unit/test_picklers.py for that time."""
     with JobQueue(1, journal=tmp_path / "run.db") as recorded, JobQueue(1) as queue:
         recorded.create_job("slow", range(4), tracked.get_stuck, chunksize=4)
         run = recorded.start("slow")
@@ -208,12 +227,23 @@ def test_a_job_that_is_killed_does_not_wait_for_a_result_that_is_pickled_for_eve
         assert tracked.arrived.wait(300)
         kill(queue, run)
     assert "takes too long to be pickled" in caplog.text
+    assert "made a mistake" not in caplog.text
     with JobQueue(1, journal=path) as queue:
         # The first was pickled by then; what comes after the second was not.
         assert [item.status for item in queue.load_job("slow").items] == ["completed", *["pending"] * 3]
         tracked.go_on.set()
         again = queue.run(range(4), tracked.get_stuck, id="slow")
         assert [value_of(result) for result in again.results] == [0, 1, 2, 3]
+
+
+def test_a_map_with_too_many_failures_does_not_wait_for_a_result_that_is_pickled_for_ever(
+    stuck: list[Stuck], tmp_path: Path
+) -> None:
+    path = tmp_path / "run.db"
+    with pytest.raises(TooManyFailuresError, match="more than max_failures=0"):
+        mpqueue.map(
+            tracked.get_stuck_or_fail, [1, -1], journal=path, concurrency=1, chunksize=1, max_retries=0, max_failures=0
+        )
 
 
 class Asking:

@@ -51,7 +51,8 @@ def test_public_modules_are_loaded_when_they_are_first_named(tmp_path: Path) -> 
     body = """
     import sys
     import mpqueue
-    assert not [name for name in sys.modules if name.startswith("mpqueue.")]
+    public = {name for name in sys.modules if name.startswith("mpqueue.") and not name.startswith("mpqueue._")}
+    assert public == {"mpqueue.errors"}
     for name in ("backends", "errors", "events", "retry", "sinks", "status", "testing"):
         assert getattr(mpqueue, name) is sys.modules[f"mpqueue.{name}"]
     """

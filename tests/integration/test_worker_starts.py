@@ -74,8 +74,8 @@ def test_idle_workers_end_by_themselves(tmp_path: Path, limit: int | None) -> No
     wait_until(lambda: {path.name for path in tmp_path.iterdir()} == {"a", "b"}, what="the workers' own end")
 
 
-@pytest.mark.holds("wait: close() waits for workers")
-@pytest.mark.parametrize("hang", [do.hang_holding_gil, do.stop_self])
+@pytest.mark.holds("wait: close() waits for workers", "wait: a worker that was killed ends")
+@pytest.mark.parametrize("hang", [do.hang_holding_gil, do.stop_self, do.sigterm_ignore_and_hang])
 def test_close_with_kill_ends_workers_that_hang_and_says_nothing(
     hang: Callable[[object], object], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -208,7 +208,14 @@ def test_a_worker_collects_garbage_and_loads_nothing_that_only_some_handlers_nee
         import gc
         import sys
 
-        return gc.isenabled(), {"psutil", "_hashlib", "argparse", "pytest"} & sys.modules.keys()
+        return gc.isenabled(), {
+            "psutil",
+            "_hashlib",
+            "argparse",
+            "pytest",
+            "pathlib",
+            "decimal",
+        } & sys.modules.keys()
 
     with JobQueue(1) as queue:
         assert queue.run([1], look).results == [(True, set())]

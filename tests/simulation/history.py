@@ -282,9 +282,9 @@ class Life:
         def lanes() -> list[Any]:
             return [] if self.scheduler is None else self.scheduler.books.lanes
 
-        def recordings() -> list[Any]:
-            recorder = None if self.queue is None else self.queue._engine.recorder
-            return [] if recorder is None else list(recorder._recordings.values())
+        def journal_jobs() -> list[Any]:
+            outlet = None if self.queue is None else self.queue._engine.journal_outlet
+            return [] if outlet is None else list(outlet._journal_jobs.values())
 
         return {
             "retry due": lambda: any(RETRY in job.table.status for job in jobs()),
@@ -293,7 +293,7 @@ class Life:
             "cancelled": lambda: any(job.cancelled for job in jobs()),
             "bad disk": lambda: self.disk.is_bad,
             "last item": lambda: any(len(job.table) - job.completed - job.failed == 1 for job in jobs()),
-            "held": lambda: any(recording.held for recording in recordings()),
+            "held": lambda: any(job.held for job in journal_jobs()),
             "commit": lambda: self.disk.in_transaction,
             "starting": lambda: any(lane.state in (LaneState.STARTING, LaneState.DOWN) for lane in lanes()),
             "dying": lambda: any(lane.state is LaneState.DYING for lane in lanes()),
@@ -559,8 +559,8 @@ class Life:
 
     def _keeps_promises(self) -> bool:
         """False where there is no journal, or a queue that closes has given up waiting for its disk."""
-        recorder = self.queue._engine.recorder
-        return recorder is not None and not (recorder._closing and self.disk.was_bad)
+        outlet = self.queue._engine.journal_outlet
+        return outlet is not None and not (outlet._closing and self.disk.was_bad)
 
     def _hear_retry(self, event: ItemRetry) -> None:
         self.world.note((event.job_id, event.attempt))

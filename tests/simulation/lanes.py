@@ -36,7 +36,7 @@ from mpqueue._wire.frames import (
 from mpqueue._wire.line import Answer
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.pickling.payload import Packed, dump, dump_plain, load, load_several
-from mpqueue._worker.chunk.failures import pack_failure
+from mpqueue._worker.chunk.results import pack_failure
 from tests.simulation.world import World
 from tests.support.fake_worker import FakeWorker, Item, Try
 
@@ -67,7 +67,7 @@ class SimulatedLane:
         self.arrives_at = 0.0  #: when what it said last arrives
         self._sent_at = 0.0  #: when what it was sent last arrives
         self._pool = pool
-        self.answers = Answers(pool.post_in, self.number, self.generation)
+        self.answers = Answers(pool.inbox, self.number, self.generation)
 
     def send(self, frame: bytes, tell: Tell) -> None:
         """See `mpqueue._parent.lane_protocol.Lane`, for all of these."""
@@ -214,7 +214,7 @@ class SimulatedPool:
         self.watchers: list[Callable[[Message, list[Command]], None]] = []
         self.item_watchers: list[Callable[[Chunk, int, int], None]] = []
         self.start_seconds = 0.1
-        self._inbox = inbox
+        self.inbox = inbox
         self._pids = itertools.count(1000)
         self._is_closed = False
         self.loads: Counter[tuple[int, int]] = Counter()
@@ -287,11 +287,11 @@ class SimulatedPool:
 
     def post_in(self, message: Message) -> None:
         """It is there."""
-        self._inbox.post(message)
+        self.inbox.post(message)
 
     def read_in(self, reader: Callable[[], object]) -> None:
         """A descriptor is ready."""
-        self._inbox.readers.append(reader)
+        self.inbox.readers.append(reader)
 
     def take_time(self) -> None:
         """A thread does what may take its time."""

@@ -1,8 +1,9 @@
 """The real parent on simulated threads: what of it is replaced, and how.
 
-Real are `JobQueue`, `Engine`, `Coordinator`, `Traffic`, `Scheduler`, `Recorder`, `Journal`, `Store`, `ListenerThread`
-and `Announcer`, with their own loops. Replaced are the names by which they know threads, locks, queues, clocks, and
-SQLite's connection; how a thread waits for an event; and the inbox, whose real one waits in a selector.
+Real are `JobQueue`, `QueueRuntime`, `Coordinator`, `Traffic`, `Scheduler`, `JournalOutlet`, `Journal`, `Store`,
+`ListenerThread` and `Announcer`, with their own loops. Replaced are the names by which they know threads, locks,
+queues, clocks, and SQLite's connection; how a thread waits for an event; and the inbox, whose real one waits in a
+selector.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from unittest import mock
 
 from mpqueue._core.messages import Message
 from mpqueue._parent import coordinator, listeners, users_threads
-from mpqueue._parent import machinery as engine
+from mpqueue._parent import queue_runtime as engine
 from mpqueue._parent.inbox import Request
 from mpqueue._parent.journal import chunk_rows as rows
 from mpqueue._parent.journal import journal_file as store
 from mpqueue._parent.journal import journal_writer as journal
 from mpqueue._parent.journal import kept_values as values
-from mpqueue._parent.surroundings.replies import SafeEvent
-from mpqueue._queue import closer, open_runs, registry
+from mpqueue._parent.system.replies import SafeEvent
+from mpqueue._queue import announcer, host, registry
 from tests.simulation import world as simulated
 from tests.simulation.disk import Disk, SystemCalls
 from tests.simulation.world import ProgramKilled, World
@@ -49,6 +50,7 @@ class SimulatedInbox:
         self._world = World.current
         self._waiting: deque[Message | Request] = deque()
         self.readers: deque[Callable[[], object]] = deque()
+        self.owner: int | None = None
 
     def post(self, message: Message | Request) -> None:
         self._waiting.append(message)
@@ -63,9 +65,11 @@ class SimulatedInbox:
                 self.readers.popleft()()
         return self.take_now()
 
-    def later(self, delay: float, function: Callable[..., object], *arguments: Any) -> None:
-        call = partial(function, *arguments)
-        self._world.call_at(self._world.time + delay, lambda: self.readers.append(call))
+    def call(self, function: Callable[..., object], *arguments: Any) -> None:
+        self.post(Request(partial(function, *arguments), None))
+
+    def call_later(self, delay: float, function: Callable[[], object]) -> None:
+        self._world.call_at(self._world.time + delay, lambda: self.readers.append(function))
 
     @property
     def waiting(self) -> int:
@@ -76,6 +80,7 @@ class SimulatedInbox:
 
     def close(self) -> None:
         """Nobody takes any more."""
+        self.owner = None
 
 
 class _Disks:
@@ -140,8 +145,8 @@ def simulated_parent() -> Iterator[None]:
             values: {"BIG": BIG},
             rows: {"BIG": BIG},
             registry: {"threading": _THREADING},
-            open_runs: {"threading": _THREADING},
-            closer: {"threading": _THREADING},
+            announcer: {"threading": _THREADING},
+            host: {"threading": _THREADING},
             SafeEvent: {"wait": simulated.wait_for},
         }
         for module, names in replaced.items():

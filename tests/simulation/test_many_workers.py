@@ -72,7 +72,7 @@ def test_a_pause_ends_long_chunks_between_two_items() -> None:
     cluster.pause(job)
     cluster.run_until(11.0)
     done = job.completed
-    assert not job.chunks_out
+    assert not job.lanes
     cluster.run_until(20.0)
     assert job.completed == done
     cluster.resume(job)

@@ -15,11 +15,12 @@ import pytest
 
 from mpqueue import InternalError, JobRun, JobStatus
 from mpqueue._core import commands, messages
-from mpqueue._core.scheduler import _HANDLERS, Scheduler
+from mpqueue._core.scheduler import _HANDLERS, _LANE_HANDLERS, Scheduler
+from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.timers import Lookout
-from mpqueue._parent.transport.traffic import Traffic
+from mpqueue._parent.traffic import Traffic
 from mpqueue._queue.announcer import Announcer
 from tests.simulation.history import handle
 from tests.simulation.lanes import SimulatedPool, queue_in
@@ -145,9 +146,9 @@ def test_a_command_that_can_not_be_carried_out_ends_what_it_touches(
         two.start()
         if facts := two.facts():  # else it was carried out, and broken, before
 
-            def ask_for_it(scheduler: Scheduler, _: object) -> None:
+            def ask_for_it(books: Books, _: object) -> None:
                 if facts:  # once
-                    scheduler.books.commands.append(made_of(kind, facts))
+                    books.commands.append(made_of(kind, facts))
                     facts.clear()
 
             monkeypatch.setitem(_HANDLERS, messages.TimePassed, ask_for_it)
@@ -162,7 +163,8 @@ def test_a_command_that_can_not_be_carried_out_ends_what_it_touches(
 def test_a_message_that_can_not_be_handled_ends_what_it_touches(
     kind: type, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(_HANDLERS, kind, breaking(_HANDLERS[kind]))
+    handlers: dict[type, Any] = _LANE_HANDLERS if kind in _LANE_HANDLERS else _HANDLERS
+    monkeypatch.setitem(handlers, kind, breaking(handlers[kind]))
 
     def live(two: Two) -> None:
         two.start()

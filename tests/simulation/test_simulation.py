@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from mpqueue._core.state.books import Books
+from mpqueue._parent.journal.journal_outlet import JournalOutlet
 from mpqueue._parent.journal.journal_writer import Journal
-from mpqueue._parent.journal.recorder import Recorder
 from tests.simulation.history import History, live_through
 from tests.simulation.marks import Marks, Pair
 from tests.support.length import IS_LONG
@@ -152,24 +152,24 @@ FAULTS: dict[str, tuple[Any, str, str, str, int]] = {
         "live_lane",
         "return lane if lane.generation == generation else None",
         "return lane",
-        1161,
+        1253,
     ),
     "what is held is told together": (
-        Recorder,
+        JournalOutlet,
         "_release",
-        "while recording.held and recording.held[0].ready:",
-        "while recording.held:",
+        "while journal_job.held and journal_job.held[0].ready:",
+        "while journal_job.held:",
         21,
     ),
     "announcements do not wait for the disk": (
-        Recorder,
-        "_take",
-        "if self._waits(note):",
-        "if False:",
+        JournalOutlet,
+        "_kept",
+        "waits = note.waits",
+        "waits = False",
         1,
     ),
     "what handlers add is not in their transaction": (
-        Recorder,
+        JournalOutlet,
         "_note_items",
         "coming = growth.take(job.table) if isinstance(growth, RecordedGrowth) else None",
         "coming = None",
@@ -179,7 +179,7 @@ FAULTS: dict[str, tuple[Any, str, str, str, int]] = {
         Journal,
         "_commit",
         "self._fail(error)\n        return",
-        "self._unconfirmed, self._unwritten = self._unwritten, []",
+        "self._unconfirmed, self._unwritten = [(one, True) for one in self._unwritten], []",
         2632,
     ),
 }

@@ -22,9 +22,8 @@ from mpqueue._core.messages import (
     LaneInitialized,
 )
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._wire.frames import Ended
+from mpqueue._wire.frames import CHUNK_SECONDS, LIMIT, Ended
 from mpqueue._wire.memory.ledger import Phase
-from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
 from mpqueue._worker.chunk import timing
 from tests.simulation.workbench import PATIENT, UNTIL_TOLD, Bench, FakeBench, RealBench
 from tests.support import systems

@@ -22,7 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import (
     Command,
     ForgetJob,
@@ -59,10 +58,10 @@ from mpqueue._engines.loky.loky_pool import LokyPool
 from mpqueue._options import JobOptions
 from mpqueue._parent.coordinator import Coordinator
 from mpqueue._parent.lane_protocol import LaneSettings
-from mpqueue._parent.surroundings.clock import SystemClock
+from mpqueue._parent.system.clock import SystemClock
 from mpqueue._wire.memory.ledger import FLAG_JOB, Claim, Phase
 from mpqueue._wire.pickling.packed_handler import PackedHandler, pack_handler
-from mpqueue._worker import main, station
+from mpqueue._worker import main, worker_links
 from mpqueue._worker.handlers.current_item import current_item
 from mpqueue.retry import RetryPolicy
 from tests.support import handlers as do
@@ -95,7 +94,7 @@ class _Script:
     deadline = None
 
     def __init__(self) -> None:
-        self.books = Books(1, None, random.Random(0), Capabilities())
+        self.books = Books(1, random.Random(0))
         self.heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.left: set[int] = set()  #: the numbers of the chunks that have left, or never will
         self._sending: dict[int, SendChunk] = {}
@@ -468,7 +467,7 @@ def _act(doing: Try, gate: Gate) -> None:
         vars(main)["dump_frame"] = lambda _: os._exit(1)
 
 
-def _here() -> station.Station:
-    here = station.here()
+def _here() -> worker_links.WorkerLinks:
+    here = worker_links.here()
     assert here is not None
     return here

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 
 import greenlet
 
-from mpqueue._parent.surroundings.replies import SafeEvent
+from mpqueue._parent.system.replies import SafeEvent
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class World:
         self._hub = greenlet.getcurrent()
         self.here: Thread | None = None
 
-    # -- a clock, as `mpqueue._parent.surroundings.clock.Clock` -----------------------------------------------------
+    # -- a clock, as `mpqueue._parent.system.clock.Clock` -----------------------------------------------------
 
     def now(self) -> float:
         """Seconds of the monotonic clock."""

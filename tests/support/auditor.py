@@ -13,17 +13,16 @@ from typing import Any
 
 from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceStarted, AnnounceState, Command, SendChunk
 from mpqueue._core.messages import ChunkReported, FailedItemsReset, Message
-from mpqueue._core.rules.dispatch import APART_ALONE, APART_PATIENCE
-from mpqueue._core.rules.needs import PASSED_SECONDS, startable
+from mpqueue._core.rules.dispatch import APART_ALONE, APART_WAIT_S
+from mpqueue._core.rules.needs import PASSED_SECONDS, may_start
 from mpqueue._core.rules.overdue import SHORTEST
 from mpqueue._core.state.books import EndedCounts
 from mpqueue._core.state.job_book import POISON, JobBook
-from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneState
-from mpqueue._core.state.lane_sets import LaneSeconds
+from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneSeconds, LaneState
 from mpqueue._core.state.pending import Care
 from mpqueue._core.state.timings import Timings
+from mpqueue._wire.frames import STRETCH_SECONDS
 from mpqueue._wire.memory.ledger import Phase
-from mpqueue._wire.pace import STRETCH_SECONDS
 from mpqueue.errors import Retry
 from mpqueue.status import JobStatus
 from tests.support.fake_lanes import FakeLanes
@@ -76,7 +75,7 @@ class Auditor:
         self.started: Counter[int] = Counter()
         #: By job: how many items had completed and failed in an earlier life of the program.
         self.restored: dict[int, tuple[int, int]] = {}
-        self._in_line: set[tuple[int, int, float]] = set()  #: kinds, since when: first in line by now, perhaps
+        self._in_line: set[tuple[int, float]] = set()  #: jobs, since when: first in line by now, perhaps
         self._reported: dict[tuple[int, int, int], int] = {}  #: by chunk: how many of its items were reported
         self._counts = EndedCounts()
         self._worked: tuple[LaneSeconds | None, float, float, int] = (None, 0.0, 0.0, 0)
@@ -174,7 +173,7 @@ class Auditor:
         if hearing is not None:
             assert (told.completed, told.failed) == (hearing.completed, hearing.failed)
             check_timings(job.timings)
-        assert told.duration >= 0
+        assert told.duration == (job.duration or 0.0) >= 0
         self.finished[job.number] += 1
         self._ended[job.number] = told.completed, told.failed
         assert told.status is job.status
@@ -232,19 +231,14 @@ class Auditor:
         An earlier stage may be what is first: it has waited for longer. The books say who stands back after the step.
         """
         gone = self._in_line - self._passed()
-        return any(self._fleet.now >= since + PASSED_SECONDS for _, _, since in gone)
+        return any(self._fleet.now >= since + PASSED_SECONDS for _, since in gone)
 
-    def _passed(self) -> set[tuple[int, int, float]]:
-        return {
-            (job.number, kind, since)
-            for job in self._books.jobs.values()
-            if job.by_kind is not None
-            for kind, since in job.by_kind.passed.items()
-        }
+    def _passed(self) -> set[tuple[int, float]]:
+        return {(job.number, job.waits_since) for job in self._books.jobs.values() if job.waits_since is not None}
 
     def _stood_back(self, job: JobBook, other: JobBook) -> bool:
         """True where the other job may have had to let this one go first, which is first in line or has needs."""
-        return job.needs is not None or other.needs is not None or startable(self._books, other) is None
+        return job.needs is not None or other.needs is not None or not may_start(self._books, other)
 
     def _check_care(self, chunk: Chunk, lane: LaneBook) -> None:
         """What kills workers travels alone, with nothing behind it; what died of memory has the queue to itself."""
@@ -257,12 +251,12 @@ class Auditor:
             waiting = [job for job in self._books.jobs.values() if job.next_care is Care.APART]
             least = min(job.options.priority for job in (chunk.job, *waiting))
             sent = [one.sent_at for one in others if one.job.options.priority <= least]
-            assert not sent or self._fleet.now - min(sent) >= APART_PATIENCE - EPSILON
+            assert not sent or self._fleet.now - min(sent) >= APART_WAIT_S - EPSILON
         elif (most := self._books.headroom.lanes) is not None:
             busy = sum(bool(one.chunks) for one in self._books.lanes)
             assert busy <= most or len(self._books.lanes) <= most, "more lanes than there is memory for"
         assert len(lane.chunks) == 1 or max(one.care for one in lane.chunks) < Care.ALONE
-        assert len(chunk.indices) == 1 or chunk.care < Care.ALONE or chunk.care is Care.ISOLATED
+        assert len(chunk.indices) == 1 or chunk.care < Care.APART
         for index in chunk.indices:
             # Those of an earlier run count from the next death on.
             if chunk.job.is_poison(index) and chunk.job.table.attempts[index] >= POISON:
@@ -270,9 +264,9 @@ class Auditor:
 
     def _idle_lanes(self, job: JobBook) -> list[int]:
         """Lanes without anything to do that could have the job's items."""
-        if not job.may_have_more(None):
-            return []
         books = self._books
+        if not job.may_have_more(None) or (books.any_needs and not job.runnable):
+            return []
         return [lane.number for lane in books.lanes if books.idle(lane) and may_serve(books, lane, job)]
 
     def _items_begin(self, chunk: Chunk, lo: int, hi: int) -> None:

@@ -77,13 +77,6 @@ def fail_variously(item: str) -> str:
     return item
 
 
-def fail_until_open(gate: Gate, item: int) -> int:
-    """Fail until the gate is open."""
-    if not (gate.folder / "open").exists():
-        raise ValueError("not yet")
-    return item
-
-
 def run_alone(token: Path, item: int) -> int:
     """Fail if another item runs at the same time, in whatever process."""
     token.mkdir()

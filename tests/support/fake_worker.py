@@ -1,8 +1,8 @@
 """A worker that only pretends: it keeps the ledger as a real one does, and its items say themselves what they do.
 
-It follows `mpqueue._worker.chunk.chunk_run` and its watchdog: claims in stretches, the limit, flags between stretches,
-the end of a chunk after 50 ms, the cut after 25 ms, finished items sent home early. Nothing here waits: what takes
-time is an entry in the calendar of `tests.support.fake_lanes`.
+It follows `mpqueue._worker.chunk.chunk_run` and its chunk timer: claims in stretches, the limit, flags between
+stretches, the end of a chunk after 50 ms, the cut after 25 ms, finished items sent early. Nothing here waits: what
+takes time is an entry in the calendar of `tests.support.fake_lanes`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._wire.added_items import AddedItems
-from mpqueue._wire.frames import Ended, WorkTimes
+from mpqueue._wire.frames import STRETCH_LIMIT, Ended, WorkTimes
 from mpqueue._wire.memory.ledger import MAX_CHUNK_ITEMS, Claim, Phase
-from mpqueue._wire.pace import STRETCH_LIMIT
 from mpqueue._wire.parcels import Yielded
 from mpqueue._worker.chunk import timing
-from mpqueue._worker.chunk.watchdog import CUT_PART
-from mpqueue._worker.memory_growth import Growth
+from mpqueue._worker.chunk.chunk_timer import CUT_PART
+from mpqueue._worker.worker_links import Growth
 
 if TYPE_CHECKING:
     from tests.support.fake_lanes import FakeLanes
@@ -352,7 +351,7 @@ class FakeWorker:
             self._call_at(run.crash_at, self.crash)
 
     def _cut(self) -> None:
-        """See `watchdog.cut_off`."""
+        """See `chunk_timer.cut_off`."""
         run = self._run
         assert run is not None
         position = run.lo + bisect_right(run.ends, self.fleet.now)
@@ -366,7 +365,7 @@ class FakeWorker:
         self._schedule(run, cut=False)
 
     def _send_early(self) -> None:
-        """See `watchdog.send_early`."""
+        """See `chunk_timer.send_early`."""
         run = self._run
         assert run is not None
         done = run.lo + bisect_right(run.ends, self.fleet.now)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from copy import deepcopy
 
 from mpqueue._core.rules import blame
-from mpqueue._core.rules.needs import startable
+from mpqueue._core.rules.needs import may_start
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, Chunk, LaneBook, LaneState
-from mpqueue._core.state.pending import Care, LongestFirst, PendingItems
-from mpqueue._core.state.pending_by_kind import PendingByKind
+from mpqueue._core.state.pending import LongestFirst, PendingItems
 from mpqueue._core.state.pipeline import Pipeline
-from mpqueue._core.state.resources import MEMORY, NeedsRange
+from mpqueue._core.state.resources import MEMORY
 from mpqueue._core.state.timers import Timer, TimerKind
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY, JobStatus
 
@@ -37,7 +35,7 @@ def check_invariants(books: Books) -> None:
         else:
             _check_whereabouts(books, job, timers)
     _check_resources(books)
-    if not books.engine.is_here and books.opened:
+    if not books.capabilities.is_here and books.opened:
         _check_demand(books)
     _check_nobody_waits_needlessly(books)
     if books.opened and not books.closing:
@@ -100,7 +98,10 @@ def check_ended(job: JobBook) -> None:
         assert unfinished == 0
         assert (job.status is JobStatus.COMPLETED_WITH_ERRORS) == (job.failed > 0)
     assert waiting_items(job.pending) == []
-    assert job.lanes_held <= job.chunks_out
+    assert job.last_setup_failure is None
+    if job.duration is not None:
+        assert job.started_at is not None
+        assert job.finished_at == job.started_at + job.duration
 
 
 def check_counters(job: JobBook) -> None:
@@ -116,13 +117,15 @@ def check_pipeline(pipeline: Pipeline) -> None:
     """The head runs nothing; each input has something under way unless it has ended; no stage gets too much."""
     head, jobs = pipeline.head, pipeline.jobs
     assert waiting_items(head.pending) == []
-    assert head.chunks_out == 0
+    assert not head.lanes
     assert len({job.paused for job in jobs if job.active} | {head.paused}) == 1, "paused together"
     assert len({job.cancelled for job in jobs if job.active} | {head.cancelled}) == 1, "cancelled together"
     for job in jobs:
         assert job.stage is not None
         assert job.sealed == (job.stage.place == 0 or jobs[job.stage.place - 1].status.final)
         assert all(result is None for result in job.table.results), "a stage keeps no results"
+        coming, early = job.stage.coming, job.stage.early
+        assert job.stage.skipped == sum(not left and root not in early for root, left in coming.items())
         if (origins := job.table.origins) is not None:
             live = {index for index in range(len(job.table)) if not job.table.ended(index)}
             assert job.status.final or origins.paths.keys() == live
@@ -141,11 +144,6 @@ def check_pipeline(pipeline: Pipeline) -> None:
 
 def waiting_items(pending: PendingItems) -> list[int]:
     """All items that wait to be dispatched."""
-    if isinstance(pending, PendingByKind):
-        by_line = [waiting_items(line) for line in pending._lines]
-        assert all(pending._kind_of(index) == kind for kind, line in enumerate(by_line) for index in line)
-        _check_order(pending)
-        return [index for line in by_line for index in line]
     fresh = [index for lo, hi in pending._fresh for index in range(lo, hi)]
     if isinstance(pending, LongestFirst):
         fresh += [index for _, index in pending._heap]
@@ -153,20 +151,6 @@ def waiting_items(pending: PendingItems) -> list[int]:
     waiting = [*fresh, *pending._due, *pending._suspects, *grouped]
     assert len(pending) == len(waiting)
     return waiting
-
-
-def _check_order(pending: PendingByKind) -> None:
-    """What is kept of the lines, so that none has to be looked at, is what they are."""
-    lines = dict(enumerate(pending._lines))
-    assert len(pending) == sum(map(len, lines.values()))
-    waiting = {kind: line for kind, line in lines.items() if line}
-    alone = {kind for kind, line in waiting.items() if line.next_care >= Care.ISOLATED}
-    order = sorted(alone or waiting, key=lambda kind: waiting[kind].head)
-    everything = NeedsRange(math.inf, dict.fromkeys(pending._tree._names, math.inf))
-    assert pending.first([everything]) == next(iter(order), None)
-    unmarked = deepcopy(pending._tree).mark_before(pending._end)
-    assert unmarked == [kind for kind in order if kind not in pending.passed]
-    assert pending.passed_and_gone == pending.passed.keys() - waiting.keys()
 
 
 def _check_lane(books: Books, lane: LaneBook, timers: list[Timer]) -> None:
@@ -182,7 +166,7 @@ def _check_lane(books: Books, lane: LaneBook, timers: list[Timer]) -> None:
     for chunk in chunks:
         assert 0 <= chunk.reported <= chunk.end <= len(chunk.indices)
         assert len(chunk.attempts) in (0, len(chunk.indices))
-        _check_kind(chunk)
+        _check_needs(chunk)
         if chunk.settling is not None and chunk.settled_at > books.now:
             assert _has_timer(timers, TimerKind.LIMIT_SETTLED, lane, chunk.settled_at)
     assert all(job is None or job.number in lane.loaded or not job.active for _ in chunks)
@@ -198,29 +182,26 @@ def _check_lane(books: Books, lane: LaneBook, timers: list[Timer]) -> None:
     assert (lane.verdict is None) or lane.state is LaneState.DYING
 
 
-def _check_kind(chunk: Chunk) -> None:
-    """Its items need what it was given."""
-    pending, needs = chunk.job.pending, chunk.job.needs
-    if isinstance(pending, PendingByKind):
-        assert {pending._kind_of(index) for index in chunk.indices} == {chunk.kind}
-    if needs is not None and chunk.needs is not None:
-        assert chunk.needs.amounts == needs.kinds[chunk.kind].amounts
+def _check_needs(chunk: Chunk) -> None:
+    """Each of its items needs what it was given."""
+    if chunk.needs is not None:
+        assert chunk.job.needs is not None
+        assert {chunk.job.needs.of_item(index).amounts for index in chunk.indices} == {chunk.needs.amounts}
 
 
 def _check_sets(books: Books, lane: LaneBook) -> None:
     """The lane is in the sets that it belongs to, and in no other."""
+    assert (lane.state is LaneState.ABSENT) == (lane.number in books.absent)
     ready, held = lane.state is LaneState.READY, [chunk.care for chunk in lane.chunks]
     worn = books.worn_out(lane)
     belongs = {
         "ready": ready,
         "free": ready and not held and not worn,
-        "spent": ready and not held and worn,
         "at_work": bool(held),
-        "exclusive": max(held, default=Care.NONE) >= Care.ISOLATED,
     }
     assert belongs == {name: getattr(books, name) & lane.bit != 0 for name in belongs}
-    assert all(not lanes & lane.bit or fate == lane.fate for fate, lanes in books.fates.items())
-    assert lane.fate is None or books.fates[lane.fate] & lane.bit
+    assert all(not lanes & lane.bit or fate == lane.dies_with for fate, lanes in books.dying_together.items())
+    assert lane.dies_with is None or books.dying_together[lane.dies_with] & lane.bit
     for job in books.jobs.values():
         follows = ready and len(held) == 1 and lane.chunks[0].may_be_followed and job.number in lane.proven and not worn
         assert (job.lanes & lane.bit != 0) == (job is lane.job)
@@ -249,11 +230,9 @@ def _has_timer(timers: list[Timer], kind: TimerKind, lane: LaneBook, due: float)
 
 def _check_lanes_of(books: Books, job: JobBook) -> None:
     chunks = [chunk for lane in books.lanes for chunk in lane.chunks if chunk.job is job]
-    assert job.chunks_out == len(chunks)
     if job.busy is not None:
         left = sum(max(0.0, lane.free_at - books.now) for lane in books.lanes if lane.job is job)
         assert math.isclose(job.busy.left(books.now), left, abs_tol=EPSILON)
-    assert job.lanes_held == sum(lane.job is job for lane in books.lanes)
     assert job.items_out == sum(chunk.end - chunk.reported for chunk in chunks)
     assert math.isclose(job.seconds_expected, sum(chunk.expected for chunk in chunks), abs_tol=EPSILON)
     assert math.isfinite(job.seconds_used)
@@ -285,7 +264,7 @@ def _check_whereabouts(books: Books, job: JobBook, timers: list[Timer]) -> None:
     if job.cancelled:
         assert not waiting
         assert not retrying
-        assert job.chunks_out, "a cancelled job ends with its last chunk"
+        assert job.lanes, "a cancelled job ends with its last chunk"
     else:
         assert len(places) == len(table), f"lost: {set(range(len(table))) - places.keys()}"
         assert all(due[index] == 1 for index in retrying), "a retry without a timer, or with two"
@@ -294,9 +273,9 @@ def _check_whereabouts(books: Books, job: JobBook, timers: list[Timer]) -> None:
 
 def may_serve(books: Books, lane: LaneBook, job: JobBook) -> bool:
     """True where the job's items may go there now."""
-    if not job.may_use(lane.number, books.now) or (books.any_needs and startable(books, job, lane) is None):
+    if not job.may_use(lane.number, books.now) or (books.any_needs and not may_start(books, job, lane)):
         return False
-    return not books.has_suspects or blame.keeps_suspects_apart(books, lane, job)
+    return not books.any_alone or blame.keeps_suspects_apart(books, lane, job)
 
 
 def _check_nobody_waits_needlessly(books: Books) -> None:

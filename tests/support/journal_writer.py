@@ -6,6 +6,7 @@ Also a program: ``python -m tests.support.journal_writer KIND FOLDER`` writes ``
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import queue
@@ -35,9 +36,13 @@ def result_of(index: int) -> Any:
 
 
 def work(index: int) -> Any:
-    """The handler, in this process. Each second chunk begins once the one before is told."""
+    """Run in this process; each second chunk waits until the one before it was told.
+
+    It waits for 5 s at most: on a slow machine the one before is cut short, and some of it comes in the same chunk.
+    """
     if index % (2 * ITEMS) == 0 and index:
-        _told.get(timeout=300)
+        with contextlib.suppress(queue.Empty):
+            _told.get(timeout=5)
     return result_of(index)
 
 

@@ -19,13 +19,14 @@ KEYWORDS, TABLE = ROOT / "mpqueue" / "_keywords.py", ROOT / "docs" / "reference"
 #: The types by which type checkers know what a call takes, each with what it says of itself.
 TYPES = {
     "QueueKeywords": (At.QUEUE, "The options of `JobQueue`.", ("concurrency", "max_retries")),
-    "JobKeywords": (At.JOB, "The keywords of `create_job` that choose no overload.", ("setup",)),
-    "OpenKeywords": (At.OPEN, "The keywords of `open_job` that choose no overload.", ("setup",)),
     "StageKeywords": (At.STAGE, "The options of `Stage`.", ()),
     "StagesKeywords": (At.STAGES, "The options of `run_stages`.", ()),
+    "JobKeywords": (At.JOB, "The keywords of `create_job` that choose no overload.", ("setup",)),
+    "OpenKeywords": (At.OPEN, "The keywords of `open_job` that choose no overload.", ("setup",)),
+    "PoolKeywords": (At.POOL, "The options of `Pool` and `Executor` beside those of the originals.", ()),
+    "StagedMapKeywords": (At.STAGED_MAP, "The options of `mpqueue.stages`.", ()),
     "MapKeywords": (At.MAP, "The options of `map`, `starmap` and `amap`.", ()),
     "StreamKeywords": (At.STREAM, "The options of `imap` and `imap_unordered`.", ()),
-    "StagedMapKeywords": (At.STAGED_MAP, "The options of `mpqueue.stages`.", ()),
 }  # fmt: skip
 #: The columns of the table.
 COLUMNS = {
@@ -47,7 +48,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
-    from mpqueue._core.state.stated_needs import Uses
+    from mpqueue._core.state.resources import Uses
     from mpqueue._options import Concurrency
     from mpqueue._output.progress import ShowProgress
     from mpqueue._output.row_outlet import Results
@@ -92,16 +93,23 @@ def keywords(declared: type = GivenOptions) -> str:
     return (
         _HEAD
         + _class("PerWorker", f"The limits of ``JobQueue(per_worker=)``.\n\n{keys}    ", of_workers)
-        + "".join(
-            _class(name, text, [one for one in options_at(declared, at).values() if one.name not in without])
-            for name, (at, text, without) in TYPES.items()
-        )
+        + "".join(_classes(declared))
     )
 
 
-def _class(name: str, text: str, options: Iterable[Option]) -> str:
+def _classes(declared: type) -> Iterator[str]:
+    """The types, each with the options that it has beside those of the largest one before that fits into it."""
+    made: dict[str, set[Option]] = {"TypedDict": set()}
+    for name, (at, text, without) in TYPES.items():
+        options = [one for one in options_at(declared, at).values() if one.name not in without]
+        base = max((one for one in made if made[one] <= {*options}), key=lambda one: len(made[one]))
+        made[name] = {*options}
+        yield _class(name, text, (one for one in options if one not in made[base]), base)
+
+
+def _class(name: str, text: str, options: Iterable[Option], base: str = "TypedDict") -> str:
     lines = "".join(f"    {one.name}: {one.type}\n" for one in options)
-    return f'\n\nclass {name}(TypedDict, total=False):\n    """{text}"""\n\n{lines}'
+    return f'\n\nclass {name}({base}, total=False):\n    """{text}"""\n\n{lines}'
 
 
 def table(declared: type = GivenOptions) -> str:

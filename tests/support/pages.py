@@ -129,7 +129,7 @@ class Stream:
             case "job:state":
                 self.states[data["jobId"]] = data
             case "job:gone":
-                self.states.pop(data["jobId"], None)
+                self.states = {name: one for name, one in self.states.items() if one["number"] != data["number"]}
             case "workers":
                 lanes = {} if self.workers is None else {lane["number"]: lane for lane in self.workers["lanes"]}
                 lanes |= {lane["number"]: lane for lane in data["lanes"]}
@@ -177,4 +177,4 @@ def dashboard(*journals: object, folder: Path) -> Iterator[tuple[str, subprocess
         assert process.wait(PATIENCE) == 130
     finally:
         process.kill()
-        process.communicate()
+        print(process.communicate()[1])  # for a test that has failed

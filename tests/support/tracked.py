@@ -143,6 +143,13 @@ def get_stuck(item: Any) -> Any:
     return Stuck(item) if item % 2 else item
 
 
+def get_stuck_or_fail(item: int) -> Any:
+    """A handler: the same, and it fails if the item is negative."""
+    if item < 0:
+        raise ValueError(f"{item} is negative")
+    return get_stuck(item)
+
+
 def id_of(item: Any) -> Any:
     """A handler: the item's id."""
     return item["id"]

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from mpqueue._parent.journal.chunk_rows import WrittenRow
+from mpqueue._parent.journal.journal_reader import Reader
 from mpqueue._parent.journal.kept_values import ReadFile
 
+T = TypeVar("T")
 
-class RowsInMemory:
+
+class RowsInMemory(Reader):
     """Rows of one job, which are told apart by their numbers."""
 
-    path = "run.db"
-
     def __init__(self, rows: Iterable[WrittenRow], read_file: ReadFile) -> None:
+        super().__init__("run.db")
         self._rows = rows
-        self.read_file = read_file
+        self._read_file = read_file
 
-    def ask(self, question: Callable[[Any], list[Any]]) -> list[Any]:
-        """See `Asked`."""
-        return question(self)
+    def at_once(self, question: Callable[[], T]) -> T:
+        """See `Reader`."""
+        return question()
 
     def row(self, job: int, number: int) -> WrittenRow | None:
-        """See `Rows`."""
+        """See `Reader`."""
         return next((row for row in self._rows if row.number == number), None)
 
-    def rows(self, job: int) -> Iterator[WrittenRow]:
-        """See `Rows`."""
-        return iter(self._rows)
+    def read_file(self, name: str) -> bytes:
+        """See `Reader`."""
+        return self._read_file(name)

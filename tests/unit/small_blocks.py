@@ -6,15 +6,15 @@ import contextlib
 from collections.abc import Iterator
 from unittest.mock import patch
 
-from mpqueue._queue.recorded import inventory
+from mpqueue._queue.recorded import job_record
 
 
 @contextlib.contextmanager
 def small_blocks(size: int = 3) -> Iterator[None]:
     """Blocks of so many slots, meanwhile."""
     with (
-        patch.object(inventory, "BLOCK", size),
-        patch.object(inventory, "BATCH", 2 * size),
-        patch.object(inventory, "OF_LIST", size),
+        patch.object(job_record, "BLOCK", size),
+        patch.object(job_record, "BATCH", 2 * size),
+        patch.object(job_record, "OF_LIST", size),
     ):
         yield

@@ -12,10 +12,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mpqueue._core.state.timings import Sums
-from mpqueue._report.advice import MOST, RULES, advise, conclude
-from mpqueue._report.figures import Figures, ItemTimes, MemoryFigures, Part, SlowItem, Tries
-from mpqueue._report.paces import FirstItems, LanePace, PaceFigures
-from mpqueue._report.rules.rule import LIMITS, Confidence, contradict
+from mpqueue._report.advice import MAX_ADVICE, RULES, advise, conclude
+from mpqueue._report.figures import (
+    Figures,
+    FirstItems,
+    ItemTimes,
+    MemoryFigures,
+    PaceFigures,
+    Part,
+    SlowItem,
+    Tries,
+)
+from mpqueue._report.rules import LIMITS, contradict
 
 BY_NAME = {rule.name: rule for rule in RULES}
 PARTS = (
@@ -41,8 +49,8 @@ def make_figures(seed: int) -> Figures:
     def size() -> int:
         return choose([0, 0, 100, 50_000, 31_000_000, 2 * 10**9])
 
-    def pace() -> PaceFigures | None:
-        return choose([None, PaceFigures(choose([1.0, 2.0, 8.0]), choose([1, 100]), choose([0.01, 0.1]))])
+    def pace() -> PaceFigures:
+        return PaceFigures(choose([1.0, 2.0, 8.0]), choose([1, 100]), choose([0.01, 0.1]))
 
     workers, cpus = choose([1, 2, 3, 4, 16, 64]), choose([1, 2, 4, 8, 64])
     parts = dict.fromkeys(["handler", *chance.sample(PARTS, chance.randrange(4))], 0.0)
@@ -83,11 +91,9 @@ def make_figures(seed: int) -> Figures:
         slowest=[SlowItem("a", "'a'", longest, None, 1, "completed")],
         memory=choose([None, None, None, MemoryFigures(3, size(), size(), "a", size())]),
         tries=Tries(choose([0, 3]), some("tries"), [("ValueError: no", 3)]),
-        few=pace(),
-        many=pace(),
+        paces=choose([None, None, (pace(), pace())]),
         spans=(),
         events=(),
-        busy=(),
         handler_bytes=size(),
         handler_weight="",
         handler_seconds=some("handler"),
@@ -96,7 +102,6 @@ def make_figures(seed: int) -> Figures:
         grows=choose([False, False, True]),
         elsewhere=choose([False, False, True]),
         first=choose([None, None, FirstItems(workers, sums.handling, choose([0.0, 1e-6, 1.0]))]),
-        slow_lane=choose([None, None, LanePace(0, count(), span(), span())]),
         retry_waits=some("retries"),
         longest_tail=longest * choose([0.0, 0.5, 1.0, 3.0]),
     )
@@ -108,7 +113,7 @@ all_figures = st.builds(make_figures, st.integers(0, 2**64))
 @given(all_figures, st.one_of(st.none(), all_figures))
 def test_whatever_the_figures_the_advice_is_short_true_and_of_one_mind(figures: Figures, alone: Figures | None) -> None:
     found = advise(figures, alone)
-    assert len(found) <= MOST
+    assert len(found) <= MAX_ADVICE
     for one, other in combinations(found, 2):
         assert not contradict(one.rule, other.rule), (one.text, other.text)
     assert [one.gain for one in found] == sorted((one.gain for one in found), reverse=True)
@@ -123,7 +128,7 @@ def test_whatever_the_figures_the_advice_is_short_true_and_of_one_mind(figures: 
 
 
 @given(all_figures)
-@example(make_figures(4276402))
+@example(make_figures(160340))  # a share that is rounded up beyond the whole
 def test_a_rule_finds_a_part_of_the_time_or_nothing(figures: Figures) -> None:
     for rule in RULES:
         finding = None if not figures.worker_seconds else rule.find(figures)
@@ -131,13 +136,11 @@ def test_a_rule_finds_a_part_of_the_time_or_nothing(figures: Figures) -> None:
 
 
 @pytest.mark.parametrize(("one", "other"), [
-    ("short items", "coarse items"), ("short items", "few items"), ("short items", "waits"),
-    ("short items", "small chunks"), ("waits", "too many workers"), ("waits", "threads"), ("waits", "busy machine"),
+    ("short items", "long items"), ("short items", "few items"), ("short items", "waits"),
+    ("waits", "too many workers"), ("waits", "threads"), ("waits", "busy machine"),
     ("waits", "memory"), ("waits", "shared bottleneck"), ("waits", "unused CPUs"), ("unused CPUs", "too many workers"),
     ("unused CPUs", "shared bottleneck"), ("unused CPUs", "memory"), ("too many workers", "busy machine"),
-    ("too many workers", "threads"), ("threads", "busy machine"), ("giant item", "coarse items"),
-    ("coarse items", "waits for retries"), ("heavy handler", "imports"),
-    ("first items", "slow worker"),
+    ("too many workers", "threads"), ("threads", "busy machine"), ("long items", "waits for retries"),
 ])  # fmt: skip
 def test_what_can_t_both_be_true_contradicts_each_other(one: str, other: str) -> None:
     assert contradict(BY_NAME[one], BY_NAME[other])
@@ -151,4 +154,4 @@ def test_a_plain_loop_contradicts_all_that_improves_a_pool() -> None:
 
 def test_each_rule_has_a_name_of_its_own_and_none_contradicts_itself() -> None:
     assert len(BY_NAME) == len(RULES)
-    assert all(not contradict(rule, rule) and rule.confidence in Confidence for rule in RULES)
+    assert all(not contradict(rule, rule) for rule in RULES)

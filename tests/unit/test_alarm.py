@@ -1,4 +1,4 @@
-"""The watchdog's alarm: it goes off once, at the time that was set last."""
+"""The chunk timer's alarm: it goes off once, at the time that was set last."""
 
 from __future__ import annotations
 

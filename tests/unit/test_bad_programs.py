@@ -18,8 +18,8 @@ def test_the_report_names_what_is_wrong_first_and_nothing_wrong_beside_it(progra
     assert BUSY not in {one.rule.name for one in advice}
 
 
-def test_there_are_25_programs_each_with_its_recording_and_no_other() -> None:
-    assert len(PROGRAMS) == 25
+def test_there_are_24_programs_each_with_its_recording_and_no_other() -> None:
+    assert len(PROGRAMS) == 24
     assert {path.stem for path in FOLDER.iterdir()} == set(PROGRAMS)
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 150_000
 

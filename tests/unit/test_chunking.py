@@ -26,8 +26,8 @@ from mpqueue._core.rules.chunking import (
     ChunkSizer,
     aim,
 )
+from mpqueue._wire.frames import CHUNK_SECONDS
 from mpqueue._wire.memory.ledger import MAX_CHUNK_ITEMS
-from mpqueue._wire.pace import CHUNK_SECONDS
 
 MANY = 10_000_000
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -41,11 +43,15 @@ class Outlet:
 def test_a_sink_is_closed_once_there_is_room_for_its_thread_again(looks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(users_threads, "LINGER", 0.0)
     starts, due, ended = Starts(monkeypatch, 0), list[Callable[[], object]](), list[str]()
-    deliveries = Deliveries("sink", lambda: 0.0, lambda call, _: call(), str, str, lambda _, call: due.append(call))
+    coordinator: Any = SimpleNamespace(
+        do_later=lambda call, _: call(),
+        hold_back=lambda *_: None,
+        inbox=SimpleNamespace(call_later=lambda _, call: due.append(call)),
+    )
+    deliveries = Deliveries(coordinator)
     outlet, job = Outlet(), JobBook(1, "job", make_table([1]), JobOptions(RetryPolicy()), None)
     job.delivery = delivery = Delivery(outlet)
     deliveries.start(job, [range(1)])
-    assert delivery.errands is not None
     starts.run(delivery.errands)
     starts.refused = 100
     deliveries.end(AnnounceFinished(job, JobStatus.COMPLETED, 1, 0, 0.0), lambda: ended.append("told"))

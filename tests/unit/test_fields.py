@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from mpqueue._fields import field_of
+from mpqueue._plain import field_of
 
 
 @dataclasses.dataclass

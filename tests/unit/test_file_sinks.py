@@ -116,7 +116,7 @@ def test_a_file_holds_what_an_export_does(
         if few:
             patch.setattr(parquet_sink, "GROUP_ROWS", 4)
             patch.setattr(parquet_sink, "MERGED", 2)
-            patch.setattr(file_sinks, "MOST_HELD", 2)
+            patch.setattr(file_sinks, "MOST_WAITING", 2)
         write(SINKS[form](written), table, cut(len(results), cuts))
     formats.export(table, exported)
     if form == "parquet":

@@ -20,11 +20,11 @@ from mpqueue._wire.frames import (
     all_of,
     begin_unsent,
     dump_frame,
-    dump_leaving,
+    dump_with_segments,
     is_plain,
     load_frame,
-    load_leaving,
     load_unsent,
+    load_with_segments,
     unsent,
 )
 from mpqueue._wire.memory.segments import SegmentRef
@@ -80,10 +80,10 @@ def test_what_goes_with_every_chunk_names_no_class(frame: Any) -> None:
 
 def test_an_answer_says_which_segments_it_leaves_only_where_there_are_any() -> None:
     frame = dump_frame(REPORT)
-    assert dump_leaving(frame, []) == frame
-    assert load_leaving(frame) == (frame, ())
+    assert dump_with_segments(frame, []) == frame
+    assert load_with_segments(frame) == (frame, ())
     ref = SegmentRef("path", 7, 100, 1)
-    assert load_leaving(dump_leaving(frame, [ref])) == (frame, [ref])
+    assert load_with_segments(dump_with_segments(frame, [ref])) == (frame, [ref])
 
 
 def test_all_pickles_of_results_are_found_also_in_what_was_yielded() -> None:

@@ -16,7 +16,7 @@ class Thing:
 
 
 class TestReports:
-    """Of several threads: the watchdog reports early what has ended, while results are pickled."""
+    """Of several threads: the chunk timer reports early what has ended, while results are pickled."""
 
     @staticmethod
     def results(out: list[Any], marked: Callable[[int], None] = lambda _: None) -> ChunkResults:

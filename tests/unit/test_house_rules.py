@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+import mpqueue
+
 ROOT = Path(__file__).parent.parent.parent
 PACKAGE = ROOT / "mpqueue"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -26,7 +28,7 @@ BANNED_NAMES = {"base", "common", "helpers", "manager", "misc", "util", "utils"}
 CLOCKS = {"monotonic", "perf_counter", "process_time", "thread_time", "time"}
 
 #: Time is an argument everywhere else, so that tests can give their own.
-MAY_READ_THE_CLOCK = ("mpqueue/_parent/surroundings/clock.py", "mpqueue/_worker/", "mpqueue/_os/process/own_process.py")
+MAY_READ_THE_CLOCK = ("mpqueue/_parent/system/clock.py", "mpqueue/_worker/")
 
 
 def name_of(path: Path) -> str:
@@ -234,7 +236,7 @@ def f(queue, monkeypatch):
     queue._host.worker_pids()
     getattr(queue, "_engine")
     monkeypatch.setattr(queue, "_lock", None)
-    monkeypatch.setattr("mpqueue._queue.closer.PATIENCE", 0.2)
+    monkeypatch.setattr("mpqueue._queue.host.PATIENCE", 0.2)
     run("""
         print(queue._jobs)
         os._exit(1)
@@ -250,10 +252,24 @@ def test_importing_mpqueue_loads_nothing_of_weight() -> None:
     assert not [name for name in loaded if name.startswith(heavy)]
 
 
+def test_a_queue_loads_nothing_that_only_some_jobs_need() -> None:
+    code = "import sys; from mpqueue import JobQueue; print(*sorted(sys.modules), sep='\\n')"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    some = {"psutil", "hashlib", "decimal", "pathlib", "urllib.parse", "html", "json", "sqlite3", "asyncio", "argparse"}
+    assert not some & {*loaded}, "each takes 2 to 10 ms, and hashlib 5 MB"
+
+
 def test_every_public_name_can_be_had_and_is_listed() -> None:
     code = "import mpqueue; missing = [n for n in mpqueue.__all__ if not hasattr(mpqueue, n)]; print(missing)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_type_checkers_have_the_names_that_programs_have() -> None:
+    nodes = ast.walk(ast.parse((PACKAGE / "__init__.py").read_text()))
+    names = {name.asname for node in nodes if isinstance(node, ast.ImportFrom) for name in node.names}
+    public = {*mpqueue.__all__, *mpqueue._MODULES}  # type: ignore[attr-defined]
+    assert names - {None} == public
 
 
 def test_a_class_s_name_is_used_once() -> None:

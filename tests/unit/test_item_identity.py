@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections import Counter
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -25,8 +25,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpqueue._parent.journal import identity, matching
-from mpqueue._parent.journal.identity import NoIdentityError, digest, digests, encode
-from mpqueue._parent.journal.matching import What, match
+from mpqueue._parent.journal.identity import NoIdentityError, What, digest, digests, encode
+from mpqueue._parent.journal.matching import match
 from tests.support.needed import needs
 from tests.unit.small_blocks import small_blocks
 
@@ -46,6 +46,14 @@ class Photo:
     path: str
     tags: set[str] = field(default_factory=set)
     more: dict[str, Any] = field(default_factory=dict)
+
+
+class Tags(dict[str, int]):
+    """A dictionary of a class of its own."""
+
+
+class Names(set[str]):
+    """A set of a class of its own."""
 
 
 class Slotted:
@@ -79,8 +87,9 @@ def test_numbers_that_have_names_are_told_apart_by_them() -> None:
 
 
 def test_an_item_without_a_stable_form_keeps_no_other_from_having_its_state() -> None:
-    assert identity.states_of([1, threading.Lock(), 2]) == digest(1) + identity.UNKNOWN + digest(2)
-    assert identity.states_of([1, 2]) == digest(1) + digest(2)
+    three = identity.identify([1, threading.Lock(), 2], [*"abc"], range(3))
+    assert three == (digests([*"abc"]), digest(1) + identity.UNKNOWN + digest(2))
+    assert identity.identify([1, 2], [*"ab"], range(2)) == (digests([*"ab"]), digest(1) + digest(2))
 
 
 def test_no_two_values_have_the_same_form() -> None:
@@ -115,16 +124,6 @@ def test_what_is_plain_and_in_few_containers_has_its_form_in_one_go(monkeypatch:
     assert forms == [*map(encode, values)]
     monkeypatch.setattr(identity, "_plain", lambda *_: None)
     assert forms == [*map(encode, values)], "the other way gives the same"
-
-
-def test_an_item_is_looked_for_near_its_place() -> None:
-    known, names = matching.KnownItems(), [digest(number) for number in range(matching.NEAR + 9)]
-    known.add(b"".join(names), None)
-    assert known.near(0, names[5]) == 5
-    assert known.near(9, names[matching.NEAR + 8]) == matching.NEAR + 8
-    assert known.near(8, names[matching.NEAR + 8]) == known.near(6, names[5]) == -1
-    known.left[5] = 0
-    assert known.near(0, names[5]) == -1
 
 
 @pytest.mark.slow
@@ -211,6 +210,24 @@ def test_older_journals_know_what_they_know() -> None:
     values += [Point(1, 2), NAIVE.replace(tzinfo=dt.UTC), Colour.RED, Decimal(1), np.arange(3, dtype="<i8")]
     values += [{(1, 2): [Photo("b")] * 2}]
     assert digest([*map(digest, values)]).hex() == "38d1181db4dfa0d9b35d0b5d40dc5baa"
+    values = [True, False, 1 - 2j, ..., bytearray(b"a"), uuid.UUID(int=7), dt.timedelta(1, 2, 3), range(1, 9, 2), Photo]
+    values += [
+        dt.date(2020, 1, 2),
+        dt.time(1, tzinfo=dt.UTC),
+        NAIVE.replace(fold=1),
+        frozenset({2, 1}),
+        len,
+        Slotted(1),
+    ]
+    values += [deque([1, "a"]), OrderedDict(b=1, a=2), Tags({"b": 1, "a": 2}), Names("ba"), PurePosixPath("a")]
+    values += [ring(1), ring(3), net(3), [ring(2)] * 2, {1: net(2)[0]}, nested(1, 199), nested(1, 450)]
+    values += [nested(Photo("a"), 250), {"a": nested({1: 2}, 30)}, [[[]]] * 2]
+    named = np.dtype([("a", "<i4"), ("b", "<f8")])
+    values += [named, np.dtype("<f4"), np.zeros(2, named), np.zeros((), named)[()], np.float32(2.5)]
+    values += [np.array(["a", None], object), np.array([(1, None)], [("a", "<i4"), ("b", object)]), np.array("a")]
+    values += [np.ma.array([1, 2], "<i4", mask=[False, True]), np.arange(2000, dtype="<i4").reshape(2, -1)]
+    values += [np.arange(2000, dtype="<i4").reshape(2, -1).T, np.arange(1024, dtype="<i4"), np.arange(6, dtype="<i2").T]
+    assert digest([*map(digest, values)]).hex() == "7da8cd3cfacbd162dd3d59bae2eff642"
 
 
 @pytest.mark.parametrize(
@@ -283,8 +300,6 @@ def test_of_equal_known_items_the_first_that_is_left_is_found_and_each_once(
     nth = 0
     while nth < len(today):
         assert known.any_left == any(left)
-        near = next((at for at, value in enumerate(recorded) if value == today[nth] and at >= place), -1)
-        assert known.near(place, digest(today[nth])) == (near if near >= 0 and left[near] else -1)
         found = known.take(digests(today), nth)
         for at, value in zip(found, today[nth:], strict=False):
             assert at == next(at for at, other in enumerate(recorded) if other == value and left[at])

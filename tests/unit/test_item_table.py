@@ -23,10 +23,15 @@ from mpqueue._core.state.item_table import (
     make_table,
 )
 from mpqueue._core.state.pending import stretches
+from mpqueue._core.state.pipeline import Origins
+from mpqueue._parent.journal.kept_results import KeptResults
+from mpqueue._parent.journal.kept_values import no_file
 from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.item_names import IdRule
+from mpqueue._wire.parcels import Parcel
 from mpqueue.errors import JobStateError
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
+from tests.unit.rows_in_memory import RowsInMemory
 
 
 @dataclass
@@ -42,44 +47,30 @@ def ids(items: Any) -> list[Any]:
 # -- ids ---------------------------------------------------------------------------------------------------------------
 
 
-def test_plain_values_are_known_by_their_position() -> None:
-    assert ids(["a", "b", 3.0]) == [0, 1, 2]
+class Record(dict[str, int]):
+    """A mapping with an attribute, which is not its id."""
+
+    id = 5
 
 
-def test_mappings_are_known_by_their_id_key() -> None:
-    assert ids([{"id": "a"}, MappingProxyType({"id": 7})]) == ["a", 7]
-
-
-def test_objects_are_known_by_their_id_attribute() -> None:
-    assert ids([Photo("x"), Photo(("y", 1))]) == ["x", ("y", 1)]
-
-
-def test_mappings_without_an_id_are_known_by_their_position() -> None:
-    assert ids([{"name": "a"}, {"id": "b"}]) == [0, 1]
-
-
-def test_the_first_item_decides_for_all() -> None:
-    assert ids([1, {"id": "a"}, Photo("b")]) == [0, 1, 2]
-
-
-def test_a_mapping_s_attribute_is_not_its_id() -> None:
-    class Record(dict[str, int]):
-        id = 5
-
-    assert ids([Record(id=3)]) == [3]
-    assert ids([Record()]) == [0]
-
-
-def test_a_class_is_no_object_with_an_id() -> None:
-    assert ids([Photo, Photo]) == [0, 1]
-
-
-def test_no_items_make_an_empty_table() -> None:
-    assert len(make_table([])) == 0
-
-
-def test_an_id_may_be_none() -> None:
-    assert ids([{"id": None}]) == [None]
+@pytest.mark.parametrize(
+    ("items", "known"),
+    [
+        pytest.param(["a", "b", 3.0], [0, 1, 2], id="plain values by their position"),
+        pytest.param([{"id": "a"}, MappingProxyType({"id": 7})], ["a", 7], id="mappings by their key"),
+        pytest.param([Photo("x"), Photo(("y", 1))], ["x", ("y", 1)], id="objects by their attribute"),
+        pytest.param([{"name": "a"}, {"id": "b"}], [0, 1], id="mappings without an id"),
+        pytest.param([1, {"id": "a"}, Photo("b")], [0, 1, 2], id="the first item decides for all"),
+        pytest.param([Record(id=3)], [3], id="a mapping's attribute is not its id"),
+        pytest.param([Record()], [0], id="nor where it has no key"),
+        pytest.param([Photo, Photo], [0, 1], id="a class is no object with an id"),
+        pytest.param([], [], id="no items"),
+        pytest.param([{"id": None}], [None], id="an id may be None"),
+        pytest.param((letter for letter in "abc"), [0, 1, 2], id="a generator"),
+    ],
+)
+def test_items_are_known_by_their_ids_or_their_positions(items: Any, known: list[Any]) -> None:
+    assert ids(items) == known
 
 
 @pytest.mark.parametrize(
@@ -129,10 +120,6 @@ def test_the_list_is_copied_and_the_items_are_not() -> None:
     assert table.payloads[0] is item
 
 
-def test_a_generator_will_do() -> None:
-    assert ids(letter for letter in "abc") == [0, 1, 2]
-
-
 # -- columns -----------------------------------------------------------------------------------------------------------
 
 
@@ -151,6 +138,7 @@ def test_a_new_table_is_pending() -> None:
     assert table.unfinished() == [0, 1, 2]
     assert [*table.unfinished_stretches()] == [range(3)]
     assert table.ended_indices() == []
+    assert (table.cpu_gone, table.tries_gone, table.announced, table.told) == (0.0, (0, 0.0), 0, 0)
 
 
 @pytest.mark.parametrize("indices", [range(1, 3), [2, 1]])
@@ -269,11 +257,13 @@ def test_what_an_item_cost_is_forgotten_before_its_next_try() -> None:
 
 
 @pytest.mark.parametrize(
-    ("foreign", "ended", "inherits"), [(True, True, True), (False, False, True), (False, True, False)]
+    ("has_user_objects", "ended", "inherits"), [(True, True, True), (False, False, True), (False, True, False)]
 )
-def test_where_freeing_may_run_users_code_another_has_what_it_held(foreign: bool, ended: bool, inherits: bool) -> None:
+def test_where_freeing_may_run_users_code_another_has_what_it_held(
+    has_user_objects: bool, ended: bool, inherits: bool
+) -> None:
     table, inherited = table_of(2), list[Any]()
-    table.live.heir, table.live.foreign = inherited.append, foreign
+    table.live.free_elsewhere, table.live.has_user_objects = inherited.append, has_user_objects
     table.complete(range(2 if ended else 1), ["a", "b"][: 2 if ended else 1])
     del table
     assert [left["results"][0] for left in inherited] == ["a"] * inherits
@@ -292,10 +282,10 @@ class Written:
 def test_results_that_are_written_are_read_again_until_all_are_recalled() -> None:
     table = table_of(3)
     table.complete(range(3), [*"abc"])
-    assert table.let_go([0], 4) == [], "they are nowhere else"
+    assert table.evict([0], 4) == [], "they are nowhere else"
     source: Any = Written()
     table.source = source
-    assert table.let_go(range(2), 5) == ["a", "b"]
+    assert table.evict(range(2), 5) == ["a", "b"]
     assert [table.result_of(index) for index in range(3)] == [(5, 0), (5, 1), "c"] == table.all_results()
     assert (table.row(1).result_of(0), type(table.results[1])) == ((5, 1), Elsewhere)
     table.results[2] = DISCARDED
@@ -304,7 +294,7 @@ def test_results_that_are_written_are_read_again_until_all_are_recalled() -> Non
     table.results[2] = "c"
     table.recall()
     assert table.results == [(5, 0), (5, 1), "c"]
-    assert table.let_go(range(3), 6) == [], "they are kept here from now on"
+    assert table.evict(range(3), 6) == [], "they are kept here from now on"
     assert table.release([2]) == ["c"]
     assert table.results[2] is None
 
@@ -320,6 +310,32 @@ def test_a_result_that_is_not_kept_is_asked_for_in_vain(sink: Any, where: str) -
     assert not table.has_result(0)
     with pytest.raises(JobStateError, match=f"item 0: expected a job that keeps its results, .* {where}"):
         table.result_of(0)
+
+
+def test_a_result_that_a_journal_has_too_can_be_asked_for_unless_it_is_discarded() -> None:
+    table = table_of(2)
+    table.complete(range(2), ["a", DISCARDED])
+    table.source = KeptResults(RowsInMemory([], no_file), 1, "job")
+    for sink, has in (({"a": "sink"}, True), (None, True), (DISCARD, False)):
+        table.sink = sink
+        assert [table.has_result(index) for index in range(2)] == [has, False]
+    assert table.results_at_hand([0]) is None
+    table.sink = None
+    assert table.results_at_hand([0]) == ["a"]
+
+
+def test_what_has_left_a_stage_holds_no_memory_but_for_small_values_that_failed() -> None:
+    held: Any = object()
+    table = ItemTable([1, 2, Parcel(b"3"), Parcel(b"4", held), Parcel(b"5", held)], None, IdRule.POSITION, grows=True)
+    table.origins = Origins(table_of(5))
+    table.origins.note([(at,) for at in range(5)])
+    small = table.payloads[2]
+    table.complete([0, 4], [1, 5])
+    for index in (1, 2, 3):
+        table.fail(index, Failure(ValueError("no")))
+    table.pass_on(range(5), {1, 2, 3})
+    assert table.payloads == [None, 2, small, None, None]
+    assert table.results == [None] * 5
 
 
 def test_a_row_stays_as_it_was() -> None:

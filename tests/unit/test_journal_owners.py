@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mpqueue._parent.journal import guards
-from mpqueue._parent.journal.guards import BESIDE, check_one_name, check_own, check_stat, own_path
+from mpqueue._parent.journal import checks
+from mpqueue._parent.journal.checks import BESIDE, check_one_name, check_own, check_stat, own_path
 from mpqueue.errors import JournalError
 from tests.support.this_system import IS_WINDOWS
 
@@ -21,7 +21,7 @@ def path(tmp_path: Path) -> str:
 
 
 def let_nobody_be_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guards, "is_trusted", lambda _: False)
+    monkeypatch.setattr(checks, "is_trusted", lambda _: False)
 
 
 @pytest.mark.parametrize("suffix", BESIDE)

@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 import mpqueue
+from mpqueue._parent.journal.checks import is_held
 from mpqueue._parent.journal.chunk_rows import ADD_CHUNK
-from mpqueue._parent.journal.guards import is_held
 from mpqueue._parent.journal.journal_file import MOST_WRITERS, Store, connect
 from mpqueue._parent.journal.journal_writer import GROUP, TRY_AGAIN, Entry, Journal
-from mpqueue._parent.surroundings.replies import Reply
+from mpqueue._parent.system.replies import Reply
 from mpqueue.errors import JournalError, QueueClosedError
 from tests.support.this_system import IS_WINDOWS
 
@@ -101,28 +101,14 @@ def rows(path: str) -> list[int]:
 def test_what_is_posted_is_on_disk_before_it_is_said_to_be_done_and_before_what_is_asked_then(journal: Journal) -> None:
     told: list[Any] = []
     for number in (1, 2):
-        journal.post(row(number, done=lambda number=number: told.append((number, rows(journal.path)))))
+        journal.post(row(number, done=lambda _, number=number: told.append((number, rows(journal.path)))))
     asked = journal.ask_later(lambda store: rows(store.path))
-    assert journal.waiting == 6
     assert is_held(journal.path)
     end(journal)
     assert told == [(1, [1, 2]), (2, [1, 2])]
     assert asked.result() == [1, 2]
-    assert journal.waiting == 0
     assert journal.lost is None
     assert not is_held(journal.path)
-
-
-def test_a_journal_that_is_not_on_a_local_disk_is_refused_before_anything_is_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(_: str) -> None:
-        raise JournalError("far away")
-
-    monkeypatch.setattr("mpqueue._parent.journal.journal_writer.check_local", refuse)
-    with pytest.raises(JournalError, match="far away"):
-        Journal(str(tmp_path / "run.db"), lambda: 0.0, connect)
-    assert [*tmp_path.iterdir()] == []
 
 
 def test_who_has_written_a_journal_stands_in_it(journal: Journal) -> None:
@@ -187,12 +173,11 @@ def test_a_row_that_can_never_be_written_is_left_out_and_no_other(
 ) -> None:
     told: list[Any] = []
     for at, number in enumerate((1, 1, 2, 3)):
-        journal.post(row(number, done=partial(told.append, at), refused=partial(told.append, f"refused {at}")))
+        journal.post(row(number, done=lambda is_written, at=at: told.append((at, is_written))))
     end(journal)
-    assert told == ["refused 1", 0, 1, 2, 3]
+    assert told == [(0, True), (1, False), (2, True), (3, True)]
     assert rows(journal.path) == [1, 2, 3]
     assert caplog.text.count("a row can't be written (IntegrityError") == 1
-    assert journal.waiting == 0
 
 
 def test_what_is_not_urgent_is_written_with_all_that_comes_within_the_time_of_a_group(
@@ -231,12 +216,12 @@ def test_a_disk_that_fails_is_told_of_once_it_lasts_and_what_waits_is_written_la
     done: list[int] = []
     journal.on_trouble = troubles.append
     disk.error = sqlite3.OperationalError("database or disk is full")
-    journal._keep(row(1, urgent=True, done=partial(done.append, 1)))
+    journal._keep(row(1, urgent=True, done=lambda _: done.append(1)))
     assert journal._due == disk.now, "it is urgent"
     journal._commit()
     assert (troubles, done) == ([], []), "it may pass"
     assert journal._due == disk.now + TRY_AGAIN
-    journal._keep(row(2, urgent=True, done=partial(done.append, 2)))
+    journal._keep(row(2, urgent=True, done=lambda _: done.append(2)))
     assert journal._due == disk.now + TRY_AGAIN, "no sooner"
     for _ in range(2):
         disk.now += TRY_AGAIN
@@ -263,7 +248,7 @@ def test_while_the_disk_fails_what_is_asked_is_refused_and_at_the_end_what_was_n
 ) -> None:
     told: list[str] = []
     disk.error = sqlite3.OperationalError("database or disk is full")
-    journal.post(row(1, done=partial(told.append, "done")))
+    journal.post(row(1, done=lambda _: told.append("done")))
     asked = journal.ask_later(put_job)
     end(journal)
     with pytest.raises(JournalError, match="expected room on the disk"):
@@ -287,8 +272,6 @@ def test_a_job_is_found_by_its_id_unless_its_line_is_not_what_was_written(journa
     store.numbers["none"] = 9
     with pytest.raises(JournalError, match="in line 9 of its jobs, got none"):
         journal.find("none")
-    store.leaving.add(9)
-    assert journal.find("none") is None, "it is just being removed"
     del store.numbers["none"]
     store.damaged.add(1)
     with pytest.raises(JournalError, match="expected line 1 of its jobs as it was written"):

@@ -18,9 +18,9 @@ from mpqueue._wire.memory.ledger import (
     FRACTION,
     MAX_CHUNK_ITEMS,
     NOWHERE,
-    OUTBOX,
     SINCE,
     SIZE,
+    UNSENT,
     Claim,
     Ledger,
     Phase,
@@ -117,11 +117,11 @@ def test_every_word_has_a_place_of_its_own(ledger: Ledger) -> None:
     ledger.words[SINCE], ledger.words[CLAIM] = 5, pack_claim(1, Phase.RUNNING, 2, 3)
     ledger.set_limit(1, 11)
     ledger.set_limit(2, 12)
-    ledger.words[FLAG_JOB], ledger.words[OUTBOX] = 13, 14
+    ledger.words[FLAG_JOB], ledger.words[UNSENT] = 13, 14
     ledger.reals[FRACTION] = 0.5
     assert ledger.read() == Claim(1, Phase.RUNNING, 2, 3, 5e-9, 0.5)
     assert (ledger.limit(1), ledger.limit(2)) == (11, 12)
-    assert (ledger.words[FLAG_JOB], ledger.words[OUTBOX]) == (13, 14)
+    assert (ledger.words[FLAG_JOB], ledger.words[UNSENT]) == (13, 14)
 
 
 def test_both_sides_see_one_page() -> None:

@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from mpqueue._core.messages import FaultFound, TimePassed
 from mpqueue._engines.loky.parent_line import Line
 from mpqueue._os import channels
-from mpqueue._parent.inbox import PATIENCE, Inbox, Request
-from mpqueue._parent.surroundings.replies import Reply
-from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, Incoming, decode, encode, whole_size, write_whole
+from mpqueue._parent.inbox import MESSAGES_BETWEEN_LOOKS, Inbox, Request
+from mpqueue._parent.system.replies import Reply
+from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, Incoming, decode, encode, write_whole
 
-messages = st.lists(st.builds(Answer, st.binary(max_size=300), st.booleans()), max_size=6)
+messages = st.lists(st.builds(Answer, st.binary(max_size=300), st.booleans(), st.booleans()), max_size=6)
 
 
 @given(messages, st.lists(st.integers(1, 200), min_size=1, max_size=8))
 def test_messages_arrive_whole_wherever_the_stream_is_cut(sent: list[Answer], portions: list[int]) -> None:
     read, write = channels.pipe()
-    stream = b"".join(encode(one.data, plain=one.plain) for one in sent)
+    stream = b"".join(_encoded(one) for one in sent)
     incoming, arrived, turn = Incoming(read), [], 0
     try:
         while stream:
@@ -65,7 +65,7 @@ def read_all(stream: bytes) -> tuple[Incoming, list[Answer]]:
 def test_whatever_a_stream_is_changed_to_no_message_is_made_of_it_that_was_not_sent(
     sent: list[Answer], data: st.DataObject
 ) -> None:
-    stream = b"".join(encode(one.data, plain=one.plain) for one in sent)
+    stream = b"".join(_encoded(one) for one in sent)
     lo = data.draw(st.integers(0, len(stream)))
     hi = data.draw(st.integers(lo, len(stream)))
     changed = stream[:lo] + data.draw(st.binary(max_size=100)) + stream[hi:]
@@ -77,7 +77,7 @@ def test_whatever_a_stream_is_changed_to_no_message_is_made_of_it_that_was_not_s
 
 
 def _encoded(one: Answer) -> bytes:
-    return encode(one.data, plain=one.plain)
+    return encode(one.data, plain=one.plain, early=one.early)
 
 
 @given(st.binary(max_size=200))
@@ -92,17 +92,6 @@ def test_what_comes_before_something_else_arrives_and_nothing_behind_it() -> Non
     incoming, arrived = read_all(encode(b"first") + b"?" * 50 + encode(b"second"))
     assert arrived == [Answer(b"first")]
     assert incoming.damage is not None
-
-
-@pytest.mark.parametrize("head", [b"", encode(b"")[:-1], b"?" * HEADER_SIZE])
-def test_what_is_no_header_tells_no_size(head: bytes) -> None:
-    with pytest.raises(DamagedError):
-        whole_size(head)
-
-
-def test_a_header_tells_the_size_of_its_message() -> None:
-    message = encode(b"bytes")
-    assert whole_size(message[:HEADER_SIZE]) == len(message)
 
 
 @pytest.fixture
@@ -171,7 +160,7 @@ def test_descriptors_are_looked_at_although_messages_never_end(inbox: Inbox) -> 
     read: list[bytes] = []
     inbox.watch(ours.fileno(), lambda: read.append(ours.recv(10)))
     theirs.send(b"here")
-    for _ in range(PATIENCE + 1):
+    for _ in range(MESSAGES_BETWEEN_LOOKS + 1):
         inbox.post(TimePassed())
         inbox.take(0)
     assert read == [b"here"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mpqueue._os.file_system import FileSystem
-from mpqueue._parent.journal.guards import is_shared
+from mpqueue._parent.journal.checks import is_shared
 
 LOCAL = ("ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "virtiofs", "fuseblk", "something.new")
 

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from mpqueue._wire.pickling import classes, main_names
+from mpqueue._wire.pickling import classes, context, main_names
+from mpqueue._wire.pickling.context import within
 from mpqueue._wire.pickling.payload import Packed, dump_code, load
 from tests.unit.test_classes import as_in_another_process
 
@@ -140,20 +141,22 @@ def test_what_the_other_side_has_imported_is_found_by_its_whole_name(monkeypatch
         monkeypatch.setattr(each, "__module__", "__main__")
     there: Any = SimpleNamespace(has={"Outer", "Outer.Inner", "Kind"}.__contains__)
     assert main_names.found_by_name(Outer) is None
-    with main_names.GoingTo(there):
-        assert [*map(main_names.found_by_name, (Outer, Outer.Inner, Kind))] == ["Outer", "Outer.Inner", "Kind"]
-        assert main_names.found_by_name(Outer()) is None
-        monkeypatch.setattr(main, "Outer", None)
-        assert [*map(main_names.found_by_name, (Outer, Outer.Inner))] == [None, None], "there is another one"
-        there.has = set[str]().__contains__
-        assert main_names.found_by_name(Kind) is None
+
+    def found(*objects: object) -> list[str | None]:
+        return within(lambda: [*map(main_names.found_by_name, objects)], (context.script, there))
+
+    assert found(Outer, Outer.Inner, Kind, Outer()) == ["Outer", "Outer.Inner", "Kind", None]
+    monkeypatch.setattr(main, "Outer", None)
+    assert found(Outer, Outer.Inner) == [None, None], "there is another one"
+    there.has = set[str]().__contains__
+    assert found(Kind) == [None]
 
 
 def test_what_was_loaded_together_is_so_where_it_goes_next(program: Program) -> None:
     with main_names.together():
         functions = [load(program.send(name)) for name in ("begin", "read")]
-    with main_names.PackedTogether(*functions):
-        sent = [dump_code(function)[0] for function in functions]
+    together = context.namespace, main_names.names_of(*functions)
+    sent = within(lambda: [dump_code(function)[0] for function in functions], together)
     with main_names.together():
         set_up, handler = map(load, sent)
     set_up()

@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 from _pytest.mark import ParameterSet
 
-from mpqueue._os import descriptors, file_lock, file_system, system
+from mpqueue._os import descriptors, file_system, system
 from mpqueue._os.facts import facts
-from mpqueue._os.memory import mappings, memory_files, memory_use
-from mpqueue._os.process import process_facts, process_table
+from mpqueue._os.memory import memory_files, memory_use
+from mpqueue._os.process import process_facts
 from tests.support.systems import LINUX_ONLY
 from tests.support.this_system import IS_LINUX
 
@@ -109,11 +109,11 @@ def test_where_nothing_lists_descriptors_all_that_there_may_be_are_looked_at(mon
 @pytest.fixture(params=[pytest.param(system.PROC, id="here"), pytest.param("/dev/null/proc", id="elsewhere")])
 def tells(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[bool]:
     """Whether the system tells what only Linux does: as it is here, and as it is on other systems."""
-    for module in (descriptors, memory_use, process_facts, process_table):
+    for module in (descriptors, memory_use, process_facts):
         monkeypatch.setattr(module, "PROC", request.param)
-    process_table.namespace.cache_clear()
+    process_facts.namespace.cache_clear()
     yield str(request.param) == "/proc"
-    process_table.namespace.cache_clear()
+    process_facts.namespace.cache_clear()
 
 
 def test_what_is_opened_anew_is_the_same_file_with_an_offset_of_its_own(tells: bool) -> None:
@@ -137,7 +137,7 @@ def test_memory_that_is_no_longer_shared_changes_for_nobody_else() -> None:
     with mmap.mmap(file.fd, mmap.PAGESIZE) as memory:
         view = memoryview(memory)
         view[0] = 7
-        mappings.give_up_sharing(mappings.address_of(view), mmap.PAGESIZE)
+        memory_files.give_up_sharing(memory_files.address_of(view), mmap.PAGESIZE)
         assert view[0] == 0
         view[0] = 9
         assert os.pread(file.fd, 1, 0) == b"\7"
@@ -196,11 +196,11 @@ def test_a_delay_only_grows_or_is_not_told(tells: bool) -> None:
 def test_a_table_names_a_process_by_its_start_or_knows_none(tells: bool) -> None:
     me = os.getpid()
     with contextlib.nullcontext() if tells else pytest.raises(OSError, match="proc"):
-        assert me not in process_table.others()
-    assert process_table.start_time(me) == process_table.start_time(me)
-    assert tells or process_table.namespace() == ""
-    assert (process_table.start_time(me) > 0) == tells
-    assert (process_table.environment(me) is not None) == tells
+        assert me not in process_facts.others()
+    assert process_facts.start_time(me) == process_facts.start_time(me)
+    assert tells or process_facts.namespace() == ""
+    assert (process_facts.start_time(me) > 0) == tells
+    assert (process_facts.environment(me) is not None) == tells
 
 
 def test_room_is_there_or_refused_and_what_is_written_stays(tmp_path: Path) -> None:
@@ -244,21 +244,21 @@ def test_a_lock_on_a_file_survives_that_the_file_is_opened_and_closed_again(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if kind == "of flock":
-        monkeypatch.setattr(file_lock, "_ask", refuse)
+        monkeypatch.setattr(file_system, "_ask", refuse)
     one, other = (FileIO(tmp_path / "lock", "w+") for _ in range(2))
     try:
-        assert not file_lock.is_locked(other.fileno())
-        file_lock.lock_file(one)
+        assert not file_system.is_locked(other.fileno())
+        file_system.lock_file(one)
         os.close(os.open(tmp_path / "lock", os.O_RDWR | os.O_CLOEXEC))
-        assert file_lock.is_locked(other.fileno())
+        assert file_system.is_locked(other.fileno())
         with pytest.raises(OSError, match="temporarily unavailable"):
-            file_lock.lock_file(other)
+            file_system.lock_file(other)
         one.close()
-        assert not file_lock.is_locked(other.fileno())
+        assert not file_system.is_locked(other.fileno())
         one = FileIO(tmp_path / "lock", "w+")
-        file_lock.lock_file(one)  # to have asked is no lock
-        file_lock.unlock_file(one.fileno())
-        file_lock.lock_file(other)
+        file_system.lock_file(one)  # to have asked is no lock
+        file_system.unlock_file(one.fileno())
+        file_system.lock_file(other)
     finally:
         one.close()
         other.close()
@@ -273,15 +273,15 @@ def test_bytes_that_are_held_keep_record_locks_off_until_they_are_let_go(tmp_pat
     one = FileIO(tmp_path / "file", "w+")
     other = os.open(tmp_path / "file", os.O_RDWR | os.O_CLOEXEC)
     try:
-        assert file_lock.hold_bytes(one, 100, 10)
+        assert file_system.hold_bytes(one, 100, 10)
         os.close(os.open(tmp_path / "file", os.O_RDWR | os.O_CLOEXEC))
         with pytest.raises(OSError, match="temporarily unavailable"):
             fcntl.lockf(other, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 100)
         fcntl.lockf(other, fcntl.LOCK_SH | fcntl.LOCK_NB, 10, 100)
         fcntl.lockf(other, fcntl.LOCK_UN, 10, 100)
-        file_lock.let_go_bytes(one, 100, 10)
+        file_system.release_bytes(one, 100, 10)
         fcntl.lockf(other, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 100)
-        assert not file_lock.hold_bytes(one, 100, 10)
+        assert not file_system.hold_bytes(one, 100, 10)
     finally:
         one.close()
         os.close(other)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mpqueue._core.state.item_table import Failure, ItemTable, make_table
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._live_page.items.listing import ATTEMPTS, ELAPSED, INDEX, Listing, Wish
+from mpqueue._live_page.listing import ATTEMPTS, ELAPSED, INDEX, Listing, Wish
 from mpqueue._options import JobOptions
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
@@ -70,6 +70,7 @@ def test_a_search_finds_what_an_item_has_become() -> None:
     assert made.find(wish, table, bytes(2)).indices == []
     table.fail_try(1, Failure(ValueError("BROKEN")), None)
     table.fail(1, Failure(ValueError("BROKEN")))
+    book.failed = 1
     clock.at += 1.0
     assert made.find(wish, table, bytes(table.status)).indices == [1]
     table.forget_failures()
@@ -78,39 +79,16 @@ def test_a_search_finds_what_an_item_has_become() -> None:
     assert made.find(wish, table, bytes(table.status)).indices == []
 
 
-def test_a_search_finds_what_an_item_became_after_failed_items_were_retried() -> None:
+def test_a_search_whose_job_has_not_changed_is_not_made_again() -> None:
     table = make_table(["a", "b"])
     book, clock = job_of(table), Clock()
-    made, failed, fine = Listing(book, clock), Wish(words=("broken",)), Wish(words=("fine",))
-    book.epoch = 1
-    for _ in range(3):
-        table.fail_try(1, Failure(ValueError("broken")), None)
-    table.fail(1, Failure(ValueError("broken")))
-    assert made.find(failed, table, bytes(2)).indices == [1]
-    assert made.find(fine, table, bytes(2)).indices == []
-    table.forget_failures()
-    book.epoch = 2
-    table.attempts[1], table.results[1], table.status[1] = 1, "fine", COMPLETED
-    clock.at += 1.0
-    assert made.find(failed, table, bytes(2)).indices == []
-    assert made.find(fine, table, bytes(2)).indices == [1]
-
-
-@pytest.mark.parametrize("starts", [1, 255])
-def test_a_search_finds_another_error_of_an_item_that_failed_again(starts: int) -> None:
-    table = make_table(["a", "b"])
-    book, clock = job_of(table), Clock()
-    made, first, second = Listing(book, clock), Wish(words=("first",)), Wish(words=("second",))
-    table.fail_try(1, Failure(ValueError("first")), None)
-    table.fail(1, Failure(ValueError("first")))
-    assert made.find(first, table, bytes(2)).indices == [1]
-    table.forget_failures()
-    book.epoch += starts
-    table.fail_try(1, Failure(ValueError("second")), None)
-    table.fail(1, Failure(ValueError("second")))
-    clock.at += 1.0
-    assert made.find(first, table, bytes(2)).indices == []
-    assert made.find(second, table, bytes(2)).indices == [1]
+    made, wish = Listing(book, clock), Wish(words=("b",))
+    assert made.find(wish, table, bytes(2)).indices == [1]
+    clock.at += 1000.0
+    table.payloads[0] = "b"
+    assert made.find(wish, table, bytes(2)).indices == [1]
+    book.retries = 1
+    assert made.find(wish, table, bytes(2)).indices == [0, 1]
 
 
 @pytest.mark.parametrize("others", [["yy"], ["yy", "xx"], ["yy", "xx", "zz"]])

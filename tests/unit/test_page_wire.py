@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable
+from types import SimpleNamespace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mpqueue._core.state.item_table import Failure, ItemTable, make_table
+from mpqueue._core.state.timings import Span
+from mpqueue._live_page.job_feed import history
 from mpqueue._live_page.page_json import IN_LIST, as_event, encode_item
 from mpqueue._queue.job_items import JobItem
 from mpqueue._wire.item_names import IdRule
@@ -70,3 +73,11 @@ def test_an_error_can_not_end_its_event() -> None:
     event = as_event("job:items", encode_item(table, 0, FAILED))
     assert event.count(b"\n") == 3
     assert b"\r" not in event
+
+
+def test_a_chunk_that_was_taken_back_before_it_began_is_no_work_of_its_worker() -> None:
+    begun = Span(*[0.0] * len(Span._fields))._replace(items=1.0, ended=1.0)
+    taken_back = begun._replace(first=1.0, items=0.0, begun=1.0, ended=1.001)
+    timings = SimpleNamespace(finished=None, events=[], spans=lambda since: [begun, taken_back])
+    job: Any = SimpleNamespace(here=True, number=7, timings=timings)
+    assert [item for *_, item in history([job], 0.0, 0.0)["stretches"]] == [0]

@@ -9,8 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpqueue._core.state.pending import MOST_JOINED, Care, LongestFirst, PendingItems
-from mpqueue._core.state.pending_by_kind import PendingByKind
-from mpqueue._core.state.resources import NO_NEEDS, JobNeeds
 from tests.support.invariants import waiting_items
 
 
@@ -61,16 +59,15 @@ def test_suspects_go_first_and_carefully_and_alone() -> None:
     assert pending.take(10) == ([0, 1, 4], Care.NONE)
 
 
-def test_an_item_that_goes_alone_parts_those_before_it_from_those_behind_it() -> None:
+def test_an_item_that_goes_alone_goes_before_the_other_suspects() -> None:
     pending = PendingItems(5)
     pending.take(5)
     pending.suspect([0, 1, 3, 4])
     pending.handle_with(2, Care.ALONE)
     pending.put_back(range(5))
-    assert pending.take(10) == ([0, 1], Care.CAREFUL)
     assert pending.next_care is Care.ALONE
     assert pending.take(10) == ([2], Care.ALONE)
-    assert pending.take(10) == ([3, 4], Care.CAREFUL)
+    assert pending.take(10) == ([0, 1, 3, 4], Care.CAREFUL)
 
 
 def test_care_is_never_taken_back() -> None:
@@ -133,17 +130,6 @@ def test_no_item_is_lost_or_there_twice_however_they_go_and_come(count: int, mov
         assert sorted(waiting_items(pending)) == sorted(waiting)
 
 
-@given(st.integers(1, 200), st.lists(st.integers(1, 60), min_size=1))
-@settings(max_examples=50)
-def test_items_taken_in_any_sizes_come_out_once_and_in_order(count: int, sizes: list[int]) -> None:
-    pending, taken = PendingItems(count), list[int]()
-    while pending:
-        for size in sizes:
-            if pending:
-                taken.extend(pending.take(size)[0])
-    assert taken == list(range(count))
-
-
 @given(
     costs=st.lists(st.sampled_from((0.0, 1.0, 1.5, 7.0)), max_size=40),
     sizes=st.lists(st.integers(1, 9), min_size=60, max_size=60),
@@ -169,11 +155,14 @@ def test_the_costliest_items_go_first_and_equal_ones_in_their_order(
     assert len(pending) == 0
 
 
-@pytest.fixture(params=["any", "one kind"])
+@pytest.fixture(params=["any", "of a kind", "costly"])
 def every_line(request: pytest.FixtureRequest) -> PendingItems:
     """Two groups, two suspects, two due retries, fresh ones."""
-    needs = JobNeeds([NO_NEEDS], None)
-    pending = PendingItems(10) if request.param == "any" else PendingByKind(needs, 10)
+    pending = {
+        "any": PendingItems(10),
+        "of a kind": PendingItems(10, [7] * 10),
+        "costly": LongestFirst([1.0] * 10, [7] * 10),
+    }[request.param]
     pending.take(8)
     pending.suspect([4, 5])
     for index in (6, 7, 4, 5):
@@ -188,15 +177,13 @@ def test_groups_go_first_then_suspects_then_retries_then_fresh_ones_and_the_head
     pending = every_line
     heads, taken = [], []
     for _ in range(5):
-        assert pending.at_hand == len(pending)
-        line = pending._lines[0] if isinstance(pending, PendingByKind) else pending
-        heads.append(line.head[:2])
+        heads.append(pending.head)
         care = pending.next_care
         taken.append((list(pending.take(2)[0]), care))
-    assert heads == [(0, 0), (0, 2), (1, 4), (2, 6), (3, 8)]
+    assert heads == [0, 2, 4, 6, 8]
     assert taken == [
-        ([0, 1], Care.ISOLATED),
-        ([2, 3], Care.ISOLATED),
+        ([0, 1], Care.ALONE),
+        ([2, 3], Care.ALONE),
         ([4, 5], Care.CAREFUL),
         ([6, 7], Care.NONE),
         ([8, 9], Care.NONE),
@@ -216,38 +203,37 @@ def test_what_was_in_a_group_stays_in_one_when_it_comes_back(every_line: Pending
     pending = every_line
     group, _ = pending.take(1)
     pending.put_back([*group, *pending.take(1)[0]])
-    assert pending.take(1) == ([0, 1, 2, 3], Care.ISOLATED)
+    assert pending.take(1) == ([0, 1, 2, 3], Care.ALONE)
     pending.add_due(2)
-    assert pending.take(1) == ([2], Care.ISOLATED)
+    assert pending.take(1) == ([2], Care.ALONE)
     pending.put_group([0, 1, 2], halved=True)
     assert [pending.take(1)[0] for _ in range(2)] == [[0, 1], [2]]
 
 
-def test_what_others_went_before_is_known_from_the_first_time_until_it_has_had_its_turn() -> None:
-    needs = JobNeeds([NO_NEEDS, NO_NEEDS._replace(cpus=2)], [0, 1, 0, 1])
-    pending = PendingByKind(needs, 4)
-    pending.pass_(1, 5.0)
-    pending.pass_(1, 7.0)
-    pending.pass_all_before(None, 8.0)  # the other kind
-    pending.pass_all_before(None, 9.0)
-    assert pending.passed == {1: 5.0, 0: 8.0}
-    assert pending.longest_passed() == 1
-    pending.remove({1, 3})
-    assert (pending.passed_and_gone, pending.longest_passed()) == ({1}, 0)
-    pending.put_group([1])
-    assert (pending.passed_and_gone, pending.longest_passed()) == (set(), 1)
-    pending.forget_passed(1)
-    assert (pending.passed, pending.longest_passed()) == ({0: 8.0}, None), "what has to be alone goes first"
-    pending.remove({0, 2})
-    assert pending.passed_and_gone == {0}
-    pending.clear()
-    assert not pending.passed
-    assert not pending.passed_and_gone
+@pytest.mark.parametrize("costs", [None, [float(9 - index) for index in range(9)]])
+def test_items_that_are_taken_together_need_the_same(costs: list[float] | None) -> None:
+    kinds = [0, 0, 1, 1, 1, 0, 2, 2, 0]
+    pending = PendingItems(9, kinds) if costs is None else LongestFirst(costs, kinds)
+    assert [*pending.take(2)[0]] == [0, 1]
+    assert [*pending.take(2)[0]] == [2, 3]
+    pending.suspect([0, 2])
+    for index in (1, 3, 0, 2):
+        pending.add_due(index)
+    assert [(pending.head, [*pending.take(9)[0]]) for _ in range(8)] == [
+        (0, [0]),  # suspects
+        (2, [2]),
+        (1, [1]),  # due ones
+        (3, [3]),
+        (4, [4]),
+        (5, [5]),
+        (6, [6, 7]),
+        (8, [8]),
+    ]
 
 
 def test_of_the_costliest_what_is_removed_is_gone_too() -> None:
     pending = LongestFirst([1.0, 5.0, 3.0, 4.0])
     pending.remove({1, 2})
     assert len(pending) == 2
-    assert [*pending.head] == [3, -4.0, 3]
+    assert pending.head == 3
     assert pending.take(9) == ([3, 0], Care.NONE)

@@ -58,6 +58,17 @@ def test_what_one_input_has_yielded_travels_together() -> None:
     assert [len(chunk.indices) for chunk in fleet.chunks][:6] == [1, *[20] * 5]  # what is stolen at the end comes after
 
 
+def test_a_pipeline_has_as_many_lanes_as_a_job_of_the_same_priority() -> None:
+    fleet = audited(4)
+    head = fleet.stages([through(succeed(1.0), succeed(1.0))] * 60, [None] * 2)
+    fleet.start(head, fleet.job([succeed(1.0)] * 60))
+    fleet.run_until(5.0)
+    stages = pipeline_of(head).jobs
+    for _ in range(20):
+        fleet.advance(0.7)
+        assert sum(lane.job in stages for lane in fleet.books.lanes) == 2
+
+
 @pytest.mark.parametrize("cancelled", [True, False])
 def test_nothing_comes_to_a_stage_that_is_being_cancelled(cancelled: bool) -> None:
     second = pipeline_of(FakeLanes(1).stages([through(succeed(), succeed())], [None, None])).jobs[1]
@@ -74,9 +85,9 @@ def test_a_stage_to_which_much_comes_forgets_what_has_passed_on(monkeypatch: pyt
     slow, odd = succeed(50.0), [fail(0.01), *[succeed(0.01)] * 30, fail(0.01, times=1)]
     head = fleet.stages([spread(succeed(), *odd) for _ in range(3)] + [through(succeed(), slow)], [None] * 2)
     second = pipeline_of(head).jobs[1]
+    table = second.table
     fleet.start(head)
     fleet.run_while(lambda: second.completed + second.failed < 96)
-    table = second.table
     assert (len(table), list(table.status).count(FAILED), second.completed) == (97, 3, 93)
     assert [bytes(table.status).count(code) for code in (COMPLETED, FAILED, PENDING)] == [93, 3, 1]
     ids = [table.id_of(index) for index in range(97)]

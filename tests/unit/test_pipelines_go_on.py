@@ -7,14 +7,18 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.pipeline import Path, Pipeline
-from mpqueue._parent.journal.growth import PassedOn, PassRecord, on_their_way
+from mpqueue._parent.journal.kept_values import Place, unseal
+from mpqueue._parent.journal.lots import PassedOn, PassRecord, on_their_way
+from mpqueue._wire.memory.segments import SegmentStore
 from mpqueue._wire.parcels import Parcel
+from mpqueue._wire.pickling.payload import dump
 from tests.support.auditor import Auditor
 from tests.support.fake_lanes import FakeLanes, succeed
 from tests.support.fake_worker import Item
@@ -88,9 +92,9 @@ def run(disk: Disk, inputs: Sequence[Item], steps: int | None, *, ordered: bool,
     began: list[tuple[int, int]] = []
     last = pipeline.jobs[LAST]
 
-    def see(chunk: Any, lo: int, hi: int) -> None:
+    def see(chunk: Any, lo: int, hi: int) -> None:  # the rest of a stretch may be cut off
         if chunk.job is last:
-            began.extend((last.table.id_of(index), index) for index in chunk.indices[lo:hi])
+            began.append((last.table.id_of(chunk.indices[lo]), chunk.indices[lo]))
 
     fleet.item_watchers.append(see)
     fleet.start(head)
@@ -152,10 +156,15 @@ def test_entries_of_what_is_not_on_its_way_say_nothing() -> None:
 
 
 def test_rows_go_once_their_inputs_have_ended() -> None:
-    record = PassRecord([10, 20, 30])
+    record, store = PassRecord([10, 20, 30]), SegmentStore()
     record.note((0,), 0, [((0,), Parcel(b"a"))])
-    record.note((1,), 0, [((1, 0), Parcel(b"b")), ((1, 1), Parcel(b"c"))])
+    big = Parcel(dump(np.arange(100_000), store))
+    record.note((1,), 0, [((1, 0), Parcel(b"b")), ((1, 1), big)])
     (written,) = record.statements(5)
+    entries = [PassedOn(*each) for each in unseal(written[1][2], Place("passed", 5, 0), "")]
+    ((first, _, _), (second, place, data)) = on_their_way(entries)[20]
+    assert (first, second, place) == ((20, 0), (20, 1), 1)
+    assert Parcel(data).load().tolist() == [*range(100_000)]
     assert (written[1][:2], record.statements(5)) == ((5, 0), [])
     record.note((1, 0), 1, [((1, 0), Parcel(b"d"))])
     assert [values[:2] for _, values in record.statements(5)] == [(5, 1)]

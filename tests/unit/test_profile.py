@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,16 @@ import pytest
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._options import JobOptions
-from mpqueue._report import flame_graph, profile
+from mpqueue._report import plots, profile
+from mpqueue._report.figures import measure
+from mpqueue._report.job_report import write_page, write_text
 from mpqueue._report.profile import SCHEMA, Frame, Frames, JobSamples, Profile, make_profile
+from mpqueue._wire.frames import OTHERS, Stack, Stacks, dump_stacks, load_stacks
 from mpqueue._wire.item_names import IdRule
-from mpqueue._wire.sampled_stacks import OTHERS, Stack, Stacks, dump_stacks, load_stacks
 from mpqueue._worker.chunk import sampler
 from mpqueue._worker.chunk.sampler import INNERMOST, OUTERMOST, JobSampling, stack_of
 from mpqueue.retry import RetryPolicy
+from tests.support.runs import Run
 
 
 def stack(*names: str) -> Stack:
@@ -194,32 +197,36 @@ def _refuse(*_: Any) -> None:
     raise OSError("no room")
 
 
-def test_the_page_has_a_flame_graph_whose_script_its_policy_names(profile: Profile) -> None:
-    page = "\n".join(flame_graph.section(profile))
+def test_the_page_has_a_flame_graph_whose_script_its_policy_names(profile: Profile, tmp_path: Path) -> None:
+    page = plots.draw_flames(profile)
     data = json.loads(page.partition("id='flame-data'>")[2].partition("</script>")[0])
-    assert [view[0] for view in data["views"]] == ["all workers", "worker 0", "worker 1", "item 'scan;\\n<1>'"]
-    assert data["views"][0][2] == [[0, 3.25, [[1, 3.0, [[2, 2.0, []]]]]]]
-    assert data["frames"][1] == ["load<&> (scans.py:3)", "/code/scans.py:3"]
+    for frame in data["shared"]["frames"]:
+        assert frame.pop("source") == ""
+    assert data == json.loads(profile.to_speedscope(tmp_path / "profile.json").read_text())
     assert "load<&>" not in page
     assert page.count("<script>") == 1
     assert page.isascii()
-    assert flame_graph.policy().startswith("; script-src 'sha256-")
+    assert plots.script_policy().startswith("'sha256-")
 
 
-def test_what_would_be_too_narrow_is_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flame_graph, "MOST_FRAMES", 20)
+def test_a_line_s_text_is_shown_where_its_file_is_there() -> None:
+    here = Frame("test", __file__, 1)
+    assert '"source":"\\"\\"\\"' in plots.draw_flames(Profile("job", {(here,): 1.0}, {}, {})).replace(" ", "")
+
+
+def test_what_would_be_too_narrow_is_not_drawn() -> None:
     wide: dict[Frames, float] = {(A, Frame(f"f{number}", "f.py", number)): float(number + 1) for number in range(1_000)}
-    drawn = json.loads(flame_graph._data(Profile("wide", wide, {}, {})))
-    assert len(list(_boxes(drawn["views"][0][2]))) <= 21
-    assert drawn["views"][0][1] == sum(wide.values())
-
-
-def _boxes(shapes: list[Any]) -> Iterator[Any]:
-    for shape in shapes:
-        yield shape
-        yield from _boxes(shape[2])
+    page = plots.draw_flames(Profile("wide", wide, {}, {}))
+    (drawn,) = json.loads(page.partition("id='flame-data'>")[2].partition("</script>")[0])["profiles"]
+    assert len(drawn["samples"]) == plots.MOST_STACKS
+    assert min(drawn["weights"]) == 1_001 - plots.MOST_STACKS
+    assert drawn["endValue"] == sum(wide.values())
 
 
 def test_a_job_that_was_too_short_says_so() -> None:
+    run = Run(range(1))
+    run.chunk(0, 1)
+    figures = measure(run.end(1), 1, 1)
     nothing = Profile("short", {}, {}, {})
-    assert "Nothing was sampled" in "".join(flame_graph.section(nothing))
+    for written in (write_text(figures, [], nothing), write_page(figures, [], nothing)):
+        assert "Nothing was sampled" in written

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mpqueue._parent.journal.kept_values import BigFile, keep, restore
-from mpqueue._parent.transport.packing import dump_harmless
+from mpqueue._parent.packing import dump_without_user_code
 from mpqueue._wire.memory.segments import BIG_BUFFER, Pieces, SegmentStore
 from mpqueue._wire.pickling import beside as beside_module
 from mpqueue._wire.pickling import rebuilding, reducers
@@ -69,10 +69,10 @@ def journalled(value: Any) -> Any:
     return restore(kept, contents.__getitem__)
 
 
-def harmless(value: Any) -> Any:
+def without_user_code(value: Any) -> Any:
     """On the coordinator's thread."""
     store = SegmentStore()
-    packed = dump_harmless(value, store)
+    packed = dump_without_user_code(value, store)
     assert packed is not None
     return load(packed)
 
@@ -123,7 +123,7 @@ def arrays(draw: Any) -> Any:
 
 @pytest.mark.slow
 @settings(deadline=None, max_examples=150)
-@given(arrays(), st.sampled_from(["dump", "harmless", "journal"]))
+@given(arrays(), st.sampled_from(["dump", "without_user_code", "journal"]))
 def test_an_array_arrives_as_numpy_would_bring_it(value: Any, way: str) -> None:
     expected = plainly(value)
     with pytest.MonkeyPatch.context() as patched:
@@ -132,7 +132,7 @@ def test_an_array_arrives_as_numpy_would_bring_it(value: Any, way: str) -> None:
         if way == "journal":
             found = journalled([value, value])
         else:
-            found = (shared if way == "dump" else harmless)([value, value])
+            found = (shared if way == "dump" else without_user_code)([value, value])
     assert found[0] is found[1]
     assert found[0].dtype == expected.dtype
     assert (found[0].shape, found[0].strides) == (expected.shape, expected.strides)
@@ -159,7 +159,7 @@ def test_a_small_array_arrives_as_numpy_would_bring_it(code: str, shape: tuple[i
 
 def test_an_array_with_gaps_is_beside_the_pickle() -> None:
     value = np.arange(BIG).reshape(400, -1)[::2, ::3]
-    for way in (beside, harmless):
+    for way in (beside, without_user_code):
         assert np.array_equal(way(value), value)
 
 
@@ -186,7 +186,7 @@ def test_arrays_with_gaps_are_sent_in_pieces_where_they_are_big_and_numpy_would_
 def test_small_arrays_are_beside_a_pickle_that_is_big() -> None:
     for count, kept in ((10, 10), (1000, 128 * 1024 // 8000)):
         value = [np.full(8000, at % 200, "u1") for at in range(count)]
-        for packer in (dump, dump_harmless):
+        for packer in (dump, dump_without_user_code):
             store = SegmentStore()
             packed = packer(value, store)
             assert packed is not None
@@ -292,7 +292,7 @@ def test_a_name_of_main_is_found_beside_data_but_not_in_it(size: int) -> None:
         assert written.names(b"_main__") is expected
 
 
-@pytest.mark.parametrize("way", [*WAYS, harmless])
+@pytest.mark.parametrize("way", [*WAYS, without_user_code])
 def test_files_numbers_and_views(way: Callable[[Any], Any]) -> None:
     file = io.BytesIO(bytes(range(250)) * 2000)
     file.seek(7)

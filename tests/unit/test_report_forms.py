@@ -1,12 +1,9 @@
-"""A report's forms: text, page and trace."""
+"""A report's forms: text and page."""
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import re
-from collections import defaultdict
 from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
@@ -21,9 +18,9 @@ from mpqueue._core.state.timings import PastRun
 from mpqueue._output import words
 from mpqueue._queue.job import Job
 from mpqueue._report.figures import measure
-from mpqueue._report.job_report import Report, make_report
-from mpqueue._report.report_text import Table, _aligned, subtitles
-from mpqueue._report.trace import write_trace
+from mpqueue._report.job_report import Report, _aligned, make_report
+from mpqueue._report.plots import STRETCHES, throughput
+from mpqueue._report.report_sections import Section, subtitles
 from mpqueue._wire.item_names import IdRule
 from mpqueue._wire.pickling.packed_handler import pack_handler
 from mpqueue.status import JobStatus
@@ -33,8 +30,6 @@ HOSTILE = "<script>alert('é')</script> & \"co\""
 #: Noon of a day, seconds since the epoch.
 DAY = datetime(2026, 11, 27, 12, tzinfo=UTC).timestamp()
 VOID = {"meta"}
-#: What a trace may have: a slice, a counter, an instant, a name.
-PHASES = {"X", "C", "i", "M"}
 
 
 def told(job_id: str = "job", **options: Any) -> JobBook:
@@ -79,7 +74,7 @@ def test_the_text_has_all_that_is_known_in_lines_of_at_most_100() -> None:
     for heading in (
         "Where the workers' time went (2 x 9.00 s)",
         "What the parent did meanwhile (of 9.00 s)",
-        "An item took ",
+        "How long items took\n  An item took ",
         "The slowest items",
     ):
         assert f"\n{heading}" in text
@@ -100,9 +95,15 @@ def test_a_report_begins_with_what_failed_and_where(tmp_path: Path) -> None:
     for index in (8, 9):
         book.table.fail(index, Failure(ValueError("no header"), trace))
     text, page = str(report(book)), report(book).to_html()
-    found = text.index("\nWhat failed\n  ValueError × 2 at h.py:3, first: 8: no header\n      Traceback (most recent")
-    assert found < text.index("\n  - ") < text.index("\nWhere the workers' time went")
-    parts = ["<h2>What failed</h2>", "ValueError × 2 at h.py:3", "<pre", '<ul class="advice">', '<div class="tiles">']
+    found = text.index("\nWhat failed\n  - ValueError × 2 at h.py:3, first: 8: no header\n      Traceback (most recent")
+    assert found < text.index("\nWhat could make it quicker\n  - ") < text.index("\nWhere the workers' time went")
+    parts = [
+        "<h2>What failed</h2>",
+        "ValueError × 2 at h.py:3",
+        "<pre",
+        "<h2>What could make it quicker",
+        "<h2>Where the workers",
+    ]
     assert sorted(parts, key=page.index) == parts
     assert "<h2>What failed</h2>" not in report(Run(()).end(0)).to_html()
 
@@ -271,76 +272,27 @@ def test_a_report_is_saved_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "a.txt"]
 
 
-# -- the trace ---------------------------------------------------------------------------------------------------------
-
-
-def trace_of(book: JobBook) -> list[dict[str, Any]]:
-    file = io.BytesIO()
-    write_trace(file, measure(book, START, 2), book.timings.stretches, book.table)
-    loaded = json.loads(file.getvalue())
-    assert set(loaded) == {"displayTimeUnit", "traceEvents"}
-    assert loaded["displayTimeUnit"] in ("ms", "ns")
-    events: list[dict[str, Any]] = loaded["traceEvents"]
-    return events
-
-
-@pytest.mark.parametrize("traced", [False, True])
-def test_the_trace_has_the_form_that_perfetto_reads(traced: bool) -> None:
-    events = trace_of(told(HOSTILE, profile=traced))
-    slices: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)
-    for event in events:
-        assert event["ph"] in PHASES
-        assert isinstance(event["name"], str)
-        assert isinstance(event["pid"], int)
-        if event["ph"] != "M":
-            assert isinstance(event["ts"], float)
-        if event["ph"] == "X":
-            assert event["dur"] >= 0
-            slices[event["pid"], event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
-        if event["ph"] == "i":
-            assert event["s"] in ("g", "t")
-    named = {(event["pid"], event["tid"]) for event in events if event["name"] == "thread_name"}
-    assert set(slices) <= named
-    for thread in slices.values():
-        assert_nested(thread)
-
-
-def assert_nested(slices: list[tuple[float, float]]) -> None:
-    """Of two slices of a thread, one contains the other or they don't meet: else a viewer drops one."""
-    around: list[float] = []
-    for start, end in sorted(slices, key=lambda one: (one[0], -one[1])):
-        while around and around[-1] <= start + 1e-3:
-            around.pop()
-        assert not around or end <= around[-1] + 1e-2
-        around.append(end)
-
-
-def test_the_trace_tells_what_happened_when() -> None:
-    events = trace_of(told())
-    assert {event["name"] for event in events if event["ph"] == "i"} == {
-        *("worker ready", "paused", "resumed", "worker died")
-    }
-    chunk = next(event for event in events if event["name"] == "3 items")
-    assert (chunk["ts"], chunk["dur"], chunk["args"]["items"]) == (1e6, 2e6, 3)
-    inside = {
-        e["name"]: e["dur"] for e in events if e["ph"] == "X" and (e["pid"], e["tid"]) == (1, 0) and e["ts"] < 3e6
-    }
-    assert inside == {"3 items": 2e6, "setup": 1e6, "handler": 1e6}
-
-
-def test_with_trace_the_handler_s_slice_has_its_items() -> None:
-    names = [event["name"] for event in trace_of(told(profile=True)) if event["ph"] == "X" and event["tid"] == 0]
-    at = names.index("handler")
-    assert names[at : at + 3] == ["handler", "item 0", "2 items from 1"]
-
-
 def test_a_method_of_a_built_in_type_has_a_name_too() -> None:
     assert pack_handler("job", str.upper, None, IdRule.POSITION).name == "str.upper"
 
 
 def test_a_long_name_of_an_item_and_an_error_of_several_lines_leave_the_figures_of_a_table() -> None:
-    table = Table("items", (("item", False), ("time", True)), [("x" * 200, "3 ms"), ("two\nlines", "4 ms")])
-    title, head, *rows = _aligned(table)
-    assert (title, head.split()) == ("items", ["item", "time"])
-    assert [row[-4:] for row in rows[:2]] == ["3 ms", "4 ms"]
-    assert "two\\nlines" in rows[1]
+    rows = [("x" * 200, "3 ms"), ("two\nlines", "4 ms")]
+    head, *lines = _aligned(Section("items", columns=(("item", False), ("time", True)), rows=rows))
+    assert head.split() == ["item", "time"]
+    assert [row[-4:] for row in lines] == ["3 ms", "4 ms"]
+    assert "two\\nlines" in lines[1]
+
+
+def test_the_throughput_adds_up_to_the_items_and_failed_tries_are_apart() -> None:
+    run = Run(range(100))
+    run.chunk(0, 5, items=30)
+    run.chunk(5, 10, items=70)
+    book = run.end(10)
+    spans = [span._replace(failures=span.items / 2) for span in book.timings.spans()]
+    drawn, pace = throughput(spans, START, 10, [])
+    assert pace == "at most 14/s, last 7/s"
+    assert f'aria-label="Items per second over the whole run: {pace}"' in drawn
+    titles = re.findall(r"<title>from ([\d.]+) (?:us|ms|s) on: (\d+)/s, and (\d+)/s failed</title>", drawn)
+    assert len(titles) == 2 * STRETCHES
+    assert {(good, bad) for _, good, bad in titles} == {("3", "3"), ("7", "7")}

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from mpqueue._parent.journal.identity import SIZE, UNKNOWN
+from mpqueue._parent.journal.identity import SIZE, UNKNOWN, What
 from mpqueue._parent.journal.journal_reader import RecordedJob
-from mpqueue._parent.journal.matching import NO_SLOT, Match, What, match
+from mpqueue._parent.journal.matching import NO_SLOT, Match, match
 from mpqueue._parent.journal.suspects import RunningMark, suspect
 from mpqueue._queue.recorded.code_parts import PYTHON, Code, CodeNow
 from mpqueue._queue.recorded.record_options import RecordOptions
@@ -32,16 +32,15 @@ from mpqueue._queue.recorded.resume import (
     Case,
     Found,
     Grown,
-    Kind,
     MadeBy,
     Plan,
     Terms,
     agree,
     decide,
-    refuse_kind,
     regrow,
 )
-from mpqueue.status import COMPLETED, FAILED, PENDING, JobStatus
+from mpqueue.errors import JournalMismatchError
+from mpqueue.status import COMPLETED, FAILED, PENDING, JobKind, JobStatus
 from tests.support.histories import play
 from tests.support.length import IS_LONG
 
@@ -144,12 +143,12 @@ class History:
         self.damage()
         options, seed = self.options(), self.chance.choice([None, None, 1, 2])
         found_match = self.match()
+        if self.is_refused(found_match, options, seed):
+            with pytest.raises(JournalMismatchError):
+                self.plan(found_match, options, seed)
+            return
         plan, terms = self.plan(found_match, options, seed)
         expected = self.expected(found_match, options)
-        refused = self.is_refused(found_match, options, seed)
-        assert bool(plan.refused) == refused, (plan.refused, options)
-        if refused:
-            return
         assert [*plan.stands] == expected
         is_as_it_was = found_match.is_same and not {CHANGED, AGAIN, RETRIED} & {*expected}
         says_more = any("items more have ended by its counts" in text for text in plan.warnings)
@@ -342,44 +341,15 @@ def test_any_open_job_has_each_item_or_its_maker_runs_again() -> None:
         assert [*plan.stands] == expected_of_open_job(found, grown, redo), f"job {number}"
 
 
-@pytest.mark.parametrize(("kind", "columns"), [("open", {"is_open": 1}), ("stream", {"generation": 1})])
+@pytest.mark.parametrize(("kind", "columns"), [("open", {"kind": JobKind.OPEN}), ("stream", {"kind": JobKind.STREAM})])
 @pytest.mark.parametrize("redo", [None, "all"])
 def test_another_seed_is_refused_unless_all_begins_anew(kind: str, columns: dict[str, int], redo: str | None) -> None:
     options = RecordOptions(strict=True, redo=redo)
     now = CodeNow(code_of(1), {})
-    terms = agree(Case(recorded_job(**columns), "run.db", MadeBy([code_of(1)], now), Brought(now, options, seed=2)))
-    assert bool(terms.refused) == (redo is None), kind
-    assert terms.anew == (redo == "all")
-
-
-def test_an_open_job_begins_anew_where_any_result_is_of_other_code_and_that_is_to_run_again() -> None:
-    now = CodeNow(code_of(2), {})
-    made = MadeBy([code_of(1)], now)
-    made.look([code_of(1).number])
-    job = recorded_job(is_open=1)
-    assert agree(Case(job, "run.db", made, Brought(now, RecordOptions(redo="changed-code")))).anew
-    assert not agree(Case(job, "run.db", made, Brought(now, RecordOptions(redo="failed")))).anew
-
-
-def case(columns: dict[str, int]) -> Case:
-    now = CodeNow(code_of(1), {})
-    return Case(recorded_job(**columns), "run.db", MadeBy([code_of(1)], now), Brought(now, RecordOptions()))
-
-
-OTHERS = [
-    (Kind.LIST, {"generation": 1}, "expected a job with a list of items, got a stream, which imap() resumes;"),
-    (Kind.STAGES, {"is_open": 1}, "expected a job with stages, got an open job, which open_job() resumes;"),
-    (Kind.OPEN, {}, "expected an open job, got a job with a list of items, which create_job() resumes;"),
-]
-
-
-@pytest.mark.parametrize(("expected", "columns", "text"), OTHERS)
-def test_a_job_of_another_kind_is_refused(expected: Kind, columns: dict[str, int], text: str) -> None:
-    refused = refuse_kind(case(columns), expected)
-    assert text in refused
-    assert "nothing was changed" in refused
-
-
-@pytest.mark.parametrize(("expected", "columns"), [(Kind.LIST, {}), (Kind.OPEN, {"is_open": 1})])
-def test_a_job_of_the_same_kind_is_not_refused(expected: Kind, columns: dict[str, int]) -> None:
-    assert not refuse_kind(case(columns), expected)
+    brought = Brought(now, options, seed=2)
+    case = Case(recorded_job(**columns), "run.db", MadeBy([code_of(1)], now), brought)
+    if redo == "all":
+        assert agree(case).anew, kind
+        return
+    with pytest.raises(JournalMismatchError, match="its seed has changed"):
+        agree(case)

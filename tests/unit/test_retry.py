@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpqueue._dropin.batch import DROPIN_RETRY
+from mpqueue._dropin.whole_map import DROPIN_RETRY
 from mpqueue.errors import (
     GiveUp,
     ItemPicklingError,

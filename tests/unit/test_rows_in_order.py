@@ -71,4 +71,4 @@ def test_what_can_t_be_in_the_file_waits_in_memory(cannot: Any, tmp_path: Path) 
     assert [row["id"] for row in told] == [*range(6)]
     assert type(told[1]["result"]).__name__ == "Dynamic"
     assert told[2]["result"] is told[4]["result"] is cannot
-    rows.close()
+    rows.end()

@@ -9,35 +9,23 @@ import pytest
 
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import (
-    AnnounceFinished,
     AnnounceItems,
-    AnnounceStarted,
     AnnounceState,
     ForgetJob,
     StartLane,
     Warn,
 )
 from mpqueue._core.messages import ChunkReported, FaultFound, JobStartAsked, QueueOpened, TimePassed
-from mpqueue._core.rules.draining import DEATH_SECONDS
+from mpqueue._core.rules.job_states import DEATH_SECONDS
 from mpqueue._core.rules.outcomes import fail_rest
 from mpqueue._core.scheduler import LONGEST_WAIT
 from mpqueue._core.state.job_book import JobBook
-from mpqueue.errors import InternalError, JobStateError
+from mpqueue.errors import InternalError
 from mpqueue.retry import MAX_DELAY, RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support.auditor import audited
 from tests.support.fake_lanes import FakeLanes, attempts, crash, fail, hang, statuses, succeed
 from tests.support.fake_worker import Handler, Item
-
-
-def running(fleet: FakeLanes) -> list[int]:
-    """The indices of the items that workers run now."""
-    found: list[int] = []
-    for worker, lane in zip(fleet.workers, fleet.books.lanes, strict=True):
-        for chunk in lane.chunks:
-            if worker is not None and worker.claim.is_of(chunk.number) and worker.claim.phase:
-                found.extend(chunk.indices[worker.claim.lo : worker.claim.hi])
-    return sorted(found)
 
 
 @pytest.fixture
@@ -56,19 +44,6 @@ def test_the_first_job_starts_all_workers_side_by_side(fleet: FakeLanes) -> None
     assert fleet.counts[StartLane] == 2
 
 
-def test_a_job_runs_to_its_end(fleet: FakeLanes) -> None:
-    job = fleet.started([succeed(0.5)] * 4)
-    assert job.status == "running"
-    fleet.run_until_over(job)
-    assert job.status is JobStatus.COMPLETED
-    assert (job.completed, job.failed) == (4, 0)
-    assert job.table.results == [0, 1, 2, 3]
-    assert list(job.table.elapsed) == pytest.approx([0.5] * 4)
-    assert job.started_at == 1e9
-    assert job.duration == pytest.approx(1.1)
-    assert job.finished_at == pytest.approx(1e9 + 1.1)
-
-
 def test_a_start_may_bring_another_handler(fleet: FakeLanes) -> None:
     job, handler = fleet.job([fail()], retry=RetryPolicy(0)), Handler()
     fleet.handle(QueueOpened())
@@ -77,32 +52,6 @@ def test_a_start_may_bring_another_handler(fleet: FakeLanes) -> None:
     fleet.run_until_over(job)
     fleet.retry_failed(job)
     assert job.handler is handler, "where none comes it stays"
-
-
-def test_an_empty_job_completes_at_once(fleet: FakeLanes) -> None:
-    job = fleet.started([])
-    assert job.status is JobStatus.COMPLETED
-    assert [type(told) for told in fleet.told] == [AnnounceStarted, AnnounceFinished]
-
-
-def test_the_worker_picks_up_the_next_pending_item_when_it_has_finished_one(fleet: FakeLanes) -> None:
-    job = fleet.started([succeed(1.0), succeed(3.0), succeed(1.0), succeed(1.0), succeed(1.0)])
-    fleet.run_until(0.5)
-    assert running(fleet) == [0, 1]
-    fleet.run_until(1.5)
-    assert running(fleet) == [1, 2]
-    fleet.run_until(2.5)
-    assert running(fleet) == [1, 3]
-    fleet.run_until_over(job)
-    assert fleet.now == pytest.approx(4.1)
-
-
-def test_a_refused_message_changes_nothing_and_commands_nothing(fleet: FakeLanes) -> None:
-    job = fleet.started([succeed()])
-    with pytest.raises(JobStateError, match="expected a pending job to start, got one that is running"):
-        fleet.start(job)
-    assert fleet.books.commands == []
-    assert job.epoch == 1
 
 
 def test_a_message_from_the_past_does_not_turn_time_back(fleet: FakeLanes) -> None:
@@ -168,18 +117,6 @@ def completed(fleet: FakeLanes) -> JobBook:
 # -- pause and resume --------------------------------------------------------------------------------------------------
 
 
-def test_active_items_of_a_paused_job_complete_and_new_ones_start_when_it_is_resumed(fleet: FakeLanes) -> None:
-    job = paused(fleet)
-    fleet.run_until(60.0)
-    assert statuses(job) == ["completed", "completed", "pending", "pending", "pending"]
-    assert running(fleet) == []
-    fleet.resume(job)
-    fleet.advance(1.0)
-    assert running(fleet) == [2, 3]
-    fleet.run_until_over(job)
-    assert job.status is JobStatus.COMPLETED
-
-
 @pytest.mark.parametrize("stop", [FakeLanes.pause, FakeLanes.cancel])
 def test_a_pause_and_a_cancel_reach_a_worker_in_the_middle_of_a_chunk(
     fleet: FakeLanes, stop: Callable[[FakeLanes, JobBook], None]
@@ -188,7 +125,7 @@ def test_a_pause_and_a_cancel_reach_a_worker_in_the_middle_of_a_chunk(
     fleet.run_until(1.0)
     stop(fleet, job)
     fleet.run_until(10.2)
-    assert (job.completed, job.chunks_out, job.status.final) == (2, 0, job.cancelled)
+    assert (job.completed, job.lanes, job.status.final) == (2, 0, job.cancelled)
 
 
 def test_a_paused_job_frees_its_workers_for_others(fleet: FakeLanes) -> None:
@@ -234,14 +171,6 @@ def test_a_pause_that_ends_before_the_worker_notices_stops_nothing(fleet: FakeLa
 # -- cancel ------------------------------------------------------------------------------------------------------------
 
 
-def test_active_items_of_a_cancelled_job_may_complete_and_pending_ones_will_not_start(fleet: FakeLanes) -> None:
-    job = being_cancelled(fleet)
-    assert (job.cancelled, job.status) == (True, JobStatus.RUNNING)
-    fleet.run_until_over(job)
-    assert statuses(job) == ["completed", "completed", "pending", "pending", "pending"]
-    assert (job.completed, job.failed) == (2, 0)
-
-
 @pytest.mark.parametrize("state", [run, being_cancelled])
 def test_cancel_with_kill_ends_what_runs_and_charges_nobody(
     fleet: FakeLanes, state: Callable[[FakeLanes], JobBook]
@@ -261,15 +190,6 @@ def test_cancel_with_kill_spares_the_workers_of_other_jobs(fleet: FakeLanes) -> 
     fleet.run_until_over(job, other)
     assert attempts(other) == [1]
     assert fleet.now == pytest.approx(10.1)
-
-
-def test_a_pending_job_is_cancelled_at_once_and_never_starts(fleet: FakeLanes) -> None:
-    job = pending(fleet)
-    fleet.cancel(job)
-    assert job.status is JobStatus.CANCELLED
-    assert [type(told) for told in fleet.told] == [AnnounceFinished]
-    assert job.finished_at == 1e9
-    assert job.started_at is None
 
 
 def test_items_that_wait_for_a_retry_end_as_pending(fleet: FakeLanes) -> None:
@@ -297,19 +217,6 @@ def test_an_item_that_fails_after_the_cancel_has_failed_if_that_was_its_last_try
 
 
 # -- retry_failed ------------------------------------------------------------------------------------------------------
-
-
-def test_retry_failed_runs_the_failed_items_again_with_new_tries_and_their_history(fleet: FakeLanes) -> None:
-    job = fleet.run([succeed(), fail(times=2), fail()], retry=RetryPolicy(max_retries=1))
-    assert (statuses(job), attempts(job)) == (["completed", "failed", "failed"], [1, 2, 2])
-    fleet.retry_failed(job)
-    assert (job.status, job.completed, job.failed) == (JobStatus.RUNNING, 1, 0)
-    assert attempts(job) == [1, 0, 0]
-    assert job.finished_at is None
-    fleet.run_until_over(job)
-    assert job.status is JobStatus.COMPLETED_WITH_ERRORS
-    assert attempts(job) == [1, 2, 2]
-    assert [len(job.table.history[index]) for index in (1, 2)] == [4, 4]
 
 
 def test_a_retry_timer_of_the_old_run_means_nothing_in_the_new_one() -> None:
@@ -343,6 +250,21 @@ def test_a_fault_touches_the_lane_that_it_names_and_its_job_else_all(
     assert [place for place, job in enumerate(jobs) if job.status.final] == touched
 
 
+@pytest.mark.parametrize(("generation", "last"), [(0, JobStatus.RUNNING), (None, JobStatus.COMPLETED_WITH_ERRORS)])
+def test_a_fault_of_a_worker_that_has_ended_touches_its_job_while_that_is_active(
+    fleet: FakeLanes, generation: int | None, last: JobStatus
+) -> None:
+    over, job, other = fleet.run([succeed()]), fleet.job([succeed(9.0)], max_lanes=1), fleet.job([succeed(9.0)])
+    fleet.start(job, other)
+    fault = InternalError("a mistake")
+    fleet.handle(FaultFound(fault, over, 0, 0))
+    assert (over.fault, over.status) == (None, JobStatus.COMPLETED)
+    fleet.handle(FaultFound(fault, job, 0, 0))
+    assert (job.fault, job.status) == (fault, JobStatus.COMPLETED_WITH_ERRORS)
+    fleet.handle(FaultFound(fault, None, other.lanes.bit_length() - 1, generation))
+    assert other.status is last
+
+
 def test_a_start_that_a_fault_cuts_short_is_one_that_failed() -> None:
     fleet = FakeLanes(1, start_seconds=100.0)
     fleet.start(fleet.job([succeed()]))
@@ -350,6 +272,15 @@ def test_a_start_that_a_fault_cuts_short_is_one_that_failed() -> None:
         commands = fleet.scheduler.handle(FaultFound(InternalError("a mistake"), lane=0), fleet.now)
         assert not any(isinstance(command, StartLane) for command in commands), "after a pause"
         assert fleet.books.lanes[0].start_failures == failures
+
+
+@pytest.mark.parametrize("has_them", [False, True])
+def test_it_is_known_whether_a_job_has_objects_of_users_classes(fleet: FakeLanes, has_them: bool) -> None:
+    handle: Any = fleet.handle
+    fleet.handle = lambda message: handle(  # type: ignore[method-assign]
+        message._replace(has_user_objects=has_them) if isinstance(message, ChunkReported) else message
+    )
+    assert fleet.run([succeed()]).table.live.has_user_objects is has_them
 
 
 def test_what_a_worker_says_of_items_that_have_failed_meanwhile_changes_nothing() -> None:
@@ -454,6 +385,15 @@ def test_a_job_whose_last_items_end_while_the_queue_drains_has_completed(fleet: 
     assert (job.status, job.completed) == (JobStatus.COMPLETED, 2)
 
 
+def test_a_drain_does_not_complete_a_job_that_something_else_has_stopped(fleet: FakeLanes) -> None:
+    job = fleet.started([succeed(3.0)])
+    fleet.run_until(1.0)
+    fleet.cancel(job, why="its sink fails")
+    fleet.close(within=5.0)
+    fleet.run_until_over(job)
+    assert (job.status, job.stopped_why) == (JobStatus.CANCELLED, "its sink fails")
+
+
 @pytest.mark.parametrize(("first", "second", "over"), [(None, 2.0, 3.0), (50.0, 2.0, 3.0), (2.0, 50.0, 3.0)])
 def test_a_drain_cuts_short_what_would_wait_for_longer(
     first: float | None, second: float, over: float, fleet: FakeLanes
@@ -524,18 +464,3 @@ def test_a_reason_that_is_found_when_all_items_have_ended_counts_and_a_user_s_ca
     assert (job.status, job.stopped_why) == (JobStatus.COMPLETED, None)
     fleet.cancel(job, why="its stream ended badly")
     assert (job.status, job.stopped_why) == (JobStatus.CANCELLED, "its stream ended badly")
-
-
-def test_a_job_stops_at_its_deadline_and_says_so(fleet: FakeLanes) -> None:
-    job = fleet.run([succeed(2.0)] * 20, deadline=5.0)
-    assert (job.status, job.stopped_why) == (JobStatus.CANCELLED, "it was not over after deadline=5 seconds")
-    in_time = fleet.run([succeed(1.0)], deadline=5.0)
-    assert (in_time.status, in_time.stopped_why) == (JobStatus.COMPLETED, None)
-
-
-@pytest.mark.parametrize(("most", "status"), [(2, JobStatus.COMPLETED_WITH_ERRORS), (1, JobStatus.CANCELLED)])
-def test_a_job_stops_when_more_items_have_failed_than_may(fleet: FakeLanes, most: int, status: JobStatus) -> None:
-    items = [fail(0.1), succeed(0.1), fail(0.1), *[succeed(1.0)] * 8]
-    job = fleet.run(items, retry=RetryPolicy(max_retries=0), max_failures=most)
-    assert job.status is status
-    assert job.stopped_why == (None if most == 2 else "2 items failed, more than max_failures=1")

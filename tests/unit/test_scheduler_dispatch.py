@@ -14,7 +14,8 @@ from mpqueue._core.commands import AnnounceItems, RecycleLane, SendChunk, StartL
 from mpqueue._core.rules import dispatch
 from mpqueue._core.rules.chunking import TARGET_BYTES
 from mpqueue._core.rules.dispatch import STICKINESS
-from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, LaneState
+from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, Chunk, LaneState
+from mpqueue._core.state.pending import Care
 from mpqueue._wire.pickling.packed_handler import HandlerTransport
 from mpqueue.retry import RetryPolicy
 from tests.support.auditor import audited
@@ -47,12 +48,25 @@ def test_all_lanes_end_together_after_few_chunks_whatever_each_holds() -> None:
     assert fleet.counts[SendChunk] <= 16
 
 
-def test_big_items_travel_in_small_chunks() -> None:
-    fleet = audited(1)
+@pytest.mark.parametrize("most", [4, 2])
+def test_big_items_travel_in_small_chunks(most: int) -> None:
+    fleet = audited(1, engine=Capabilities(chunk_bytes=TARGET_BYTES * most // 4))
     fleet.item_bytes = TARGET_BYTES // 4
     job = fleet.started([succeed(1e-4)] * 1000)
     fleet.run_while(lambda: job.completed < 500)
-    assert max(len(chunk.indices) for chunk in fleet.books.lanes[0].chunks) == 4
+    assert max(len(chunk.indices) for chunk in fleet.books.lanes[0].chunks) == most
+
+
+def test_a_step_gives_only_so_many_lanes_a_chunk_and_the_next_steps_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "MOST_AT_ONCE", 3)
+    fleet, sent = FakeLanes(8), list[int]()
+    job = fleet.started([succeed(1.0)] * 8)
+    fleet.pause(job)
+    fleet.advance(1.0)
+    fleet.watchers.append(lambda _, commands: sent.append(sum(isinstance(one, SendChunk) for one in commands)))
+    fleet.resume(job)
+    fleet.advance(0.1)
+    assert [count for count in sent if count] == [3, 3, 2]
 
 
 def test_a_lane_gets_a_second_chunk_in_advance_only_of_items_known_to_be_short() -> None:
@@ -69,6 +83,15 @@ def test_a_lane_gets_a_second_chunk_in_advance_only_of_items_known_to_be_short()
     assert chunks_on(fleet) == [1], "nothing is known yet"
     fleet.advance(0.05)
     assert chunks_on(fleet) == [CHUNKS_PER_LANE]
+
+
+@pytest.mark.parametrize(
+    ("care", "in_order", "may"), [(Care.NONE, False, True), (Care.ALONE, False, False), (Care.NONE, True, False)]
+)
+def test_nothing_is_sent_behind_what_travels_alone_or_in_order(care: Care, in_order: bool, may: bool) -> None:
+    job = audited(1).run([succeed(0.001)] * 50)
+    job.in_order = in_order
+    assert Chunk(1, job, range(2), care, expected=0.002, sent_at=0.0).may_be_followed is may
 
 
 # -- priorities --------------------------------------------------------------------------------------------------------

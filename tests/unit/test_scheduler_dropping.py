@@ -9,7 +9,7 @@ import pytest
 from mpqueue._core.commands import AnnounceItems, AnnounceStarted, Command
 from mpqueue._core.messages import Message
 from mpqueue._core.state.job_book import JobBook
-from mpqueue.errors import ItemCancelledError, JobStateError, StageError
+from mpqueue.errors import ItemCancelledError, StageError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support.auditor import audited
@@ -21,17 +21,6 @@ NO_RETRY = RetryPolicy(max_retries=0)
 def errors(job: JobBook) -> dict[int, type[BaseException]]:
     """The types of the errors, by item."""
     return {index: type(failure.error) for index, failure in job.table.failures.items()}
-
-
-def test_items_that_wait_fail_at_once_and_the_others_run(fleet: FakeLanes) -> None:
-    job = fleet.started([succeed(1.0)] * 6)
-    fleet.run_until(0.5)
-    fleet.drop(job, 2, 4, 5)
-    assert errors(job) == {2: ItemCancelledError, 4: ItemCancelledError, 5: ItemCancelledError}
-    assert (job.failed, job.waiting) == (3, 2)
-    fleet.run_until_over(job)
-    assert (begun(fleet), attempts(job)) == ([0, 1, 3], [1, 1, 0, 1, 0, 0])
-    assert job.status is JobStatus.COMPLETED_WITH_ERRORS
 
 
 def test_they_are_announced_together(fleet: FakeLanes) -> None:
@@ -53,6 +42,7 @@ def test_one_behind_a_slow_one_comes_back_and_the_slow_one_runs_on(fleet: FakeLa
     fleet.drop(job, 1, kill=True)
     fleet.run_until(1.1)
     assert errors(job) == {1: ItemCancelledError}
+    fleet.drop(job, 0)  # it has begun, and may complete
     fleet.run_until_over(job)
     assert (statuses(job), attempts(job)) == (["completed", "failed", "completed"], [1, 0, 1])
     assert begun(fleet).count(0) == 1, "its worker was not killed for another item"
@@ -96,14 +86,15 @@ def test_those_of_a_job_that_has_not_started_fail_when_it_does(fleet: FakeLanes)
     assert (statuses(job), job.failed, begun(fleet)) == (["failed", "completed", "failed"], 2, [1])
 
 
-def test_cancelled_items_count_for_no_limit_of_failures(fleet: FakeLanes) -> None:
-    job = fleet.started(
-        [succeed(1.0), succeed(1.0), fail(1.0), succeed(1.0)], max_failures=1, retry=NO_RETRY, chunksize=1
-    )
+@pytest.mark.parametrize(("fails", "left"), [(1, "completed"), (2, "pending")])
+def test_cancelled_items_count_for_no_limit_of_failures(fleet: FakeLanes, fails: int, left: str) -> None:
+    items = [fail(1.0), succeed(1.0), *[fail(1.0)] * fails, succeed(1.0)]
+    job = fleet.started(items, max_failures=1, retry=NO_RETRY, chunksize=1, max_lanes=1)
     fleet.run_until(0.5)
-    fleet.drop(job, 0, 1, kill=True)
+    fleet.drop(job, 0, 1)
     fleet.run_until_over(job)
-    assert (job.stopped_why, statuses(job)) == (None, ["failed"] * 3 + ["completed"])
+    assert statuses(job) == ["failed"] * (2 + fails) + [left]
+    assert (job.stopped_why is None) == (fails == 1)
 
 
 @pytest.mark.parametrize("kill", [False, True])
@@ -138,29 +129,9 @@ def test_what_an_input_brings_after_it_was_cancelled_does_not_run() -> None:
     assert (second.completed, second.failed) == (0, 2)
 
 
-def test_cancelled_items_can_be_retried(fleet: FakeLanes) -> None:
-    job = fleet.started([succeed(1.0)] * 3)
-    fleet.run_until(0.5)
-    fleet.drop(job, 1, 2)
-    fleet.run_until_over(job)
-    fleet.retry_failed(job, [2])
-    fleet.run_until_over(job)
-    assert (statuses(job), job.failed) == (["completed", "failed", "completed"], 1)
-    fleet.retry_failed(job)
-    fleet.run_until_over(job)
-    assert (job.status, job.failed, job.dropped) == (JobStatus.COMPLETED, 0, set())
-
-
 def test_only_the_named_failures_run_again(fleet: FakeLanes) -> None:
     job = fleet.run([fail()] * 3 + [succeed()], retry=NO_RETRY)
     fleet.retry_failed(job, [2, 0])
     fleet.run_until_over(job)
     assert [len(job.table.history.get(index, ())) for index in range(4)] == [2, 1, 2, 0]
     assert (job.completed, job.failed, job.status) == (1, 3, JobStatus.COMPLETED_WITH_ERRORS)
-
-
-def test_what_has_not_failed_is_not_retried_and_nothing_changes(fleet: FakeLanes) -> None:
-    job = fleet.run([fail(), succeed()], retry=NO_RETRY)
-    with pytest.raises(JobStateError, match="got item 1, which is completed"):
-        fleet.retry_failed(job, [0, 1])
-    assert (statuses(job), job.failed, job.status) == (["failed", "completed"], 1, JobStatus.COMPLETED_WITH_ERRORS)

@@ -21,7 +21,7 @@ from mpqueue._core.state import item_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.pipeline import Pipeline
 from mpqueue._core.state.resources import JobNeeds, Needs, needs_of
-from mpqueue._wire.pace import CHUNK_SECONDS
+from mpqueue._wire.frames import CHUNK_SECONDS
 from mpqueue.errors import ItemCancelledError, JobStateError, SetupError, StageError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import COMPLETED, FAILED, JobStatus
@@ -404,10 +404,10 @@ class Histories(RuleBasedStateMachine):
         if allowed:
             method(job)
             return
-        before = (job.status, job.completed, job.failed, job.epoch, len(job.pending), job.chunks_out)
+        before = (job.status, job.completed, job.failed, job.epoch, len(job.pending), job.lanes)
         with pytest.raises(JobStateError):
             method(job)
-        assert before == (job.status, job.completed, job.failed, job.epoch, len(job.pending), job.chunks_out)
+        assert before == (job.status, job.completed, job.failed, job.epoch, len(job.pending), job.lanes)
 
     # -- the world -------------------------------------------------------------------------------------------------
 

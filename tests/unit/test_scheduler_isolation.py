@@ -29,6 +29,17 @@ def test_finding_the_culprit_costs_few_deaths() -> None:
     assert fleet.counts[LaneDied] <= 2 * 12, "500 items are halved nine times"
 
 
+def test_a_group_of_suspects_has_no_more_items_than_its_worker_may_have() -> None:
+    fleet = audited(1, max_items_per_worker=4)
+    job = fleet.started(
+        [spoil(times=3), succeed(), succeed(), succeed()], retry=RetryPolicy(base_delay=0.0), chunksize=4
+    )
+    fleet.run_while(lambda: job.next_care is not Care.ALONE)
+    urgent = fleet.started([succeed()], priority=1)
+    fleet.run_until_over(job, urgent)
+    assert statuses(job) == ["completed"] * 4
+
+
 def test_an_item_that_ends_its_worker_before_its_answer_is_found_among_those_that_ran_before_it() -> None:
     fleet = audited(2, fate_of=lambda _: "process")
     quick = [spoil() if at == 5 else succeed(1e-6) for at in range(8)]
@@ -81,7 +92,7 @@ def test_whoever_was_sent_away_is_not_suspected() -> None:
     assert worker is not None
     worker.end()
     fleet.handle(LaneDied(0, worker.generation, worker.pid, innocent=True))
-    assert job.pending.next_care is not Care.ISOLATED
+    assert job.pending.next_care is not Care.ALONE
     fleet.run_until_over(job)
     assert attempts(job) == [1, 1]
 
@@ -89,7 +100,7 @@ def test_whoever_was_sent_away_is_not_suspected() -> None:
 def test_cancelling_forgets_the_suspects() -> None:
     fleet = audited(2, is_blind=True, fate_of=lambda _: "all")
     job = fleet.started([crash(0.5), *[succeed(1.0) for _ in range(5)]], retry=AT_ONCE)
-    fleet.run_while(lambda: job.pending.next_care is not Care.ISOLATED)
+    fleet.run_while(lambda: job.pending.next_care is not Care.ALONE)
     fleet.cancel(job)
     fleet.run_until_over(job)
     assert job.status is JobStatus.CANCELLED

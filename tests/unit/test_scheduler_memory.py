@@ -6,8 +6,7 @@ import pytest
 
 from mpqueue._core.commands import KillLane, RecycleLane
 from mpqueue._core.messages import MemoryRead, WorkerMemory
-from mpqueue._core.rules.dispatch import APART_ALONE, APART_PATIENCE
-from mpqueue._core.rules.memory import must_run_apart
+from mpqueue._core.rules.dispatch import APART_ALONE, APART_WAIT_S
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.pending import Care
 from mpqueue._core.state.resources import SCARCE_PART, SHORT_PART
@@ -44,24 +43,6 @@ def running(fleet: FakeLanes, job: JobBook) -> list[int]:
 
 
 # -- within an item ----------------------------------------------------------------------------------------------------
-
-
-def test_an_item_that_has_too_much_is_killed_and_charged_and_nobody_else() -> None:
-    fleet = limited(2)
-    job = fleet.started([succeed(0.5), hog(500, 60.0), succeed(0.5)], retry=NEVER)
-    fleet.run_until_over(job, limit=10.0)
-    assert (statuses(job), attempts(job)) == (["completed", "failed", "completed"], [1, 1, 1])
-    assert errors(job)[1] is MemoryLimitError
-    assert fleet.counts[KillLane] == 1
-
-
-def test_the_error_says_how_much_it_was_and_how_much_is_allowed() -> None:
-    fleet = limited(most=300_000_000)
-    job = fleet.run([hog(500_000_000, 60.0)], retry=NEVER)
-    text = str(job.table.failures[0].error)
-    assert "had 500 MB of private memory, more than per_worker['memory'] of 300 MB" in text
-    assert job.table.peak[0] == 500_000_010 >> 10
-    assert job.table.history[0][0].duration == pytest.approx(LOOK_SECONDS, abs=0.2)
 
 
 @pytest.mark.parametrize("most", [MOST, None])
@@ -107,7 +88,7 @@ def test_what_waits_to_run_apart_does_not_wait_for_ever() -> None:
     endless = fleet.job([succeed(1e6)])
     job = fleet.job([hog(500, 60.0), *[succeed(0.2)] * 30], retry=AT_ONCE)
     fleet.start(endless, job)
-    fleet.run_until_over(job, limit=10 * APART_PATIENCE, at_rest=False)
+    fleet.run_until_over(job, limit=10 * APART_WAIT_S, at_rest=False)
     assert (statuses(job)[0], attempts(job)) == ("failed", [4, *[1] * 30])
     fleet.cancel(endless, kill=True)
 
@@ -138,10 +119,10 @@ def test_each_that_has_to_run_apart_waits_for_what_runs_by_itself() -> None:
     fleet.start(one, other)
     fleet.run_until(0.5)
     for lane in fleet.books.lanes:
-        must_run_apart(fleet.books, lane.chunks[0], 0)
+        lane.chunks[0].job.pending.handle_with(0, Care.APART)
     fleet.item_watchers.append(lambda *_: begun.append(fleet.now))
     fleet.run_until_over(other, at_rest=False)
-    assert begun[1] - begun[0] == pytest.approx(APART_ALONE + APART_PATIENCE, abs=1.0)
+    assert begun[1] - begun[0] == pytest.approx(APART_ALONE + APART_WAIT_S, abs=1.0)
     fleet.cancel(one, kill=True)
 
 
@@ -247,6 +228,16 @@ def test_an_item_that_takes_the_larger_part_itself_is_ended_at_the_first_look_wh
     fleet.run_until(1.0)
     fleet.handle(MemoryRead([WorkerMemory(0, 1, MOST + 1, base, Claim(1, phase, 1, 2, 0.5))]))
     assert fleet.counts[KillLane] == killed
+
+
+def test_what_a_worker_had_from_the_start_does_not_count_where_that_alone_is_too_much() -> None:
+    fleet = FakeLanes(1)
+    fleet.books.max_memory = MOST
+    fleet.start(fleet.job([succeed(1e3)]))
+    fleet.run_until(1.0)
+    for used, killed in ((2 * MOST + 5, 0), (2 * MOST + 5, 0), (2 * MOST + 6, 0), (2 * MOST + 6, 1)):
+        fleet.handle(MemoryRead([WorkerMemory(0, 1, used, MOST + 5, Claim(1, Phase.RUNNING, 0, 1, 0.5))]))
+        assert fleet.counts[KillLane] == killed
 
 
 def test_a_last_straw_that_is_soon_over_is_left_to_end() -> None:

@@ -83,7 +83,57 @@ def test_lanes_that_may_not_have_a_packed_chunk_get_what_comes_behind_it() -> No
     assert job.completed == 4
 
 
-def test_small_items_pass_a_large_one_but_not_for_ever() -> None:
+def test_items_of_a_job_start_in_their_order_and_other_jobs_go_on_while_the_next_one_waits() -> None:
+    fleet = watched(4)
+    holder = needing(fleet, [succeed(3.0)], needs_of(uses={"gpu": 1}))
+    job = needing(fleet, [succeed(1.0)] * 3, needs_of(), needs_of(uses={"gpu": 2}), of=[0, 1, 0])
+    other = needing(fleet, [succeed(1.0)] * 9, needs_of(uses={"gpu": 1}))
+    fleet.start(holder, job)
+    fleet.run_until(2.5)
+    assert (job.completed, running(fleet, job)) == (1, []), "what needs nothing waits behind what needs both"
+    fleet.start(other)
+    assert running(fleet, other) == [0]
+    fleet.run_until_over(holder, job, other)
+    assert begun(fleet)[-12:].index(1) < begun(fleet)[-12:].index(2)
+
+
+def test_all_that_the_first_in_line_needs_is_kept_also_what_is_left_while_it_waits_for_the_rest() -> None:
+    """Otherwise those that take one resource and those that take the other could hold it up for ever, in turn."""
+    fleet = watched(4)
+    ones = needing(fleet, [succeed(1.0)] * 100, needs_of(uses={"gpu": 1}))
+    others = needing(fleet, [succeed(1.3)] * 100, needs_of(uses={"license": 2}))
+    fleet.start(ones, others)
+    fleet.run_until(0.5)
+    both = needing(fleet, [succeed(1.0)], needs_of(uses={"gpu": 2, "license": 3}))
+    fleet.start(both)
+    fleet.run_while(lambda: not running(fleet, both), limit=PASSED_SECONDS + 1.5)
+    fleet.run_until_over(ones, others, both)
+
+
+def test_jobs_that_need_all_cpus_and_jobs_that_need_one_take_turns() -> None:
+    """Their items take longer than anything may be passed, and fit only when the other's have ended."""
+    fleet = watched(2)
+    large = needing(fleet, [succeed(10.0)] * 6, needs_of(cpus=2))
+    plain = fleet.job([succeed(10.0)] * 12, chunksize=1)
+    fleet.start(large, plain)
+    fleet.run_until(60.5)
+    assert large.completed >= 2
+    assert plain.completed >= 2
+    fleet.run_until_over(large, plain)
+
+
+def test_a_job_with_needs_takes_no_more_than_its_share_of_lanes() -> None:
+    """It waits for lanes alone, like the other job: for longer than anything may be passed."""
+    fleet = watched(2)
+    small = needing(fleet, [succeed(10.0)] * 8, needs_of(uses={"license": 1}), chunksize=1)
+    plain = fleet.job([succeed(10.0)] * 8, chunksize=1)
+    fleet.start(plain, small)
+    fleet.run_until(40.5)
+    assert (small.completed, plain.completed) == (4, 4)
+    fleet.run_until_over(small, plain)
+
+
+def test_small_items_pass_a_large_one_of_another_job_but_not_for_ever() -> None:
     """Each second two of the small ones end, never at the same moment: without a limit both units are never free."""
     fleet = watched(4)
     small = needing(fleet, [succeed(1.5)] + [succeed(1.0)] * 100, needs_of(uses={"gpu": 1}))
@@ -98,7 +148,7 @@ def test_small_items_pass_a_large_one_but_not_for_ever() -> None:
     fleet.run_until_over(large, small)
 
 
-def test_what_is_passed_takes_only_what_it_lacks() -> None:
+def test_what_is_passed_keeps_only_what_it_needs() -> None:
     """Items that need none of it go on while the first in line waits."""
     fleet = watched(4)
     holder = needing(fleet, [succeed(60.0)], needs_of(uses={"gpu": 1}))
@@ -118,15 +168,6 @@ def test_a_lower_priority_never_holds_up_a_higher_one() -> None:
     large = needing(fleet, [succeed(1.0)], needs_of(uses={"gpu": 2}))
     fleet.run_all(urgent, large)
     assert fleet.now < 24.0, "two at a time, all the way"
-
-
-def test_the_large_kind_of_one_job_has_its_turn_too() -> None:
-    fleet = watched(2)
-    of = [1 if index == 3 else 0 for index in range(400)]
-    job = needing(fleet, [succeed(0.1)] * 400, needs_of(), needs_of(cpus=2), of=of)
-    fleet.start(job)
-    fleet.run_while(lambda: 3 not in running(fleet, job), limit=PASSED_SECONDS + 1.0)
-    fleet.run_until_over(job)
 
 
 # -- beside short items, of which a lane gets the next ones in advance -------------------------------------------------
@@ -198,15 +239,6 @@ def test_what_is_first_in_line_lets_others_have_chunks_in_advance_that_take_noth
     assert fleet.books.first_in_line == (large, needs_of(uses={"gpu": 2}))
     fleet.run_while(lambda: all(len(lane.chunks) < 2 for lane in fleet.books.lanes), limit=1.0)
     fleet.run_until_over(holder, short, large)
-
-
-def test_items_of_several_kinds_that_fit_start_about_in_their_order() -> None:
-    """A chunk holds one kind, and the lane's next one another."""
-    fleet = watched(2, latency=1e-4)
-    kinds = [needs_of(uses={"gpu": 1}), needs_of(uses={"license": 1}), needs_of(memory=10)]
-    job = needing(fleet, [succeed(0.01)] * 300, *kinds, of=[index % 3 for index in range(300)])
-    fleet.run_all(job)
-    assert max(place - index for place, index in enumerate(begun(fleet))) < 50
 
 
 # -- workers that see only what they were told of ----------------------------------------------------------------------
@@ -315,7 +347,7 @@ def test_who_stood_back_is_asked_again_once_the_first_in_line_lacks_something() 
     fleet = watched(3)
     no_retry = RetryPolicy(max_retries=0)
     holder = fleet.job([succeed(100.0)])
-    first = needing(fleet, [succeed(1.0)], needs_of(memory=60, uses={"gpu": 2}), load=fails_beyond(1), retry=no_retry)
+    first = needing(fleet, [succeed(1.0)], needs_of(3, uses={"gpu": 2}), load=fails_beyond(1), retry=no_retry)
     urgent = needing(
         fleet,
         [succeed(1.0)] * 2,
@@ -336,7 +368,7 @@ def test_who_stood_back_is_asked_again_once_the_first_in_line_lacks_something() 
     assert (urgent.completed, blocker.completed, other.completed) == (1, 1, 0)
     fleet.resume(urgent)
     assert len(running(fleet, urgent)) == 1
-    assert running(fleet, other) == [0], "it takes nothing that the first in line lacks by now"
+    assert running(fleet, other) == [0], "no place is kept while the first in line lacks something else"
     fleet.run_until_over(holder, first, urgent, blocker, other)
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from mpqueue._core.state.job_book import JobBook
-from mpqueue.errors import GiveUp, ItemPicklingError, RemoteError, Retry, SetupError
+from mpqueue.errors import RemoteError, Retry, SetupError
 from mpqueue.retry import RetryPolicy
 from tests.support.fake_lanes import FakeLanes, attempts, errors, fail, packed, statuses, succeed
 from tests.support.fake_worker import Item, Outcome, Packing, Try
@@ -28,6 +28,10 @@ def gaps(moments: list[float]) -> list[float]:
     return [round(later - earlier, 6) for earlier, later in pairwise(moments)]
 
 
+@pytest.mark.holds(
+    "seed: start: failed items are retried with exponential backoff",
+    "seed: retries: after max_retries the item has failed",
+)
 def test_an_item_is_tried_again_after_two_four_and_eight_seconds(fleet: FakeLanes) -> None:
     job = fleet.job([fail()])
     moments = begins(fleet, job)
@@ -52,20 +56,6 @@ def test_a_retry_that_is_due_goes_before_fresh_items(fleet: FakeLanes) -> None:
     assert job.completed == 5
 
 
-def test_each_failed_try_is_in_the_history_with_its_duration_and_process(fleet: FakeLanes) -> None:
-    job = fleet.run([fail(0.25, times=2)])
-    tries = job.table.history[0]
-    assert [(tried.error, tried.duration, tried.pid) for tried in tries] == [("ValueError: no", 0.25, 1000)] * 2
-
-
-def test_the_coming_try_s_number_travels_with_the_item(fleet: FakeLanes) -> None:
-    numbers: list[list[int]] = []
-    fleet.item_watchers.append(lambda chunk, lo, hi: numbers.append(list(chunk.attempts)))
-    fleet.run([succeed(), fail(times=2)], chunksize=2)
-    assert numbers[-2:] == [[2], [3]]
-    assert numbers[0] == []
-
-
 def raising(error: BaseException) -> Item:
     return Item((Try(0.0, Outcome.FAILURE, error), Try()))
 
@@ -86,22 +76,6 @@ def test_these_are_failed_tries_like_any_other(fleet: FakeLanes, error: BaseExce
     fleet.run_all(job)
     assert gaps(moments) == [wait]
     assert (statuses(job), attempts(job)) == (["completed"], [2])
-
-
-def test_give_up_fails_an_item_at_once(fleet: FakeLanes) -> None:
-    job = fleet.run([raising(GiveUp("hopeless"))])
-    assert (statuses(job), attempts(job)) == (["failed"], [1])
-
-
-@pytest.mark.parametrize(
-    ("packing", "error"), [(Packing.UNPICKLABLE, ItemPicklingError), (Packing.UNREADABLE, EOFError)]
-)
-def test_an_item_that_cannot_be_pickled_or_unpickled_fails_alone_uncharged_and_at_once(
-    fleet: FakeLanes, packing: Packing, error: type[BaseException]
-) -> None:
-    job = fleet.run([succeed(), packed(packing), succeed()], chunksize=3)
-    assert (errors(job), attempts(job)) == ([None, error, None], [1, 0, 1])
-    assert fleet.now == pytest.approx(0.1)
 
 
 def test_the_worker_gets_the_handler_although_the_first_chunk_was_refused(fleet: FakeLanes) -> None:

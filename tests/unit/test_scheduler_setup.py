@@ -61,6 +61,14 @@ def test_a_setup_that_fails_in_every_worker_ends_the_job_once_and_starts_no_work
     assert (len(fleet.loads), fleet.counts[StartLane]) == (loads, 3)
 
 
+def test_errors_of_users_classes_are_left_to_be_freed_elsewhere() -> None:
+    fleet, raised = audited(1), [ValueError(nth) for nth in range(3)]
+    setup = RetryPolicy(2, base_delay=0.0)
+    fleet.run([succeed()], load=lambda _, nth: Try(0.0, Outcome.FAILURE, raised[nth - 1]), retry=setup)
+    assert [getattr(one, "error", one) for one in fleet.books.take_unneeded()] == raised
+    assert fleet.books.take_unneeded() == []
+
+
 def test_items_that_had_ended_keep_their_outcome() -> None:
     fleet = audited(1)
     job = fleet.started([succeed(1.0)] * 3, load=lambda lane, time: Try() if time == 1 else failing())
@@ -68,16 +76,6 @@ def test_items_that_had_ended_keep_their_outcome() -> None:
     fleet.kill(0)
     fleet.run_until_over(job)
     assert statuses(job) == ["completed", "failed", "failed"]
-
-
-def test_where_it_fails_in_some_the_job_continues_on_the_others_with_one_warning() -> None:
-    fleet = audited(3)
-    job = fleet.run([succeed(5.0)] * 20, load=lambda lane, time: Try() if lane == 1 else failing())
-    assert job.status is JobStatus.COMPLETED
-    assert len(fleet.warnings) == 1
-    assert "setup failed on worker 0" in fleet.warnings[0]
-    assert "the job continues on 2 other workers" in fleet.warnings[0]
-    assert "OSError: no such model" in fleet.warnings[0]
 
 
 def test_other_jobs_use_the_lane_while_setup_waits_for_its_next_try_and_when_it_has_none() -> None:
@@ -88,15 +86,6 @@ def test_other_jobs_use_the_lane_while_setup_waits_for_its_next_try_and_when_it_
     assert fleet.now == pytest.approx(1.6)
     fleet.run_until_over(bad)
     assert fleet.run([succeed()]).completed == 1
-
-
-def test_setup_runs_once_for_each_worker_and_job() -> None:
-    fleet = audited(2)
-    first = fleet.job([succeed(0.2)] * 10, load=lambda lane, time: Try())
-    second = fleet.job([succeed(0.2)] * 10, load=lambda lane, time: Try())
-    fleet.run_all(first, second)
-    assert len(fleet.loads) <= 4
-    assert {lane for lane, _ in fleet.loads} == {0, 1}
 
 
 def test_after_retry_failed_every_lane_may_try_the_setup_again() -> None:

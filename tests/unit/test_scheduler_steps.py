@@ -1,8 +1,7 @@
-"""What a step of the scheduler costs with many lanes, kinds of needs or stages: in instructions, not in seconds."""
+"""What a step of the scheduler costs with many lanes or stages: in instructions, not in seconds."""
 
 from __future__ import annotations
 
-import random
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,12 +12,9 @@ import pytest
 
 from mpqueue._core.commands import Command
 from mpqueue._core.messages import Message
-from mpqueue._core.rules.needs import PASSED_SECONDS
-from mpqueue._core.state.resources import JobNeeds, Needs, needs_of
 from tests.support.fake_lanes import FakeLanes, succeed
 
 FEW, MANY = 16, 160
-FEW_KINDS, MANY_KINDS = 100, 10_000
 STEPS = 40
 
 
@@ -78,43 +74,6 @@ def last_items(fleet: FakeLanes, lanes: int) -> None:
 def test_a_step_costs_as_much_with_few_lanes_as_with_many(story: Callable[[FakeLanes, int], None]) -> None:
     costs = {lanes: average_step(FakeLanes(lanes, latency=1e-4), story, lanes) for lanes in (FEW, MANY)}
     assert costs[MANY] < 2 * costs[FEW], costs
-
-
-def kinds_of_one_resource(fleet: FakeLanes, kinds: int) -> None:
-    """What is left of it is as good as nothing each time, so nearly all kinds are too large."""
-    needs = [needs_of(memory=kind + 1) for kind in range(kinds)]
-    start_needing(fleet, needs, memory=kinds)
-
-
-def kinds_of_several_resources(fleet: FakeLanes, kinds: int) -> None:
-    """Of each resource, there is enough for many kinds, and of all that one of them needs for few."""
-    needs = [
-        needs_of(1 + kind % 3, 1 + kind // 300, {"gpu": 1 + kind % 100, "license": kind * 7 % 100})
-        for kind in range(kinds)
-    ]
-    start_needing(fleet, needs, memory=100)
-
-
-def start_needing(fleet: FakeLanes, needs: list[Needs], memory: int) -> None:
-    rng = random.Random(1)
-    of = [kind for kind in range(len(needs)) for _ in range(2)]
-    rng.shuffle(of)
-    job = fleet.job([succeed(rng.choice((0.05, 0.3))) for _ in of])
-    job.need(JobNeeds(needs, of, memory=memory))
-    fleet.start(job)
-    fleet.run_until(PASSED_SECONDS + 1.0)  # what has been passed for so long is first in line
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("story", [kinds_of_one_resource, kinds_of_several_resources])
-def test_a_step_with_a_hundred_times_as_many_kinds_of_needs_costs_about_as_much(
-    story: Callable[[FakeLanes, int], None],
-) -> None:
-    def fleet() -> FakeLanes:
-        return FakeLanes(4, latency=1e-4, resources={"gpu": 100, "license": 100})
-
-    costs = {kinds: average_step(fleet(), story, kinds) for kinds in (FEW_KINDS, MANY_KINDS)}
-    assert costs[MANY_KINDS] < 2 * costs[FEW_KINDS], costs
 
 
 def ordered_stages(fleet: FakeLanes, stages: int) -> None:

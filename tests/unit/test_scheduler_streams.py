@@ -13,18 +13,6 @@ from tests.support.auditor import audited
 from tests.support.fake_lanes import FakeLanes, attempts, crash, fail, statuses, succeed
 
 
-def test_a_stream_runs_what_comes_and_ends_when_it_is_sealed(fleet: FakeLanes) -> None:
-    stream = fleet.stream()
-    fleet.add(stream, [succeed(0.5)] * 2)
-    fleet.advance(10.0)
-    assert (stream.completed, stream.status) == (2, JobStatus.RUNNING)
-    fleet.add(stream, [succeed(0.5)])
-    fleet.seal(stream)
-    assert stream.status == "running"
-    fleet.run_until_over(stream)
-    assert (stream.completed, stream.status) == (3, JobStatus.COMPLETED)
-
-
 def test_items_that_ended_before_it_began_or_fail_at_once_count_and_do_not_run() -> None:
     fleet = FakeLanes(1)
     stream = fleet.stream()
@@ -42,14 +30,6 @@ def test_items_that_ended_before_it_began_or_fail_at_once_count_and_do_not_run()
     assert (stream.completed, stream.failed, stream.status) == (7, 1, JobStatus.COMPLETED_WITH_ERRORS)
     assert attempts(stream)[5:] == [1, 1, 1]
     assert [table.take(index)[0] for index in recalled] == ["A", "B", None]
-
-
-def test_an_empty_stream_ends_when_it_is_sealed(fleet: FakeLanes) -> None:
-    stream = fleet.stream()
-    fleet.advance(10.0)
-    assert stream.status == "running"
-    fleet.seal(stream)
-    assert stream.status is JobStatus.COMPLETED
 
 
 def test_items_added_to_a_cancelled_stream_do_not_run(fleet: FakeLanes) -> None:

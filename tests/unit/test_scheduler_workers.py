@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from itertools import pairwise
 
 import pytest
@@ -10,6 +11,7 @@ from mpqueue._core.commands import KillLane, StartLane
 from mpqueue._core.messages import LaneReady, LanesResized, ModulesReloaded
 from mpqueue._core.rules.fleet import DEADLY, HOPELESS
 from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.lane_book import LaneBook
 from mpqueue.errors import SetupError, WorkerCrashedError, WorkerStartError
 from mpqueue.status import JobStatus
 from tests.support.auditor import audited
@@ -133,7 +135,7 @@ def test_the_thirty_seconds_begin_when_the_last_worker_is_lost() -> None:
     fleet.run_until(79.0)
     assert job.status is JobStatus.RUNNING
     fleet.run_until(81.0)
-    assert reason_of(job)
+    assert "no worker could be started for 30.0 s" in reason_of(job)
 
 
 def test_a_worker_that_has_worked_is_replaced_at_once() -> None:
@@ -146,6 +148,7 @@ def test_a_worker_that_has_worked_is_replaced_at_once() -> None:
     assert moments == [0.0, 0.25]
 
 
+@pytest.mark.holds("wait: a new worker answers for the first time: its interpreter, its imports, preload=")
 def test_a_start_that_outlives_all_patience_is_said_once_and_no_lack_of_workers() -> None:
     fleet = watched(2, start_seconds=1000.0)
     job = fleet.started([succeed()])
@@ -188,6 +191,34 @@ def test_a_slow_replacement_of_the_only_worker_is_waited_for() -> None:
 # -- an initializer ----------------------------------------------------------------------------------------------------
 
 
+def test_workers_that_die_within_a_second_are_none_also_while_one_of_them_lives() -> None:
+    fleet = watched(1)
+    fleet.watchers.append(
+        lambda message, _: (
+            fleet.call_at(fleet.now + 0.98, lambda: fleet.kill(0)) if isinstance(message, LaneReady) else None
+        )
+    )
+    job = fleet.job([succeed()])
+    fleet.start(job)
+    fleet.pause(job)
+    fleet.run_until(30.5)
+    assert fleet.workers[0] is not None
+    fleet.run_until_over(job, limit=2.0)
+    assert "as soon as it had started" in reason_of(job)
+
+
+def test_a_lane_s_next_worker_inherits_nothing_of_the_one_before() -> None:
+    of_lane = {"number", "generation", "state", "chunks", "free_at", "is_awaited", "started_at", "start_failures",
+               "hopeless", "ready_at", "grant", "bit"}  # fmt: skip
+    of_worker = [each.name for each in fields(LaneBook) if each.name not in of_lane]
+    lane, new = LaneBook(3), LaneBook(3)
+    for name in of_worker:
+        setattr(lane, name, {"loaded": {7: None}, "proven": {7}}.get(name, 7))
+    lane.renew()
+    assert lane.generation == new.generation + 1
+    assert {name: getattr(lane, name) for name in of_worker} == {name: getattr(new, name) for name in of_worker}
+
+
 def test_an_initializer_runs_before_a_worker_s_first_chunk() -> None:
     fleet = watched(2)
     fleet.initialize_with(lambda lane: Try(1.0))
@@ -208,6 +239,7 @@ def test_all_is_quiet_once_the_workers_that_start_have_run_what_they_begin_with(
     assert fleet.scheduler.quiet
 
 
+@pytest.mark.holds("wait: the initializer of Pool and Executor")
 def test_an_initializer_may_take_longer_than_all_patience() -> None:
     fleet = watched(2)
     fleet.initialize_with(lambda lane: Try(1000.0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue._os.memory import mappings, memory_files
+from mpqueue._os.memory import memory_files
 from mpqueue._wire.memory import segments
 from mpqueue._wire.memory.segments import Segment, SegmentStore, layout, view
 from tests.support.systems import LINUX_ONLY, not_on_windows
@@ -43,6 +44,31 @@ def test_what_is_filled_again_holds_the_new_and_nothing_else(size: int, monkeypa
         buffers = parts(*numbers, size=size)
         assert fill(segment, buffers) == b"".join(buffers)
     assert len(populated) == IS_LINUX, "its pages are there then; elsewhere it is written and not mapped"
+
+
+@LINUX_ONLY
+def test_a_big_one_is_in_huge_pages_for_its_writer_and_each_reader() -> None:
+    size, untouched = memory_files.HUGE_PAGE + 1, Segment()
+    if memory_files.allocate_huge(size, untouched._fd) is None:
+        pytest.skip("this kernel makes no huge pages of files in memory")
+    segment = Segment()
+    ref = segment.fill(parts(1, size=size), [0], size)
+    for mapped in (views := [segment.contents(), view(ref), view(ref)]):
+        assert bytes(mapped) == b"\1" * size
+    mapped_whole = re.findall(r"^ShmemPmdMapped: +(\d+) kB$", Path("/proc/self/smaps").read_text(), re.MULTILINE)
+    assert [int(kb) << 10 for kb in mapped_whole if int(kb)] == len(views) * [memory_files.HUGE_PAGE]
+    views[1][7] = 2
+    assert [mapped[7] for mapped in views] == [1, 2, 1]
+
+
+@LINUX_ONLY
+def test_where_no_huge_page_is_to_be_had_a_big_one_has_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_files, "_MADV_COLLAPSE", -1)  # as before Linux 6.1
+    size = memory_files.HUGE_PAGE + 1
+    segment = Segment()
+    for number in (1, 2):
+        assert fill(segment, parts(number, size=size)) == bytes([number]) * size
+    assert segment.is_unshared()
 
 
 def test_where_nothing_can_be_mapped_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +180,7 @@ def test_leases_tell_here_and_not_without_proc(monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def few_mappings(monkeypatch: pytest.MonkeyPatch) -> int:
     """The process may map so many segments."""
-    monkeypatch.setattr(mappings, "MAX_MAPPED", len(mappings._mapped) + 100)
+    monkeypatch.setattr(memory_files, "MAX_MAPPED", len(memory_files._mapped) + 100)
     return 100
 
 

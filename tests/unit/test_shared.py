@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import pickle
 import threading
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ import pytest
 from mpqueue import Shared, share
 from mpqueue._wire.memory import shared
 from mpqueue._wire.memory.segments import SegmentStore
-from mpqueue._wire.pickling import payload
+from mpqueue._wire.pickling import context, payload
 from mpqueue._wire.pickling.classes import Scope, in_scope, leave
+from mpqueue._wire.pickling.context import within
 from mpqueue._wire.pickling.packed_handler import HandlerTransport, pack_handler
 from mpqueue._wire.pickling.payload import dump, dump_code, load
 from mpqueue.errors import ItemPicklingError
@@ -40,13 +42,6 @@ def test_it_goes_whole_and_is_the_worker_s_own_to_change() -> None:
     assert met._packed.segment is None, "a path to this machine's memory means something else on another"
     met.value[0] = 7
     assert table.value[0] == 0
-
-
-def test_notes_whose_block_a_ctrl_c_has_kept_from_beginning_change_nothing_later() -> None:
-    table = share(np.arange(100_000))
-    shared.NotesShared().__enter__()
-    (met,) = meet_elsewhere(dump([table], None))
-    assert met._packed.segment is None
 
 
 def test_one_in_another_goes_whole_too() -> None:
@@ -117,8 +112,7 @@ def test_in_a_result_goes_what_this_process_has_shared_itself() -> None:
     store = SegmentStore()
     table, inner = share(np.arange(100_000)), share(np.arange(50_000))
     outer = share({"inner": inner, "big": np.ones(50_000)})
-    with shared.leaving:
-        packed = dump([table, outer, table], store)
+    packed = within(partial(dump, [table, outer, table], store), (context.leaving, True))
     del table, inner, outer
     first, second, third = load(packed)
     assert third is first
@@ -128,23 +122,20 @@ def test_in_a_result_goes_what_this_process_has_shared_itself() -> None:
     assert dump_code(first)[0].size < 1_000
     assert load(dump_code(first)[0]) is first
     assert meet_elsewhere(dump(second, None)).value["inner"][49_999] == 49_999
-    with shared.leaving:
-        again = dump([second, first], store)
+    again = within(lambda: dump([second, first], store), (context.leaving, True))
     assert load(again)[1][7] == 7
 
 
 def test_in_a_result_what_others_have_shared_goes_by_name() -> None:
     table = share(np.arange(100_000))
     there = Shared[Any](("another process", 1), table._packed)
-    with shared.leaving:
-        assert dump(there, SegmentStore()).size < 1_000
+    assert within(lambda: dump(there, SegmentStore()), (context.leaving, True)).size < 1_000
     assert load(dump(there, SegmentStore())) is there
 
 
 def test_what_is_not_sent_yet_is_kept_as_the_object_itself() -> None:
     later = shared._share_later([1, 2, 3])
-    with payload.whole:
-        data, _ = payload.dump_by_reference(later)
+    data, _ = within(lambda: payload.dump_by_reference(later), (context.whole, True))
     assert b"_share_later" in data
     assert (pickle.loads(data).value, repr(later)) == ([1, 2, 3], "<Shared: [1, 2, 3]>")
     unpicklable = shared._share_later(threading.Lock())

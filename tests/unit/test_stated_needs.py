@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from mpqueue._core.state.item_table import make_table
-from mpqueue._core.state.resources import MEMORY, JobNeeds, Needs, needs_of
-from mpqueue._core.state.stated_needs import Supply, check_needs
+from mpqueue._core.state.resources import MEMORY, JobNeeds, Needs, Supply, check_needs, needs_of
 
 GB = 10**9
 SUPPLY = Supply(cpus=4, limits={"gpu": 2, "license": 3}, memory=lambda: 16 * GB)

@@ -15,12 +15,15 @@ def table_of(*items: Any) -> ItemTable:
 
 
 def test_rows_are_counted_over_the_whole_stream() -> None:
+    assert len(ItemTable.of_stream()) == 0
     table = table_of("a", "b")
     assert table.add(["c"]) == range(2, 3)
     assert table.add(["d"]) == range(3, 4)
     table.complete([0], ["A"])
     table.take(0)
     assert (len(table), table.added) == (2, 4), "the scheduler has not heard of the last two"
+    assert (list(table.payloads), list(table.status)) == ([None, "b"], [COMPLETED, PENDING])
+    assert ([*table.ended_stretches()], [*table.unfinished_stretches()]) == ([range(1)], [range(1, 2)])
     table.admit(range(2, 4))
     assert len(table) == 4
     assert table.payloads_of(range(1, 4)) == ["b", "c", "d"]

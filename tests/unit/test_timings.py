@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpqueue._core.state.lane_sets import LaneSeconds
+from mpqueue._core.state.lane_book import LaneSeconds
 from mpqueue._core.state.timings import MOST_EVENTS, MOST_ROWS, Event, Span, Sums, join
 from tests.support.runs import START, WAITING, WORKING, Run
 
@@ -70,6 +70,9 @@ def test_of_a_chunk_that_comes_home_in_parts_each_item_counts_once_and_so_does_i
     run.chunk(2, 3, items=2, first=3, left=1, pickling=0.5, size=70)
     sums = run.end(3).timings.sums
     assert (sums.reports, sums.items, sums.bytes_out, sums.bytes_home) == (2, 5, 70, 140)
+    rows = [(row.first, row.items, row.failures, row.bytes_out, row.bytes_home) for row in run.timings.spans()]
+    assert rows == [(0, 3, 0, 70, 70), (3, 2, 0, 0, 70)]
+    assert [row.busy for row in run.timings.spans()] == [1, 1]
     assert sums.parent_pickling == pytest.approx(0.5)
 
 
@@ -138,21 +141,19 @@ def test_a_new_run_begins_anew() -> None:
     assert not run.timings.events
 
 
-@pytest.mark.parametrize("traced", [False, True])
-def test_a_long_job_keeps_few_rows_and_the_sums_stay_exact(traced: bool) -> None:
+def test_a_long_job_keeps_few_rows_and_the_sums_stay_exact() -> None:
     count = 5 * MOST_ROWS // 2
-    run = Run(range(count), lanes=3, profile=traced)
+    run = Run(range(count), lanes=3)
     for number in range(count):
         run.chunk(number, number + 0.5, lane=number % 3, unpacking=0.125, size=7)
     timings = run.end(count).timings
     spans = list(timings.spans())
-    assert len(spans) == count if traced else MOST_ROWS / 3 < len(spans) <= MOST_ROWS
+    assert MOST_ROWS / 3 < len(spans) <= MOST_ROWS
     assert sum(span.items for span in spans) == timings.sums.items == count
     assert sum(span.handling for span in spans) == timings.sums.handling == 0.375 * count
     assert sum(span.bytes_out for span in spans) == timings.sums.bytes_out == 7 * count
     assert (min(span.begun for span in spans), max(span.ended for span in spans)) == (START, START + count - 0.5)
     assert all(span.busy <= span.ended - span.begun for span in spans)
-    assert bool(timings.stretches) is traced
     longest = max(span.ended - span.begun for span in spans)
     assert longest <= 8 * 3 * count / MOST_ROWS, "early rows are about as fine as late ones"
 

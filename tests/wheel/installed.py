@@ -41,7 +41,7 @@ def test_types_and_the_live_page_are_there() -> None:
 
 
 def test_every_public_name_that_needs_no_extra_can_be_had() -> None:
-    for name in mpqueue.__all__:
+    for name in mpqueue.__all__:  # type: ignore[attr-defined]
         assert getattr(mpqueue, name)
 
 

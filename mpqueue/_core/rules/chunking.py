@@ -18,8 +18,8 @@ from __future__ import annotations
 import math
 
 from mpqueue._core.capabilities import Capabilities
+from mpqueue._wire.frames import CHUNK_SECONDS, LIMIT
 from mpqueue._wire.memory.ledger import MAX_CHUNK_ITEMS
-from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
 
 #: The part of a CPU that the chunks of all lanes may take, in the process through which all of them go. As much again
 #: is left for ends of jobs, where chunks are smaller, and for slower machines than the measured one.

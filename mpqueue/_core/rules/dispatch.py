@@ -2,30 +2,32 @@
 
 Two things hold back all lanes at once. If memory is short, fewer lanes work, at least one. An item that has to run
 *apart* waits until nothing else runs, while no new items are sent, and then has the queue to itself. Both have limits,
-since either may never end: it waits for `APART_PATIENCE`, and after `APART_ALONE` the others go on beside it.
+since either may never end: it waits for `APART_WAIT_S`, and after `APART_ALONE` the others go on beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 
 from mpqueue._core.commands import SendChunk
-from mpqueue._core.rules import blame, fleet, needs, reports
+from mpqueue._core.messages import ItemsAdded, JobSealed
+from mpqueue._core.rules import blame, fleet, needs, outcomes, reports
 from mpqueue._core.rules.chunking import limit
 from mpqueue._core.rules.overdue import watch_lane
 from mpqueue._core.state.books import Books
+from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneState
-from mpqueue._core.state.lane_sets import members
+from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneState, members
 from mpqueue._core.state.pending import Care
 from mpqueue._core.state.resources import Needs
 from mpqueue._core.state.timers import TimerKind
+from mpqueue.errors import JobStateError
 
 #: Worker seconds by which a job may be ahead of an equal one before a lane with its handler leaves it.
 STICKINESS = 0.1
 #: Seconds that an item which has to run apart waits for running items. Then it runs beside them.
-APART_PATIENCE = 10.0
+APART_WAIT_S = 10.0
 #: Seconds that such an item has the queue to itself: it may hang. If memory is still short then, few lanes go on.
 APART_ALONE = 60.0
 #: The most idle lanes that get work in one step: others that have ended their first items wait no longer, and by then
@@ -40,67 +42,59 @@ NO_WORKER = (LaneState.DOWN, LaneState.ABSENT)
 
 def dispatch(books: Books) -> None:
     """Give work to every lane that has room; empty lanes first, so that no item waits needlessly."""
-    for lane in books.members(books.spent) if books.spent else ():
-        if not lane.forgetting:
-            fleet.recycle(books, lane)
+    if books.wears_out:
+        for lane in books.members(books.ready & ~(books.free | books.at_work)):  # worn out, or not wanted any more
+            if not lane.forgetting:
+                fleet.recycle(books, lane)
     books.held = False
     if books.any_needs:
         needs.arrange(books)
-    if not any(job.runnable for job in books.jobs.values()):
+    runnable = books.any_alone = False
+    for job in books.jobs.values():
+        runnable = runnable or job.runnable
+        books.any_alone = books.any_alone or job.pending.any_alone
+    if not runnable:
         return
-    if books.any_apart and _run_apart(books):
+    if books.any_alone and _run_apart(books):
         books.held = True
         return
     _feed_lanes(books)
     if books.any_needs and books.device is not None and (renewed := needs.lane_to_renew(books)) is not None:
         fleet.recycle(books, renewed)
         _feed_lanes(books)  # others had to leave that lane to its renewal
-    if books.any_apart and _run_apart(books):  # the item before it was sent
+    if books.any_alone and _run_apart(books):  # the item before it was sent
         books.held = True
 
 
 def _feed_lanes(books: Books) -> None:
     most = books.headroom.lanes
     if most is not None and most < len(books.lanes):
-        _until_nothing_stands_back(books, lambda: _feed_few(books, most))
-        return
-    _feed_idle(books)
-    if books.has_suspects:  # the last suspect may have left, for which others had to stand back
-        _feed_idle(books)
-    _feed_behind(books)
-
-
-def _feed_idle(books: Books) -> None:
-    if books.any_needs:
-        _until_nothing_stands_back(books, lambda: _feed_free(books))
+        _feed_idle(books, most)
     else:
-        _feed_free(books)
+        _feed_idle(books, None)
+        if _feed_behind(books):
+            _feed_idle(books, None)  # the next items may need something else
 
 
-def _until_nothing_stands_back(books: Books, feed: Callable[[], None]) -> None:
-    """Feed until the first in line stays the same: sent items may release others that had to stand back before."""
-    while (before := needs.in_line(books)) is not None:
-        feed()
-        if needs.in_line(books) == before:
-            return
-    feed()
-
-
-def _feed_free(books: Books) -> None:
+def _feed_idle(books: Books, most: int | None) -> None:
     """Give each idle lane a chunk, as long as there is a job that may have more lanes.
 
-    It repeats if a lane got nothing before another one got something: the first may now have items that stood behind.
+    ``most``: only that many lanes may work at a time, with one chunk each; None: all. It repeats if a lane got nothing
+    before another one got something: others may have had to stand back for that.
     """
     again, asked = True, 0
     while again:
         again = refused = False
         for number in members(books.free):
+            if most is not None and books.at_work.bit_count() >= most:
+                books.held = True
+                return
             if asked == MOST_AT_ONCE:
                 books.timers.add(books.now, TimerKind.GO_ON)  # the next step goes on
                 return
             asked += 1
             if _feed(books, books.lanes[number]):
-                again = again or (refused and books.any_needs)
+                again = again or (refused and (books.any_needs or books.any_alone))
             elif not any(_may_have_more_lanes(books, job) for job in books.jobs.values()):
                 return
             else:
@@ -114,35 +108,34 @@ def _may_have_more_lanes(books: Books, job: JobBook) -> bool:
         return False
     if books.any_needs and not needs.may_start(books, job):
         return False
-    return job.next_care <= Care.ISOLATED
+    return job.next_care <= Care.ALONE
 
 
-def _feed_behind(books: Books) -> None:
-    """Give lanes a second chunk, so that they need not wait after the first."""
+def _feed_behind(books: Books) -> bool:
+    """Give lanes a second chunk, so that they need not wait after the first; True if one with needs did.
+
+    If there are needs and a lane gets none, others that hold the same are not asked now.
+    """
     lanes = 0
     for job in books.jobs.values():
         if job.lanes_to_follow and job.sizer.may_prefetch and job.runnable and not _stands_back(books, job):
             lanes |= job.lanes_to_follow
-    if books.any_needs:
-        _feed_behind_like(books, lanes)
-        return
+    sent, refused = False, set[tuple[int, Needs | None]]()
     for number in members(lanes):
-        _feed(books, books.lanes[number])
-
-
-def _feed_behind_like(books: Books, lanes: int) -> None:
-    """Give lanes a second chunk if there are needs: if one gets none, others that hold the same are not asked now."""
-    refused = set[tuple[int, Needs | None]]()
-    for lane in books.members(lanes):
-        chunk = lane.chunks[0]
-        held = chunk.job.number, chunk.needs
-        if held not in refused and not _feed(books, lane):
-            refused.add(held)
+        lane = books.lanes[number]
+        if not books.any_needs:
+            _feed(books, lane)
+        elif (held := (lane.chunks[0].job.number, lane.chunks[0].needs)) not in refused:
+            if _feed(books, lane):
+                sent = True
+            else:
+                refused.add(held)
+    return sent
 
 
 def _stands_back(books: Books, job: JobBook) -> bool:
     """True if each lane that holds a chunk of the job would rather serve another job next."""
-    if len(books.jobs) == 1 or books.has_suspects or books.any_needs or job.stage is not None:
+    if len(books.jobs) == 1 or job.stage is not None:
         return False
     best = (-job.options.priority, job.lanes_held - 1, job.seconds_used + job.seconds_expected - STICKINESS, job.number)
     return any(
@@ -156,18 +149,9 @@ def _stands_back(books: Books, job: JobBook) -> bool:
     )
 
 
-def _feed_few(books: Books, most: int) -> None:
-    """Let that many lanes work at a time, with one chunk each: those that work now, and others."""
-    for number in members(books.free):
-        if books.at_work.bit_count() >= most:
-            books.held = True
-            return
-        _feed(books, books.lanes[number])
-
-
 def _run_apart(books: Books) -> bool:
     """True if an item runs apart, or waits for it: then nothing else may begin."""
-    if any(_is_alone(books, chunk) for lane in books.members(books.exclusive) for chunk in lane.chunks):
+    if any(_is_alone(books, chunk) for lane in books.members(books.at_work) for chunk in lane.chunks):
         return True
     job = _next_apart(books)
     if job is None:
@@ -175,8 +159,8 @@ def _run_apart(books: Books) -> bool:
         return False
     if books.apart_since is None:
         books.apart_since = books.now
-        books.timers.add(books.now + APART_PATIENCE, TimerKind.APART)
-    if books.now < books.apart_since + APART_PATIENCE and books.at_work:
+        books.timers.add(books.now + APART_WAIT_S, TimerKind.APART)
+    if books.now < books.apart_since + APART_WAIT_S and books.at_work:
         return True
     lanes = [
         lane
@@ -186,9 +170,7 @@ def _run_apart(books: Books) -> bool:
     if not lanes:
         return False  # it has to wait for a busy lane, perhaps for ever: the others go on
     fresh = [lane for lane in lanes if books.idle(lane) and not lane.tries]
-    if fresh and _may_have(
-        books, job, fresh[0], Care.APART
-    ):  # asked again: the job turns to the items that this lane may have
+    if fresh:
         books.apart_since = None
         books.timers.add(books.now + APART_ALONE, TimerKind.APART)
         return _send(books, fresh[0], job, 1, Care.APART)
@@ -246,9 +228,10 @@ def _feed(books: Books, lane: LaneBook) -> bool:
         size = _size(books, lane, job)
         if room is not None:
             size = min(size, room)
+            job.pending.limit_group(room)
         if job.stage is not None:
             size = min(size, job.stage.room)
-        if _send(books, lane, job, size, Care.ISOLATED if held is None else Care.CAREFUL):
+        if _send(books, lane, job, size, Care.ALONE if held is None else Care.CAREFUL):
             return True
         if held is not None:
             return False
@@ -282,9 +265,8 @@ def _choose(books: Books, lane: LaneBook) -> JobBook | None:
     runnable = list[JobBook]()
     for job in books.jobs.values():
         if job.pipeline is not None:
-            # Jobs with needs may be passed by other jobs: so each is asked.
             may_have = (each for each in reversed(job.pipeline.jobs) if each.runnable and _may_have(books, each, lane))
-            runnable += list(may_have)[:1] if books.any_needs else islice(may_have, 1)
+            runnable += islice(may_have, 1)
         elif job.stage is None and job.runnable and _may_have(books, job, lane):
             runnable.append(job)
     if len(runnable) <= 1:
@@ -305,7 +287,7 @@ def _choose(books: Books, lane: LaneBook) -> JobBook | None:
     return min(runnable, key=standing)
 
 
-def _may_have(books: Books, job: JobBook, lane: LaneBook, care: Care = Care.ISOLATED) -> bool:
+def _may_have(books: Books, job: JobBook, lane: LaneBook, care: Care = Care.ALONE) -> bool:
     """False if the job's setup failed on the lane, or if the job has as many lanes as it may have.
 
     Also if its next item needs more care than that, or more resources than are left.
@@ -316,7 +298,7 @@ def _may_have(books: Books, job: JobBook, lane: LaneBook, care: Care = Care.ISOL
         return False
     if not job.may_have_more(lane.job) or not job.may_use(lane.number, books.now):
         return False
-    return not books.has_suspects or blame.keeps_suspects_apart(books, lane, job)
+    return not books.any_alone or blame.keeps_suspects_apart(books, lane, job)
 
 
 def _lanes_for(books: Books, job: JobBook) -> int:
@@ -330,7 +312,7 @@ def _lanes_for(books: Books, job: JobBook) -> int:
 
 def _take(job: JobBook, size: int, care: Care) -> tuple[Sequence[int], Care]:
     """Take the next items, as far as they need no more care than that; without those cancelled meanwhile."""
-    while job.pending.at_hand and job.pending.next_care <= care:
+    while job.pending and job.pending.next_care <= care:
         indices, needed = job.pending.take(size)
         if job.dropped:
             indices = [index for index in indices if index not in job.dropped]
@@ -345,7 +327,7 @@ def _send(books: Books, lane: LaneBook, job: JobBook, size: int, most: Care) -> 
         return False
     chunk.number, chunk.sent_at = lane.number_chunk(), books.now
     if books.any_needs:
-        chunk.kind, chunk.needs = job.kind, needs.next_needs(books, job)
+        chunk.needs = needs.needs_of_item(books, job, chunk.indices[0])
     books.count_tries(lane, job, len(chunk.indices))
     lane.asked(books.now)
     books.add_chunk(lane, chunk)
@@ -372,6 +354,41 @@ def _make_chunk(books: Books, job: JobBook, size: int, most: Care) -> Chunk | No
         care=care,
         expected=len(indices) * (job.sizer.seconds_per_item or 0.0),
         sent_at=books.now,
-        limit=limit(books.engine, job.sizer.aim),
+        limit=limit(books.capabilities, job.sizer.aim),
         attempts=[tried + 1 for tried in attempts] if any(attempts) else (),
     )
+
+
+# -- Jobs whose items arrive while they run: streams and open jobs. ----------------------------------------------------
+
+
+def items_added(books: Books, message: ItemsAdded) -> None:
+    """Let more items be dispatched, or fail at once if that is not possible; or count items that have ended before."""
+    job = message.job
+    job.table.admit(message.indices)
+    how = message.how
+    if not job.active:
+        return
+    if how is None:
+        job.completed += len(message.indices)
+    elif isinstance(how, Failure):
+        for index in message.indices:
+            job.table.fail_try(index, how, None)
+        outcomes.fail(books, job, dict.fromkeys(message.indices, how))
+    elif not job.cancelled:
+        if how is Care.NONE:
+            job.pending.add(message.indices)
+        else:
+            for index in message.indices:
+                job.pending.handle_with(index, how)
+                job.pending.add_due(index)
+        outcomes.fail_if_barred(books, job)
+
+
+def sealed(books: Books, message: JobSealed) -> None:
+    """Take no more items from outside. Raises `JobStateError` for a stage, which the stage before it seals."""
+    job = message.job
+    if job.stage is not None:
+        raise JobStateError(f"job {job.id!r}: expected an open job to seal, got a stage of a pipeline")
+    job.sealed = True
+    outcomes.finish_if_over(books, job)

@@ -55,11 +55,12 @@ def open_lanes(books: Books, _: QueueOpened) -> None:
 
 def lane_ready(books: Books, lane: LaneBook, message: LaneReady) -> None:
     """Use a worker that has answered, or let it run the initializer first."""
-    books.absent.discard(lane.number)
+    if lane.state is LaneState.ABSENT:
+        books.enter(lane, LaneState.STARTING)
     books.ever_ready = True
     lane.pid = message.pid
     lane.ready_at = books.now
-    books.share_fate(lane, message.fate)
+    books.die_together(lane, message.dies_with)
     if books.has_initializer:
         lane.asked(books.now)
         books.commands.append(InitializeLane(lane.number, lane.generation))
@@ -71,7 +72,6 @@ def lane_ready(books: Books, lane: LaneBook, message: LaneReady) -> None:
 def lane_absent(books: Books, lane: LaneBook, message: LaneAbsent | None = None) -> None:
     """Go on without a worker for which there is no room now."""
     books.enter(lane, LaneState.ABSENT)
-    books.absent.add(lane.number)
     lane.is_awaited = message is not None and message.awaited
     _nobody_there(books)
     for job in list(books.jobs.values()):
@@ -81,11 +81,11 @@ def lane_absent(books: Books, lane: LaneBook, message: LaneAbsent | None = None)
 def lane_initialized(books: Books, lane: LaneBook, message: LaneInitialized) -> None:
     """Use a worker that has run the initializer; if that fails in every worker, nothing can run."""
     if message.failure is None:
-        books.let_go(books.init_error)
+        books.free_later(books.init_error)
         books.init_error = None
         _take_into_service(books, lane)
         return
-    books.let_go(books.init_error)
+    books.free_later(books.init_error)
     books.init_error, books.init_text = message.failure.error, message.text
     lane.start_failures += 1
     books.enter(lane, LaneState.DYING)
@@ -130,7 +130,6 @@ def lanes_resized(books: Books, message: LanesResized) -> None:
         books.sort_in(lane)
         if not books.is_surplus(lane):
             if books.opened and lane.state is LaneState.ABSENT:
-                books.absent.discard(lane.number)
                 _start_now(books, lane)
         elif message.kill and lane.chunks:
             take_back(books, lane)
@@ -168,7 +167,6 @@ def _size(amount: float) -> int:
 
 def lane_start_failed(books: Books, lane: LaneBook, message: LaneStartFailed) -> None:
     """Start a worker again, after a growing pause, if its start failed."""
-    books.absent.discard(lane.number)
     if books.closing and _nothing_is_to_run(books):
         books.renew(lane, LaneState.DOWN)
         return
@@ -284,7 +282,6 @@ def _lanes_there(books: Books) -> list[LaneBook]:
 
 def start_anew(books: Books, lane: LaneBook, *, after_pause: bool) -> None:
     """Begin the lane's next generation; ``after_pause`` if this one had not come."""
-    books.absent.discard(lane.number)
     if after_pause:
         lane.start_failures += 1
         _start_later(books, lane)
@@ -304,7 +301,7 @@ def nobody_came(books: Books) -> None:
     A start under way is no lack of workers: the engine has to end it. One that began later does not count, since starts
     that always fail leave no moment without any.
     """
-    since, patience = books.no_lanes_since, books.engine.patience
+    since, patience = books.no_lanes_since, books.capabilities.patience
     if since is None:
         return
     if _is_hopeless(books):
@@ -321,13 +318,13 @@ def nobody_came(books: Books) -> None:
         else:
             books.timers.add(books.now + EARLY, TimerKind.NO_LANES)
         return
-    books.timers.add(books.now + books.engine.patience, TimerKind.NO_LANES)
+    books.timers.add(books.now + books.capabilities.patience, TimerKind.NO_LANES)
     waited = books.now - (due - patience)
     if starting := sum(lane.state is LaneState.STARTING and lane.started_at <= due for lane in books.lanes):
         if books.jobs and waited < 2 * patience:  # the first check
             workers = "1 worker is" if starting == 1 else f"{starting} workers are"
             text = f"no worker has come for {patience:g} s: {workers} starting, and the jobs wait"
-            books.commands.append(Warn(text, with_load=books.engine.is_here))
+            books.commands.append(Warn(text, with_load=books.capabilities.is_here))
         return
     if not any(lane.state is LaneState.ABSENT and lane.is_awaited for lane in books.lanes):
         reason = books.last_start_error
@@ -386,4 +383,4 @@ def _nobody_there(books: Books) -> None:
         lane.state in (LaneState.READY, LaneState.DYING) for lane in books.lanes
     ):
         books.no_lanes_since = books.now
-        books.timers.add(books.now + books.engine.patience, TimerKind.NO_LANES)
+        books.timers.add(books.now + books.capabilities.patience, TimerKind.NO_LANES)

@@ -23,7 +23,7 @@ from mpqueue._core.commands import Warn
 from mpqueue._core.messages import MemoryRead, WorkerMemory
 from mpqueue._core.rules.overdue import kill
 from mpqueue._core.state.books import Books
-from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneState, Verdict, Why
+from mpqueue._core.state.lane_book import LaneBook, LaneState, Verdict, Why
 from mpqueue._core.state.pending import Care
 from mpqueue._wire.memory.ledger import Phase
 
@@ -96,9 +96,3 @@ def _judge_between_items(books: Books, lane: LaneBook, used: int, most: int) -> 
 def megabytes(count: int) -> str:
     """The number of bytes as text for people, in megabytes."""
     return f"{count / 1e6:,.0f} MB"
-
-
-def must_run_apart(books: Books, chunk: Chunk, index: int) -> None:
-    """Give the item's next try the whole queue: it died of memory, or was killed for it."""
-    books.any_apart = True
-    chunk.job.pending.handle_with(index, Care.APART)

@@ -1,14 +1,13 @@
-"""The choice of the items that may start, by their needs and the resources left.
+"""The choice of the jobs whose next items may start, by their needs and the resources left.
 
-Items of a job that have the same needs are of one *kind*. For each job, the next kind is the one with the earliest item
-that fits; so small items pass large ones that wait for room. Items that do not fit when a lane gets its next ones are
-*passed*; `PASSED_SECONDS` after the first time they are first in line: until one of them has started, no item of the
-same or a lower priority starts that takes resources they lack.
+The items of a job start in their order: if the next one does not fit, those behind it wait too. Other jobs go on with
+what is left. After `PASSED_SECONDS` of waiting, a job is first in line: all that its next item needs is kept for it,
+and until that has started, no job of the same or a lower priority takes of it.
 
-A lane that holds a chunk is treated as if it had run it: it gets another chunk in advance only if that would be of the
-same kind. So a lane with short items becomes free for items with other needs.
+A lane that holds a chunk is treated as if it had run it: it gets another chunk in advance only if that has the same
+needs. So a lane with short items becomes free for items with other needs.
 
-Needs never exceed the queue's resources, so the first in line start when the running items have ended.
+Needs never exceed the queue's resources, so the first in line starts when the running items have ended.
 
 If a worker sees only the units of a resource that it had before its first item (`Books.device`), its lane keeps these;
 a lane without free units gets a new worker.
@@ -16,41 +15,27 @@ a lane without free units gets a new worker.
 
 from __future__ import annotations
 
-import math
-from itertools import pairwise
-
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.lane_book import LaneBook, LaneState
-from mpqueue._core.state.lane_sets import members
-from mpqueue._core.state.resources import CPUS, NO_NEEDS, Left, Needs, NeedsRange
+from mpqueue._core.state.lane_book import LaneBook, LaneState, members
+from mpqueue._core.state.resources import NO_NEEDS, Left, Needs
 
-#: Seconds for which items may be passed by others that need less.
+#: Seconds for which a job's next item may be passed by those of other jobs.
 PASSED_SECONDS = 5.0
 
 
 def arrange(books: Books) -> None:
-    """Find out which items are first in line now."""
+    """Find out which jobs wait now, and which of them is first in line."""
     best, books.first_in_line = None, None
     for job in books.jobs.values():
-        if job.by_kind is None:
+        if not _has_a_lane(books, job):
             continue
-        _forget_what_is_gone(job)
-        kind = job.packed[0].kind if job.packed else job.by_kind.longest_passed()
-        since = None if kind is None else job.by_kind.passed.get(kind)
-        if kind is not None and since is not None and books.now >= since + PASSED_SECONDS and _has_a_lane(books, job):
-            standing = (-job.options.priority, since)
+        if job.waits_since is None:
+            job.waits_since = books.now if _has_to_wait(books, job) else None
+        elif books.now >= job.waits_since + PASSED_SECONDS:
+            standing = (-job.options.priority, job.waits_since)
             if best is None or standing < best:
-                best, books.first_in_line = standing, (job, _needs(books, job, kind))
-
-
-def _forget_what_is_gone(job: JobBook) -> None:
-    """Forget that kinds were passed if none of their items waits any more."""
-    assert job.by_kind is not None
-    if gone := job.by_kind.passed_and_gone:
-        packed = {chunk.kind for line in (job.packing, job.packed) for chunk in line}
-        for kind in gone - packed:
-            job.by_kind.forget_passed(kind)
+                best, books.first_in_line = standing, (job, next_needs(books, job))
 
 
 def _has_a_lane(books: Books, job: JobBook) -> bool:
@@ -65,84 +50,49 @@ def _may_use_any(books: Books, job: JobBook, lanes: int) -> bool:
     return any(job.may_use(number, books.now) for number in members(lanes))
 
 
+def _has_to_wait(books: Books, job: JobBook) -> bool:
+    """True if the job's next item waits for more than the next lane that becomes free."""
+    needs = next_needs(books, job)
+    places = books.places if books.free else max(1, books.places)
+    if not Left(places, books.resources.left).has(needs):
+        return True
+    return books.device is not None and not any(_sees(books, lane, needs) for lane in _usable(books, job, books.ready))
+
+
+def _usable(books: Books, job: JobBook, lanes: int) -> list[LaneBook]:
+    """Return those of the lanes on which the job's setup has not failed."""
+    return [lane for lane in books.members(lanes) if job.may_use(lane.number, books.now)]
+
+
 def may_start(books: Books, job: JobBook, lane: LaneBook | None = None) -> bool:
-    """True if the lane may have items of the job; turns the job to their kind. Kinds before them are passed.
+    """True if the lane may have the job's next item.
 
-    ``lane``: None is an idle one; for a lane that holds a chunk, it is about the items after that.
+    ``lane``: None is an idle one; for a lane that holds a chunk, it is about the item after that.
     """
-    kind = startable(books, job, lane)
-    if job.by_kind is not None:
-        _pass_before(books, job, kind)
-    if kind is None:
-        return False
-    job.kind = kind
-    if job.by_kind is not None:
-        job.by_kind.turn_to(kind)
-    return True
+    needs = next_needs(books, job)
+    return fits(books, job, needs, lane) and (lane is None or _sees(books, lane, needs))
 
 
-def _pass_before(books: Books, job: JobBook, kind: int | None) -> None:
-    """Note that the kinds before this one (None: all) were passed."""
-    assert job.by_kind is not None
-    if not job.packed:
-        job.by_kind.pass_all_before(kind, books.now)
-    elif kind is None:
-        job.by_kind.pass_(job.packed[0].kind, books.now)
-
-
-def startable(books: Books, job: JobBook, lane: LaneBook | None = None) -> int | None:
-    """Return the kind of the job's items that the lane may have next; None if it may have none."""
-    allowed = _allowed(books, job, lane)
-    if lane is not None and books.device is not None and (amounts := _device_amounts(books, lane)) is not None:
-        allowed = [each.with_amount(books.device, amount, amount) for each in allowed for amount in amounts]
-    return _first(books, job, allowed)
-
-
-def _first(books: Books, job: JobBook, allowed: list[NeedsRange]) -> int | None:
-    """Return the next kind, of those in one of these ranges."""
-    if job.packed or job.by_kind is None:
-        kind = job.packed[0].kind if job.packed else 0
-        needs = NO_NEEDS if job.needs is None else _needs(books, job, kind)
-        return kind if any(each.has(needs) for each in allowed) else None
-    return job.by_kind.first(allowed)
-
-
-def fits(books: Books, job: JobBook, needs: Needs) -> bool:
-    """True if one more lane may run such items of the job now."""
-    return any(each.has(needs) for each in _allowed(books, job, None))
-
-
-def _allowed(books: Books, job: JobBook, lane: LaneBook | None) -> list[NeedsRange]:
-    """Return the allowed needs of items that one more lane runs now, or this lane after its chunks.
-
-    They take no resources that the first in line wait for.
-    """
+def fits(books: Books, job: JobBook, needs: Needs, lane: LaneBook | None = None) -> bool:
+    """True if one more lane may run such items of the job now, or this lane after its chunks."""
     left = _left(books, lane)
-    whole = NeedsRange(_up_to(books, left.places), left.amounts)
-    if books.first_in_line is None or job.options.priority > books.first_in_line[0].options.priority:
-        return [whole]
+    return left.has(needs) and not _are_kept(books, job, needs, left, lane)
+
+
+def _are_kept(books: Books, job: JobBook, needs: Needs, left: Left, lane: LaneBook | None) -> bool:
+    """True if the job has to leave these resources to the first in line."""
+    if books.first_in_line is None:
+        return False
     first, wanted = books.first_in_line
-    allowed = [_just(books, wanted, left)] if job is first and left.has(wanted) else []
-    if lacking := left.lacks(wanted):
-        if CPUS not in lacking:
-            allowed.append(whole._replace(amounts={**left.amounts, **dict.fromkeys(lacking, 0)}))
-    elif not _may_use_any(books, first, books.free if lane is None or not lane.chunks else books.free | lane.bit):
-        # They wait for a lane where their setup has not failed, perhaps for long. All their other needs are kept for
-        # them; they get one place with that lane. Otherwise they are sent now, or on this lane.
-        beside = {name: amount - wanted.amount(name) for name, amount in left.amounts.items()}
-        allowed.append(NeedsRange(_up_to(books, left.places + 1 - wanted.cpus), beside))
-    return allowed
-
-
-def _just(books: Books, wanted: Needs, left: Left) -> NeedsRange:
-    """Return the range of exactly these needs."""
-    exact = {name: wanted.amount(name) for name in left.amounts}
-    return NeedsRange(_up_to(books, wanted.cpus), exact, {**exact, CPUS: wanted.cpus})
-
-
-def _up_to(books: Books, places: int) -> float:
-    """Return how many CPUs may be asked for if that many places are left; a request for more than all gets all."""
-    return math.inf if places >= books.wanted else places
+    if first is job or job.options.priority > first.options.priority:
+        return False
+    if any(amount > left.amounts[name] - wanted.amount(name) for name, amount in needs.amounts):
+        return True
+    if any(amount > left.amounts[name] for name, amount in wanted.amounts):
+        return False  # it waits for other items to end, and their lanes will be free then
+    if _may_use_any(books, first, books.free if lane is None or not lane.chunks else books.free | lane.bit):
+        return True  # it is sent now, or as soon as there are as many CPUs
+    return needs.cpus > left.places + 1 - wanted.cpus  # it gets one place with a lane where its setup works
 
 
 def _left(books: Books, lane: LaneBook | None) -> Left:
@@ -157,73 +107,51 @@ def _left(books: Books, lane: LaneBook | None) -> Left:
     return Left(max(0, books.places) + cpus, resources.left | {name: resources.left[name] + n for name, n in amounts})
 
 
-def in_line(books: Books) -> object:
-    """Return the first in line with the resources they lack, lanes too; others stand back for them. None: no job is."""
-    if books.first_in_line is None:
-        return None
-    first, wanted = books.first_in_line
-    return first.number, wanted, _left(books, None).lacks(wanted), _may_use_any(books, first, books.free)
-
-
 def started(books: Books, job: JobBook) -> None:
-    """Note that items of the job's kind have just been sent."""
-    if job.by_kind is not None:
-        job.by_kind.forget_passed(job.kind)
-    if books.first_in_line is not None:
+    """Note that the job's next items have just been sent."""
+    job.waits_since = None
+    if books.first_in_line is not None and books.first_in_line[0] is job:
         arrange(books)
 
 
 def may_follow(books: Books, job: JobBook, lane: LaneBook) -> bool:
-    """True if the items that the job is turned to have the same needs as the lane's."""
-    return next_needs(books, job) == lane.chunks[0].needs
+    """True if the job's next item has the same needs as those on the lane."""
+    return next_needs(books, job) == (lane.chunks[0].needs or NO_NEEDS)
 
 
-def next_needs(books: Books, job: JobBook) -> Needs | None:
-    """Return the needs of each item of the kind that the job is turned to; None if the job names none."""
-    return None if job.needs is None else _needs(books, job, job.kind)
+def next_needs(books: Books, job: JobBook) -> Needs:
+    """Return the needs of the job's next item. Only for a job with one at hand."""
+    return needs_of_item(books, job, job.next_index) or NO_NEEDS
+
+
+def needs_of_item(books: Books, job: JobBook, index: int) -> Needs | None:
+    """Return the needs of the job's item, with at most as many CPUs as there are places; None if the job has none."""
+    if job.needs is None:
+        return None
+    needs = job.needs.of_item(index)
+    return needs if needs.cpus <= books.wanted else needs._replace(cpus=books.wanted)
 
 
 def lane_to_renew(books: Books) -> LaneBook | None:
-    """Return an idle lane that needs a new worker, if items could start but for the units that the workers see."""
+    """Return an idle lane that needs a new worker, if an item could start but for the units that the workers see."""
     if any(lane.state is LaneState.STARTING for lane in books.lanes):
         return None
-    idle = [books.lanes[number] for number in members(books.free)]
     for job in books.jobs.values():
-        if job.by_kind is None or not _has_a_lane(books, job):
+        if job.needs is None or not _has_a_lane(books, job) or not may_start(books, job):
             continue
-        usable = [lane for lane in idle if job.may_use(lane.number, books.now)]
+        usable, needs = _usable(books, job, books.free), next_needs(books, job)
         lane = next((lane for lane in usable if not lane.forgetting), None)
-        if lane is not None and _lack_units(books, job, usable):
+        if lane is not None and not any(_sees(books, lane, needs) for lane in usable):
             return lane
     return None
 
 
-def _lack_units(books: Books, job: JobBook, lanes: list[LaneBook]) -> bool:
-    """True if items of the job could start, but none of these lanes has the units."""
-    assert books.device is not None
-    suited = {0}
-    for lane in lanes:
-        amounts = _device_amounts(books, lane)
-        if amounts is None:
-            return False
-        suited |= amounts
-    between = [(low + 1, high - 1) for low, high in pairwise([*sorted(suited), math.inf])]
-    allowed = [each.with_amount(books.device, *part) for each in _allowed(books, job, None) for part in between]
-    return _first(books, job, allowed) is not None
-
-
-def _device_amounts(books: Books, lane: LaneBook) -> set[int] | None:
-    """Return how many units of `Books.device` items on the lane may need; None: any number."""
+def _sees(books: Books, lane: LaneBook, needs: Needs) -> bool:
+    """True if the lane's worker sees the units of `Books.device` for such items, or has run nothing so far."""
+    amount = 0 if books.device is None else needs.amount(books.device)
+    if not amount:
+        return True
     if lane.devices is None:
-        return {0} if lane.tries else None
+        return not lane.tries
     has_them = lane.grant is not None and books.device in lane.grant.units
-    if has_them or books.resources.are_free(books.device or "", lane.devices):
-        return {0, len(lane.devices)}
-    return {0}
-
-
-def _needs(books: Books, job: JobBook, kind: int) -> Needs:
-    """Return the needs of such items, with at most as many CPUs as there are places now."""
-    assert job.needs is not None
-    needs = job.needs.kinds[kind]
-    return needs if needs.cpus <= books.wanted else needs._replace(cpus=books.wanted)
+    return amount == len(lane.devices) and (has_them or books.resources.are_free(books.device or "", lane.devices))

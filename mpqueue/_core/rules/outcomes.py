@@ -21,7 +21,7 @@ from mpqueue.status import PENDING, RETRY, JobStatus
 
 
 @dataclass(slots=True)
-class _Fates:
+class _Outcomes:
     """The outcomes of a report's items, for the announcement."""
 
     failed: set[int] = field(default_factory=set)
@@ -43,7 +43,7 @@ def record(
     ``size``: bytes of the results.
     """
     completed, failed = job.completed, job.failed
-    fates = _Fates()
+    outcomes = _Outcomes()
     if not failures:
         if indices:
             job.table.complete(indices, results)
@@ -55,22 +55,24 @@ def record(
                 job.table.complete(indices[start:position], results[start:position])
                 job.completed += position - start
             if position < len(indices):
-                _record_failure(books, job, indices[position], failures[position], pid, fates)
+                _record_failure(books, job, indices[position], failures[position], pid, outcomes)
             start = position + 1
-    _announce(books, job, indices, fates, completed, failed, size)
+    _announce(books, job, indices, outcomes, completed, failed, size)
     if job.stage is not None:
-        _pass_on(books, job, indices, results, fates)
+        _pass_on(books, job, indices, results, outcomes)
     finish_if_over(books, job)
 
 
-def _pass_on(books: Books, job: JobBook, indices: Sequence[int], results: Sequence[Any], fates: _Fates) -> None:
+def _pass_on(books: Books, job: JobBook, indices: Sequence[int], results: Sequence[Any], outcomes: _Outcomes) -> None:
     """Pass the results of ended items of a stage to the next stage, and finished inputs to the head."""
     assert job.stage is not None
-    pipeline, failed = job.stage.pipeline, fates.failed
+    pipeline, failed = job.stage.pipeline, outcomes.failed
     if not pipeline.head.active:  # it has ended, say by an internal error
         return
-    if fates.retrying or fates.silent:
-        ended = [at for at, index in enumerate(indices) if index not in fates.retrying and index not in fates.silent]
+    if outcomes.retrying or outcomes.silent:
+        ended = [
+            at for at, index in enumerate(indices) if index not in outcomes.retrying and index not in outcomes.silent
+        ]
         indices, results = [indices[at] for at in ended], [results[at] for at in ended]
     through = pipeline.take_outcomes(job, indices, results, failed)
     for other in through.fed:
@@ -86,14 +88,14 @@ def _pass_on(books: Books, job: JobBook, indices: Sequence[int], results: Sequen
 
 def _record_inputs(books: Books, head: JobBook, through: InputsEnded) -> None:
     new = [at for at, index in enumerate(through.indices) if not head.table.ended(index)]
-    if len(new) == len(through.indices):
-        record(books, head, through.indices, through.results, through.failures, None)
-    elif new:  # the others had failed, before any could run
+    if new:  # the others had failed, before any could run
         failures = {place: through.failures[at] for place, at in enumerate(new) if at in through.failures}
         record(books, head, [through.indices[at] for at in new], [through.results[at] for at in new], failures, None)
 
 
-def _record_failure(books: Books, job: JobBook, index: int, failure: Failure, pid: int | None, fates: _Fates) -> None:
+def _record_failure(
+    books: Books, job: JobBook, index: int, failure: Failure, pid: int | None, outcomes: _Outcomes
+) -> None:
     attempt = job.table.fail_try(index, failure, pid)
     if failure.charged and index not in job.dropped:
         decision = books.decide(job.options.retry, attempt, failure.error)
@@ -104,35 +106,37 @@ def _record_failure(books: Books, job: JobBook, index: int, failure: Failure, pi
             failure = replace(failure, error=decision.error, text=None)
         job.table.fail(index, failure)
         job.failed += 1
-        fates.failed.add(index)
+        outcomes.failed.add(index)
         if index in job.dropped:
             job.excused += 1  # the user's decision, which does not count against the other items
         else:
             stopping.count_failures(books, job)
     elif job.cancelled:
-        fates.silent.add(index)
+        outcomes.silent.add(index)
     else:
         job.table.status[index] = RETRY
         books.timers.add(books.now + decision.delay, TimerKind.RETRY, job.number, index, job.epoch)
         job.retries += 1
         job.timings.note(Event(books.now, "retry", None, index))
-        fates.retrying[index] = Retrying(attempt, decision.delay, failure)
+        outcomes.retrying[index] = Retrying(attempt, decision.delay, failure)
 
 
 def _announce(
-    books: Books, job: JobBook, indices: Sequence[int], fates: _Fates, completed: int, failed: int, size: int = 0
+    books: Books, job: JobBook, indices: Sequence[int], outcomes: _Outcomes, completed: int, failed: int, size: int = 0
 ) -> None:
     if job.listed:
-        if fates.retrying:
-            books.ended.retries += len(fates.retrying)
+        if outcomes.retrying:
+            books.ended.retries += len(outcomes.retrying)
         if job.stage is None:
             books.ended.completed += job.completed - completed
             books.ended.failed += job.failed - failed
-    if fates.silent:
-        indices = [index for index in indices if index not in fates.silent]
+    if outcomes.silent:
+        indices = [index for index in indices if index not in outcomes.silent]
     if indices:
         books.commands.append(
-            AnnounceItems(job, indices, frozenset(fates.failed), fates.retrying, completed, failed, job.status, size)
+            AnnounceItems(
+                job, indices, frozenset(outcomes.failed), outcomes.retrying, completed, failed, job.status, size
+            )
         )
 
 
@@ -160,10 +164,10 @@ def fail(books: Books, job: JobBook, failures: Mapping[int, Failure]) -> None:
     for index, failure in failures.items():
         job.table.fail(index, failure)
     job.failed += len(indices)
-    fates = _Fates(failed=set(indices))
-    _announce(books, job, indices, fates, completed, failed)
+    outcomes = _Outcomes(failed=set(indices))
+    _announce(books, job, indices, outcomes, completed, failed)
     if indices and job.stage is not None:
-        _pass_on(books, job, indices, [None] * len(indices), fates)
+        _pass_on(books, job, indices, [None] * len(indices), outcomes)
 
 
 def fail_if_barred(books: Books, job: JobBook) -> bool:
@@ -192,10 +196,10 @@ def finish_if_over(books: Books, job: JobBook) -> None:
     """End the job if nothing of it is left to do."""
     if not job.active or (job.pipeline is not None and not job.pipeline.is_over):
         return
-    if books.draining and job.all_ended:
+    if books.draining and job.all_ended and job.stopped_why is None:
         job.cancelled = False  # no item was left
     if job.cancelled:
-        if job.chunks_out == 0:
+        if not job.lanes:
             finish(books, job, JobStatus.CANCELLED)
     elif job.all_ended:
         finish(books, job, JobStatus.COMPLETED_WITH_ERRORS if job.failed else JobStatus.COMPLETED)
@@ -209,11 +213,13 @@ def finish(books: Books, job: JobBook, status: JobStatus) -> None:
         job.finished_at = job.started_at + job.duration
         job.timings.finish(books.now)
     job.status = status
-    books.let_go(job.last_setup_failure)
+    books.free_later(job.last_setup_failure)
     job.last_setup_failure = None
     books.jobs.pop(job.number, None)
     if not books.jobs:
         books.lane_seconds = None
+    if books.any_timeouts:
+        books.any_timeouts = any(other.has_timeouts for other in books.jobs.values())
     books.commands.append(AnnounceFinished(job, status, job.completed, job.failed, job.duration or 0.0))
     at_once = books.forgets_at_once(job)
     for lane in books.members(job.lanes_used):
@@ -238,7 +244,7 @@ def _finish_stage(books: Books, job: JobBook) -> None:
         after.sealed = True
         finish_if_over(books, after)
     if pipeline.is_over:
-        pipeline.let_go()
+        pipeline.forget()
         finish_if_over(books, pipeline.head)
 
 

@@ -7,10 +7,9 @@ from mpqueue._core.messages import LaneBroken, LaneObserved
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneBook, LaneState, Verdict, Why
-from mpqueue._core.state.lane_sets import members
-from mpqueue._core.state.timers import LOOK, TimerKind
+from mpqueue._core.state.timers import TimerKind
+from mpqueue._wire.frames import STRETCH_SECONDS
 from mpqueue._wire.memory.ledger import Claim, Phase
-from mpqueue._wire.pace import STRETCH_SECONDS
 
 #: The least seconds between two checks, if no running item's time could be over: a timeout may be shorter than any
 #: wait, and the coordinator would do nothing else.
@@ -35,55 +34,27 @@ UNPICKLED = "what it answered is still being unpickled"
 
 
 def watch_lane(books: Books, lane: LaneBook, *, loaded: bool = False) -> None:
-    """Schedule a look at the lane when the time of its work may be over; ``loaded``: no ``setup`` runs any more."""
+    """Schedule a look at the lane when its work should be over, or begun; ``loaded``: no ``setup`` runs any more."""
     job = lane.job
     if job is None or lane.state is not LaneState.READY:
         return
-    loaded = loaded or job.number in lane.proven
-    limits = (job.options.timeout, None if loaded else job.options.setup_timeout)
-    limit = min((limit for limit in limits if limit is not None), default=None)
-    if limit is not None:
-        _look_at(books, lane, books.now + max(SHORTEST, limit))
-    await_answer(books, lane)
+    limit, options = ANSWER_LIMIT, job.options
+    if options.timeout is not None and options.timeout < limit:
+        limit = options.timeout
+    if options.setup_timeout is not None and not loaded and job.number not in lane.proven:
+        limit = min(limit, options.setup_timeout)
+    _look_at(books, lane, books.now + max(SHORTEST, limit))
 
 
 def await_answer(books: Books, lane: LaneBook) -> None:
     """Have the lane looked at when its worker should have begun what it was asked, or its answer be unpickled."""
-    _look_seldom(books, lane, books.now + ANSWER_LIMIT)
+    _look_at(books, lane, books.now + ANSWER_LIMIT)
 
 
 def _look_at(books: Books, lane: LaneBook, due: float) -> None:
-    if books.look_due is None:
-        _look_later(books)
-    _look_seldom(books, lane, due)
-
-
-def _look_seldom(books: Books, lane: LaneBook, due: float) -> None:
-    """Schedule a look at the lane, without earlier readings of the clock to notice sleeps: no exact time runs."""
     if lane.check_due is None or due < lane.check_due:
         lane.check_due = due
         books.timers.add(due, TimerKind.LANE_CHECK, lane.number, lane.generation)
-
-
-def _look_later(books: Books) -> None:
-    books.look_due = books.now + LOOK
-    books.timers.add(books.look_due, TimerKind.LOOK)
-
-
-def look_again(books: Books) -> None:
-    """Schedule a reading of the clock, as long as any lane has a limit."""
-    if books.look_due is not None and books.look_due <= books.now:
-        books.look_due = None
-        if any(_is_limited(books.lanes[number]) for number in members(books.at_work)):
-            _look_later(books)
-
-
-def _is_limited(lane: LaneBook) -> bool:
-    """True if an exact time may be running."""
-    job = lane.job
-    if job is None or lane.check_due is None:
-        return False
-    return job.options.timeout is not None or (job.number not in lane.proven and job.options.setup_timeout is not None)
 
 
 def check_due(books: Books, lane: LaneBook, due: float) -> None:
@@ -127,7 +98,7 @@ def _begun_later(claim: Claim) -> float:
 
 def is_credible(books: Books, lane: LaneBook, claim: Claim) -> bool:
     """False if no worker can claim that at this time: other code has written into the ledger."""
-    if not books.engine.shares_memory:
+    if not books.capabilities.shares_memory:
         return True
     known = claim.is_of(lane.last_chunk) or lane.find_claimed(claim) is not None
     return known and claim.since <= books.now + CLOCK_SLACK
@@ -149,15 +120,15 @@ def _is_overdue(books: Books, lane: LaneBook, seen: LaneObserved) -> bool:
     due = since + limit + books.sleeps.after(since)
     if books.now < due:
         lane.overdue = None
-        _look_seldom(books, lane, due)
+        _look_at(books, lane, due)
         return False
     if lane.overdue != (what, since):
         lane.overdue = (what, since)
-        _look_seldom(books, lane, books.now + SECOND_LOOK)
+        _look_at(books, lane, books.now + SECOND_LOOK)
         return False
     if what is UNPICKLED:
         books.commands.append(GiveUpAnswer(lane.number, lane.generation))
-        _look_seldom(books, lane, books.now + SECOND_LOOK)
+        _look_at(books, lane, books.now + SECOND_LOOK)
         return True
     give_up(books, lane, f"{what} within {limit:g} s" if limit else what)
     return True
@@ -168,7 +139,7 @@ def _awaited(books: Books, lane: LaneBook, seen: LaneObserved) -> tuple[str, flo
     claim = seen.claim
     if seen.unpickling_since is not None:
         return UNPICKLED, seen.unpickling_since, UNPICKLE_LIMIT
-    if lane.state is LaneState.DYING or not books.engine.shares_memory:  # an agent judges its workers itself
+    if lane.state is LaneState.DYING or not books.capabilities.shares_memory:  # an agent judges its workers itself
         return None
     if not is_credible(books, lane, claim):
         return DAMAGED, 0.0, 0.0
@@ -226,7 +197,7 @@ def kill(books: Books, lane: LaneBook, verdict: Verdict) -> None:
 
     Does nothing if the engine can't kill: then the running item ends by itself.
     """
-    if not books.engine.own_processes:
+    if not books.capabilities.own_processes:
         return
     books.enter(lane, LaneState.DYING)
     lane.verdict = verdict

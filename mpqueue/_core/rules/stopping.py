@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mpqueue._core.commands import HurryJob
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.timers import Timer, TimerKind
@@ -20,6 +21,15 @@ def count_failures(books: Books, job: JobBook) -> None:
     most = job.options.max_failures
     if most is not None and _failures(job) > most:
         books.timers.add(books.now, TimerKind.STOP, job.number, 1, job.epoch)
+        if job.options.stops_at_once and not job.killed:
+            hurry(books, job)  # here: it may end in this step
+
+
+def hurry(books: Books, job: JobBook) -> None:
+    """Note that the job, with the pipeline that it is part of, is killed, also if it has just ended."""
+    for each in job.family:
+        each.killed = True
+    books.commands.append(HurryJob(job))
 
 
 def _failures(job: JobBook) -> int:

@@ -13,9 +13,7 @@ from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import Command, TellDemand
 from mpqueue._core.rules.chunking import aim
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, Chunk, LaneBook, LaneState
-from mpqueue._core.state.lane_sets import BusyTime, LaneSeconds, members
-from mpqueue._core.state.pending import Care
+from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, BusyTime, Chunk, LaneBook, LaneSeconds, LaneState, members
 from mpqueue._core.state.resources import Headroom, Needs, Resources
 from mpqueue._core.state.timers import Sleeps, TimerHeap
 from mpqueue._core.state.timings import Company
@@ -47,94 +45,76 @@ class Books:
     def __init__(
         self,
         lanes: int,
-        max_items_per_worker: int | None,
         rng: random.Random,
-        engine: Capabilities,
-        max_memory: int | None = None,
+        *,
+        max_items_per_worker: int | None = None,
+        max_memory_per_worker: int | None = None,
         has_initializer: bool = False,
+        engine: Capabilities = Capabilities(),  # noqa: B008 - frozen
         decide: Decide | None = None,
         resources: Mapping[str, int] = NOTHING,
         device: str | None = None,
     ) -> None:
-        self.lanes: list[LaneBook] = []
-        # Sets of lanes: see `mpqueue._core.state.lane_sets`. The cost of a step does not grow with the lanes.
+        self.lanes = [LaneBook(number) for number in range(lanes)]
+        # Sets of lanes: see `mpqueue._core.state.lane_book`. The cost of a step does not grow with the lanes.
         self.ready = 0  #: lanes whose worker takes chunks
         self.free = 0  #: those among them that hold none and may have one
-        self.spent = 0  #: those that hold none, whose worker has to be replaced, or to end
         self.at_work = 0  #: lanes that hold chunks
-        self.exclusive = 0  #: those among them that hold a chunk of `Care.ISOLATED` or more
         self.look_to_rob = 0  #: lanes whose next look at the ledger is also for stealing
-        self.fates: dict[Hashable, int] = {}  #: the lanes of each fate that several share
-        for _ in range(lanes):
-            self.add_lane()
+        self.dying_together: dict[Hashable, int] = {}  #: the lanes of each group that several share
         self.jobs: dict[int, JobBook] = {}
         self.lane_seconds: LaneSeconds | None = None  #: of all lanes, from when two jobs are active until none is
         self.timers = TimerHeap()
         self.sleeps = Sleeps()
-        self.look_due: float | None = None  #: when to read the clock, while a limit is running
+        self.any_timeouts = False  #: some active job has
         #: Decides about an item, or a job's setup on a lane, whose try has failed: only here chance and the types of
         #: users' errors count.
         self.decide: Decide = decide or (lambda policy, attempt, error: decide_by(policy, attempt, error, rng))
-        self.engine = engine
-        self._aims: dict[int, float] = {}  #: the target time of a chunk, by the number of lanes
+        self.capabilities = engine
         self.max_items_per_worker = max_items_per_worker
-        self.max_memory = max_memory  #: bytes of private memory that a worker may have
+        self.max_memory = max_memory_per_worker  #: bytes of private memory that a worker may have
         self.headroom = Headroom()
         self.resources = Resources(resources)
         self.device = device  #: the resource of which a worker sees only the units that it had before its first item
         self.any_needs = False  #: some job has needs, or had
         self.first_in_line: tuple[JobBook, Needs] | None = None  #: those that no others may pass any more
         self.base_warned = False  #: it was logged that workers have too much before their first item
-        self.any_apart = False  #: some item has to run apart, or had to
+        self.any_alone = False  #: some item of an active job has to be alone, or apart, or had to
         self.apart_since: float | None = None  #: since when an item waits to run apart
         self.held = False  #: no more is sent to idle lanes for now
         self.now = 0.0
         self.opened = False
         self.absent: set[int] = set()  #: lanes that there is no room for, or that are not wanted any more
+        self._count_lanes()
         #: A worker may have to be replaced because of its earlier items, or to end.
-        self.wears_out = max_items_per_worker is not None or max_memory is not None
+        self.wears_out = max_items_per_worker is not None or max_memory_per_worker is not None
         self.most_lanes: int | None = None  #: lanes from this number on are not wanted any more; None: all are
         self.has_initializer = has_initializer  #: new workers run the initializer before their first chunk
         self.init_error: BaseException | None = None  #: the initializer's last error, if no worker got past it
         self.init_text = ""  #: that error, as text
         self.told_demand = TellDemand()  #: the last report to the engine, if it follows demand
         self.closing = False
-        self.draining = False  #: closing, with limited time for running items: see `mpqueue._core.rules.draining`
+        self.draining = False  #: closing, with limited time for running items: see `mpqueue._core.rules.job_states`
         self.no_lanes_since: float | None = None
         self.ever_ready = False  #: some worker has answered
         self.last_start_error: BaseException | None = None
         self.ended = EndedCounts()
         self.deaths: dict[str, int] = {}  #: workers that died while they had work, by reason, for people
-        self.has_suspects = False  #: there were groups of suspects: see `mpqueue._core.rules.blame`
         self.steal_due: float | None = None  #: when to look for stuck items
         self.commands: list[Command] = []
         #: Objects that are not needed any more. Freeing them may run any code, so the code that takes them frees them
         #: elsewhere.
-        self.unneeded: list[object] = []
+        self.to_free: list[object] = []
 
-    def let_go(self, error: object) -> None:
-        """Note that this error, perhaps of a user's class, is not needed any more."""
-        if error is not None:
-            self.unneeded.append(error)
+    def free_later(self, unneeded: object) -> None:
+        """Note that this object, perhaps of a user's class, is not needed any more."""
+        if unneeded is not None:
+            self.to_free.append(unneeded)
 
     def take_unneeded(self) -> list[object]:
         """Take the objects that have become unneeded since the last call."""
-        taken, self.unneeded = self.unneeded, []
+        taken, self.to_free = self.to_free, []
         return taken
-
-    @property
-    def present(self) -> int:
-        """The number of lanes, without those that there is no room for."""
-        return len(self.lanes) - len(self.absent)
-
-    @property
-    def aim(self) -> float:
-        """The seconds that a chunk aims at now."""
-        lanes = self.present
-        found = self._aims.get(lanes)
-        if found is None:
-            found = self._aims[lanes] = aim(self.engine, lanes)
-        return found
 
     @property
     def wanted(self) -> int:
@@ -155,7 +135,12 @@ class Books:
         """Add a lane; its worker is not started yet."""
         lane = LaneBook(len(self.lanes))
         self.lanes.append(lane)
+        self._count_lanes()
         return lane
+
+    def _count_lanes(self) -> None:
+        self.present = len(self.lanes) - len(self.absent)  #: how many there is room for
+        self.aim = aim(self.capabilities, self.present)  #: the seconds that a chunk aims at now
 
     def members(self, lanes: int) -> list[LaneBook]:
         """Return the lanes of the set, in order."""
@@ -164,6 +149,8 @@ class Books:
     def enter(self, lane: LaneBook, state: LaneState) -> None:
         """Put the lane into this state."""
         lane.state = state
+        (self.absent.add if state is LaneState.ABSENT else self.absent.discard)(lane.number)
+        self._count_lanes()
         self.ready = self.ready | lane.bit if state is LaneState.READY else self.ready & ~lane.bit
         self.sort_in(lane)
 
@@ -171,47 +158,41 @@ class Books:
         """Begin the lane's next generation; the old one's chunks are gone."""
         for chunk in list(lane.chunks):
             self.remove_chunk(lane, chunk)
-        if lane.fate is not None:
-            self.fates[lane.fate] &= ~lane.bit
+        if lane.dies_with is not None:
+            self.dying_together[lane.dies_with] &= ~lane.bit
         self.look_to_rob &= ~lane.bit
         lane.renew()
         self.enter(lane, state)
 
-    def share_fate(self, lane: LaneBook, fate: Hashable) -> None:
-        """Note that the lane's worker dies together with those of the same fate; None: alone."""
-        lane.fate = fate
-        if fate is not None:
-            self.fates[fate] = self.fates.get(fate, 0) | lane.bit
+    def die_together(self, lane: LaneBook, group: Hashable) -> None:
+        """Note that the lane's worker dies together with those of the same group; None: alone."""
+        lane.dies_with = group
+        if group is not None:
+            self.dying_together[group] = self.dying_together.get(group, 0) | lane.bit
 
     def sort_in(self, lane: LaneBook) -> None:
         """Put the lane into the sets that it now belongs to: its chunks or its worker have changed."""
         bit, chunks = lane.bit, lane.chunks
-        free, spent = self.free & ~bit, self.spent & ~bit
+        free = self.free & ~bit
         if chunks:
             job = chunks[0].job
             job.lanes_to_follow &= ~bit
             ready = lane.state is LaneState.READY and job.number in lane.proven and not self.worn_out(lane)
             if ready and len(chunks) < CHUNKS_PER_LANE and chunks[0].may_be_followed:
                 job.lanes_to_follow |= bit
-        elif lane.state is LaneState.READY:
-            if self.worn_out(lane):
-                spent |= bit
-            else:
-                free |= bit
-        self.free, self.spent = free, spent
+        elif lane.state is LaneState.READY and not self.worn_out(lane):
+            free |= bit
+        self.free = free
 
     def add_chunk(self, lane: LaneBook, chunk: Chunk) -> None:
         """Put the chunk onto the lane."""
         job, bit = chunk.job, lane.bit
         if not lane.chunks:
-            job.lanes_held += 1
             job.lanes |= bit
             job.lanes_used |= bit
             self.at_work |= bit
             if self.lane_seconds is not None:
                 self._count_work(self.lane_seconds, job, 1)
-            if chunk.care >= Care.ISOLATED:
-                self.exclusive |= bit
             lane.free_at = self.now
             if chunk.needs is not None:
                 lane.grant = self.resources.take(chunk.needs, {self.device or "": lane.devices or ()})
@@ -221,7 +202,6 @@ class Books:
         lane.free_at += chunk.expected
         lane.chunks.append(chunk)
         job.lanes_to_rob |= bit
-        job.chunks_out += 1
         job.items_out += chunk.end - chunk.reported
         job.seconds_expected += chunk.expected
         if job.busy is not None:
@@ -232,7 +212,6 @@ class Books:
         """Take the chunk off the lane; the caller puts back the items that did not run."""
         job = chunk.job
         lane.chunks.remove(chunk)
-        job.chunks_out -= 1
         job.items_out -= chunk.end - chunk.reported
         job.seconds_expected -= chunk.expected
         lane.free_at = self.now + sum(left.expected for left in lane.chunks)
@@ -243,14 +222,12 @@ class Books:
             if lane.grant is not None:
                 self.resources.give_back(lane.grant)
                 lane.grant = None
-            job.lanes_held -= 1
             job.lanes &= others
             job.lanes_to_follow &= others
             job.lanes_to_rob &= others
             self.at_work &= others
             if self.lane_seconds is not None:
                 self._count_work(self.lane_seconds, job, -1)
-            self.exclusive &= others
         if job.busy is not None:
             job.busy.set(lane.number, lane.free_at, self.now)
         self.sort_in(lane)

@@ -156,15 +156,16 @@ class GrowthHook(Protocol):
 class Live:
     """State that is not in the books: a look at the workers, for users. The scheduler does not use it.
 
-    ``running``, set by the coordinator: the indices that workers are running now, and the progress of each. ``heir``
-    takes over the table's objects if it is freed by a thread that must run no users' code; if ``foreign``, the items,
-    results and errors may have objects of users' classes, which may run code when they are freed.
+    ``running``, set by the coordinator: the indices that workers are running now, and the progress of each.
+    ``free_elsewhere`` takes over the table's objects if it is freed by a thread that must run no users' code; if
+    ``has_user_objects``, the items, results and errors may have objects of users' classes, which may run code when they
+    are freed.
     """
 
     def __init__(self) -> None:
         self.running: Callable[[], Mapping[int, float]] = dict
-        self.heir: Callable[[object], object] | None = None
-        self.foreign = False
+        self.free_elsewhere: Callable[[object], object] | None = None
+        self.has_user_objects = False
 
 
 def refuse_pickling() -> NoReturn:
@@ -234,8 +235,8 @@ class ItemTable:
 
     def __del__(self) -> None:
         live: Live | None = getattr(self, "live", None)  # None: a Ctrl-C has interrupted its making
-        if live is not None and live.heir is not None and (live.foreign or not self._is_through):
-            live.heir(vars(self))
+        if live is not None and live.free_elsewhere is not None and (live.has_user_objects or not self._is_through):
+            live.free_elsewhere(vars(self))
 
     def __reduce__(self) -> NoReturn:
         refuse_pickling()
@@ -383,7 +384,7 @@ class ItemTable:
         self.results[:] = self._filled()
         self.keeps_results = True
 
-    def let_go(self, indices: Sequence[int], row: int) -> list[Any]:
+    def evict(self, indices: Sequence[int], row: int) -> list[Any]:
         """Replace results that are in that row of the source; returns them, to be freed."""
         if self.source is None or self.keeps_results or self.sink is DISCARD:
             return []

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mpqueue._core.rules.chunking import ChunkSizer
 from mpqueue._core.state.item_table import Failure, ItemTable
-from mpqueue._core.state.lane_sets import BusyTime
+from mpqueue._core.state.lane_book import BusyTime
 from mpqueue._core.state.pending import Care, LongestFirst, PendingItems
-from mpqueue._core.state.pending_by_kind import PendingByKind
 from mpqueue._core.state.pipeline import Path, Pipeline, StageBook
 from mpqueue._core.state.resources import JobNeeds
 from mpqueue._core.state.timings import PastRun, Timings
@@ -68,6 +67,7 @@ class JobBook:
     handler: Any  #: the packed handler, opaque here except for its ``light``
     status: JobStatus = JobStatus.PENDING
     cancelled: bool = False
+    killed: bool = False  #: since it was started
     completed: int = 0
     failed: int = 0
     retries: int = 0  #: failed tries that were followed by another, or were to be
@@ -77,10 +77,8 @@ class JobBook:
     duration: float | None = None
     started_mono: float = 0.0
     epoch: int = 0  #: how often it was started; timers of an older epoch mean nothing
-    chunks_out: int = 0  #: chunks that are on a lane
-    lanes_held: int = 0  #: lanes that hold chunks of it
-    items_out: int = 0  #: items in these chunks that have not ended, as far as known
-    lanes: int = 0  #: the same lanes, as a set
+    items_out: int = 0  #: items in chunks on lanes that have not ended, as far as known
+    lanes: int = 0  #: the lanes that hold chunks of it, as a set (`mpqueue._core.state.lane_book`)
     lanes_to_follow: int = 0  #: those among them that may get another chunk in advance
     lanes_to_rob: int = 0  #: those among them that may hold items not begun
     lanes_used: int = 0  #: the lanes that ever were sent chunks of it
@@ -107,7 +105,7 @@ class JobBook:
     delivery: ResultDelivery | None = None  #: its results' way into a sink, if it has one
     samples: Samples | None = None  #: of its handler; None: it is not sampled
     needs: JobNeeds | None = None  #: of its items, while they run; None: nothing but a worker each
-    kind: int = 0  #: of the needs, the one of the items that go out next
+    waits_since: float | None = None  #: since when its next item waits for what it needs; None: it does not
     restored: bool = False  #: it had ended, by a journal, before this process: to start it is only to say so again
     past: PastRun | None = None  #: the run before this one
     retries_before: int = 0  #: the part of ``retries`` from runs before this one
@@ -119,7 +117,7 @@ class JobBook:
     def __post_init__(self) -> None:
         self.order_by(self.costs)
         self.sizer = ChunkSizer(self.options.chunksize)
-        self.timings = Timings(traced=self.options.profile)
+        self.timings = Timings()
 
     def order_by(self, costs: Sequence[float] | None) -> None:
         """Send items in the order of falling costs (None: in their own order). Before the start, by the job's maker."""
@@ -132,12 +130,8 @@ class JobBook:
         self._line_up()
 
     def _line_up(self) -> None:
-        #: The same as ``pending`` if its items have needs.
-        self.by_kind = None if self.needs is None else PendingByKind(self.needs, len(self.table), self.costs)
-        if self.by_kind is not None:
-            self.pending: PendingItems = self.by_kind
-        else:
-            self.pending = PendingItems(len(self.table)) if self.costs is None else LongestFirst(self.costs)
+        kinds = None if self.needs is None else self.needs.of
+        self.pending = PendingItems(len(self.table), kinds) if self.costs is None else LongestFirst(self.costs, kinds)
 
     def remember_run(self) -> None:
         """Count what has ended until now, and its tries, as of earlier runs: the job is to be started (again).
@@ -171,6 +165,11 @@ class JobBook:
         return len(self.pending) + sum(len(chunk.indices) for line in (self.packing, self.packed) for chunk in line)
 
     @property
+    def lanes_held(self) -> int:
+        """The number of lanes that hold chunks of it."""
+        return self.lanes.bit_count()
+
+    @property
     def paused(self) -> bool:
         """True while no new item may start because of `pause`."""
         return self.status is JobStatus.PAUSED
@@ -179,6 +178,11 @@ class JobBook:
     def active(self) -> bool:
         """True from `start` until the job ends."""
         return self.status in (JobStatus.RUNNING, JobStatus.PAUSED)
+
+    @property
+    def has_timeouts(self) -> bool:
+        """True if its items, or its setup, have an exact limit of time."""
+        return self.options.timeout is not None or self.options.setup_timeout is not None
 
     @property
     def here(self) -> bool:
@@ -198,6 +202,11 @@ class JobBook:
     def next_care(self) -> Care:
         """The care that the next items to be dispatched need."""
         return self.packed[0].care if self.packed else self.pending.next_care
+
+    @property
+    def next_index(self) -> int:
+        """The first of the next items to be dispatched. Only if there are some."""
+        return self.packed[0].indices[0] if self.packed else self.pending.head
 
     @property
     def nothing_under_way(self) -> bool:
@@ -233,13 +242,18 @@ class JobBook:
         self.completed, self.failed = table.status.count(COMPLETED), table.status.count(FAILED)
         self._count_as_before()
         self.pending.clear()
-        for index in table.history:
-            if self.is_poison(index) and table.attempts[index] >= POISON:  # else those are from before `retry_failed`
-                self.pending.handle_with(index, Care.ALONE)
-        for index, care in suspects.items():
-            self.pending.handle_with(index, care)
         for stretch in table.unfinished_stretches():
-            self.pending.put_back(stretch)
+            self.pending.add(stretch)
+        # Tries that are in the history, but not counted, are from before `retry_failed`.
+        poison = [index for index in table.history if self.is_poison(index) and table.attempts[index] >= POISON]
+        careful = dict.fromkeys(poison, Care.ALONE)
+        for index, care in suspects.items():
+            careful[index] = max(care, careful.get(index, Care.NONE))
+        self.pending.remove(careful.keys())
+        for index, care in careful.items():
+            self.pending.handle_with(index, care)
+            if not table.ended(index):
+                self.pending.add_due(index)
 
     def take_in(self, added: AddedItems, rule: IdRule, maker: int | None = None) -> None:
         """Add items to the job, which grows; they wait for a lane, unless it is being cancelled.
@@ -270,6 +284,7 @@ class JobBook:
 
     def clear_waiting(self) -> None:
         """Take back all items that wait for a lane."""
+        self.waits_since = None
         self.pending.clear()
         self.packing.clear()
         self.packed.clear()
@@ -280,108 +295,49 @@ class JobBook:
         self.table.reset_waiting()
 
 
-# -- The readable side of a job, whose books are here (`JobBook`) or in a journal (`RecordedBook`). --------------------
+# -- The readable side of a job, whose books are here (`JobBook`) or in a journal (`PastJob`). -------------------------
 
 
 class JobView(Protocol):
-    """The books of a job, for reading on any thread. `Job` shows them to users, and reports are made of them."""
+    """The books of a job, for reading on any thread. `Job` shows them to users, and reports are made of them.
 
-    @property
-    def id(self) -> str:
-        """The job's id."""
+    Runs before the one of these books count as far as they are known.
+    """
+
+    id: str
+    options: JobOptions
+    status: JobStatus
+    sealed: bool  #: False while its user may still add items
+    cancelled: bool  #: from `cancel` on
+    stopped_why: str | None  #: the reason for its cancellation, if no user did that
+    interrupted: WorkerStartError | None  #: set if it could not go on, since no worker could be started
+    completed: int
+    failed: int  #: items that failed for good
+    retries: int  #: failed tries that were followed by another, or were to be
+    completed_before: int  #: the part of ``completed`` from earlier runs
+    failed_before: int  #: the part of ``failed`` from earlier runs
+    retries_before: int  #: the part of ``retries`` from earlier runs
+    tries_before: Mapping[int, int]  #: by index: failed tries of an item's history from earlier runs
+    started_at: float | None  #: seconds since the epoch
+    finished_at: float | None  #: seconds since the epoch
+    duration: float | None  #: seconds from its start to its end
+    epoch: int  #: how often it was started; if nothing runs, any number that changes when its items do
+    lanes: int  #: the lanes that have its items, as a set (`mpqueue._core.state.lane_book`)
+    past: PastRun | None  #: the run before this one
+    timings: Timings  #: empty for a job that another program ran
 
     @property
     def table(self) -> ItemTable:
         """Its items. Raises `JournalError` if they are in a journal that can't be read."""
 
     @property
-    def options(self) -> JobOptions:
-        """The options of its creation."""
-
-    @property
-    def status(self) -> JobStatus:
-        """Its status."""
+    def total(self) -> int:
+        """The number of items."""
 
     @property
     def paused(self) -> bool:
         """True while no new item may start because of `pause`."""
 
     @property
-    def sealed(self) -> bool:
-        """False while its user may still add items."""
-
-    @property
-    def stopped_why(self) -> str | None:
-        """The reason for its cancellation, if no user did that."""
-
-    @property
-    def interrupted(self) -> WorkerStartError | None:
-        """The error if it could not go on, since no worker could be started."""
-
-    @property
-    def cancelled(self) -> bool:
-        """True from `cancel` on."""
-
-    @property
-    def total(self) -> int:
-        """The number of items."""
-
-    @property
-    def completed(self) -> int:
-        """The number of items that completed."""
-
-    @property
-    def failed(self) -> int:
-        """The number of items that failed for good."""
-
-    @property
-    def retries(self) -> int:
-        """The number of failed tries that were followed by another, or were to be."""
-
-    @property
-    def completed_before(self) -> int:
-        """Part of the ``completed`` that is of runs before the one of these books, as far as is known."""
-
-    @property
-    def failed_before(self) -> int:
-        """Part of the ``failed`` that is of runs before the one of these books, as far as is known."""
-
-    @property
-    def retries_before(self) -> int:
-        """The part of ``retries`` from runs before this one, as far as known."""
-
-    @property
-    def tries_before(self) -> Mapping[int, int]:
-        """By index: how many failed tries of an item's history are from earlier runs, as far as known."""
-
-    @property
-    def started_at(self) -> float | None:
-        """Seconds since the epoch; None before."""
-
-    @property
-    def finished_at(self) -> float | None:
-        """Seconds since the epoch; None before."""
-
-    @property
-    def duration(self) -> float | None:
-        """Seconds from its start to its end."""
-
-    @property
-    def epoch(self) -> int:
-        """The number of times that it was started; if nothing runs, any number that changes when its items do."""
-
-    @property
     def here(self) -> bool:
         """False for a job that only a journal has."""
-
-    @property
-    def lanes(self) -> int:
-        """The lanes that have its items, as a set (`mpqueue._core.state.lane_sets`)."""
-
-    @property
-    def past(self) -> PastRun | None:
-        """The run before this one; None if there was none."""
-
-    @property
-    def timings(self) -> Timings:
-        """Its times, and where they went; empty for a job that another program ran."""

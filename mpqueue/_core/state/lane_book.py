@@ -1,17 +1,20 @@
-"""The books of one lane: its state and its chunks."""
+"""The books of one lane: its state and its chunks; and sets of lanes."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import heapq
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.pending import Care
 from mpqueue._core.state.resources import Grant, Needs
+from mpqueue._wire.frames import CHUNK_SECONDS, LIMIT
 from mpqueue._wire.memory.ledger import Claim
-from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
+
+if TYPE_CHECKING:
+    from mpqueue._core.state.job_book import JobBook
 
 #: The most chunks on a lane: one that runs and one that waits, so that the worker never waits for the parent.
 CHUNKS_PER_LANE = 2
@@ -72,7 +75,6 @@ class Chunk:
     left_at: float = 0.0  #: the time when it had been sent
     size: int = 0  #: bytes of its items
     grant: Grant | None = None  #: the resources that its lane holds for it
-    kind: int = 0  #: its kind of its job's needs
     needs: Needs | None = None  #: of each of its items; None: its job names none
     unreadable: bool = False  #: its results could not be read here: unfinished items are sent again, each by itself
 
@@ -94,7 +96,7 @@ class Chunk:
     @property
     def isolated(self) -> bool:
         """True if nothing else runs in the workers that die with its own."""
-        return self.care is Care.ISOLATED
+        return self.care is Care.ALONE
 
     @property
     def unclaimed(self) -> int:
@@ -123,7 +125,7 @@ class LaneBook:
     start_failures: int = 0
     hopeless: bool = False  #: the last start failed for a lasting reason
     ready_at: float = 0.0
-    fate: Hashable = None  #: shared by lanes that die together; None: it dies alone
+    dies_with: Hashable = None  #: shared by lanes that die together; None: it dies alone
     flags: tuple[int, bool, bool] | None = None  #: (job, pause, cancel) as last set; None: clear
     verdict: Verdict | None = None
     check_due: float | None = None  #: the time of the next look for a timeout
@@ -134,7 +136,7 @@ class LaneBook:
     grant: Grant | None = None  #: the resources that it holds for its chunks
     #: The units that its worker had before its first item: it sees no others. None: of no resource.
     devices: Sequence[int] | None = None
-    bit: int = field(init=False)  #: the set of lanes that has only this one: see `mpqueue._core.state.lane_sets`
+    bit: int = field(init=False)  #: the set of lanes that has only this one: see `mpqueue._core.state.lane_book`
 
     def __post_init__(self) -> None:
         self.bit = 1 << self.number
@@ -169,21 +171,89 @@ class LaneBook:
         return next((chunk for chunk in self.chunks if claim.is_of(chunk.number)), None)
 
     def renew(self) -> None:
-        """Begin the next generation: the old worker's data do not count any more."""
-        self.generation += 1
-        self.pid = None
-        self.fate = None
-        self.next_chunk = 1
-        self.last_chunk = 0
-        self.loaded.clear()
-        self.proven.clear()
-        self.forgetting = 0
-        self.tries = 0
-        self.flags = None
-        self.verdict = None
-        self.check_due = None
-        self.waiting_since = 0.0
-        self.overdue = None
-        self.to_renew = False
-        self.over = None
-        self.devices = None
+        """Begin the next generation: of the old worker nothing counts any more, except for starts that have failed."""
+        LaneBook.__init__(
+            self, self.number, self.generation + 1, start_failures=self.start_failures, hopeless=self.hopeless
+        )
+
+
+# -- Sets of lanes, and their busy times: a step of the scheduler asks about many lanes without looking at each. -------
+#
+# A set of lanes is an int; bit n stands for lane n. Union, intersection and difference of 1,024 lanes take 60 ns, and
+# so does finding the first member; `members` costs 0.3 us per member, and nothing for other lanes.
+
+_NANO = 1_000_000_000
+#: Up to this many ends per lane, most of them past, are kept until they are looked through.
+FULL = 8
+
+
+def members(lanes: int) -> Iterator[int]:
+    """Return the numbers of the lanes in the set, in order."""
+    while lanes:
+        first = lanes & -lanes
+        yield first.bit_length() - 1
+        lanes ^= first
+
+
+def union(numbers: Iterable[int]) -> int:
+    """Return the set of the lanes of these numbers."""
+    lanes = 0
+    for number in numbers:
+        lanes |= 1 << number
+    return lanes
+
+
+class LaneSeconds:
+    """The total time of lanes at work. Written by the coordinator's thread, read by any."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, lanes: int, now: float) -> None:
+        self._state = lanes, now, 0.0  #: how many are at work, since when, and the seconds until then
+
+    def change(self, step: int, now: float) -> None:
+        """Count that many more lanes as at work from now on."""
+        self._state = self._state[0] + step, now, self.until(now)
+
+    def until(self, now: float) -> float:
+        """Return the seconds of all lanes, up to now."""
+        lanes, since, seconds = self._state
+        return seconds + lanes * max(0.0, now - since)
+
+
+class BusyTime:
+    """The time until each lane of a job should have finished its items, and the sum of these times.
+
+    Each call costs O(log lanes).
+    """
+
+    __slots__ = ("_ends", "_sum", "_until")
+
+    def __init__(self) -> None:
+        self._until: dict[int, int] = {}  #: by lane, in nanoseconds: they are added and subtracted exactly, for ever
+        self._sum = 0
+        self._ends: list[tuple[int, int]] = []  #: a heap of the same; it still has outdated entries
+
+    def set(self, lane: int, until: float, now: float) -> None:
+        """Note that the lane should be busy until then; not at all, if that is not later than now."""
+        self._sum -= self._until.pop(lane, 0)
+        if until > now:
+            end = round(until * _NANO)
+            self._until[lane] = end
+            self._sum += end
+            heapq.heappush(self._ends, (end, lane))
+            if len(self._ends) > FULL * len(self._until):
+                self._forget_past(round(now * _NANO))
+
+    def left(self, now: float) -> float:
+        """Return the seconds left of all lanes together."""
+        self._forget_past(round(now * _NANO))
+        return self._sum / _NANO - now * len(self._until)
+
+    def _forget_past(self, now: int) -> None:
+        """Forget the ends that are past by ``now``, in nanoseconds."""
+        ends, until = self._ends, self._until
+        while ends and (ends[0][0] <= now or until.get(ends[0][1]) != ends[0][0]):
+            end, lane = heapq.heappop(ends)
+            if until.get(lane) == end:
+                self._sum -= until.pop(lane)

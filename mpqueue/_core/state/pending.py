@@ -22,29 +22,31 @@ class Care(IntEnum):
 
     NONE = 0
     CAREFUL = 1  #: packed, marked and answered by itself
-    ALONE = 2  #: in a chunk of its own, on a lane with no other chunk
-    ISOLATED = 3  #: with its group, on a lane with no other chunk, and with none on lanes that would die with it
-    APART = 4  #: in a new worker, while nothing else runs in the whole queue
+    ALONE = 2  #: with its group, on a lane with no other chunk, and with none on lanes that would die with it
+    APART = 3  #: in a new worker, while nothing else runs in the whole queue
 
 
 class PendingItems:
-    """Three lines of waiting items, taken in this order: suspects, due retries, fresh ones.
+    """Four lines of waiting items, taken in this order: groups, suspects, due retries, fresh ones.
 
     A *suspect* was in a worker when it died, or was sent together with an item that could not be unpickled: it is sent
-    in a careful chunk, packed and marked alone. One that is suspected again, or is known to kill workers, is sent
-    alone.
+    in a careful chunk, packed and marked alone.
 
     If it is unknown which item a dead worker ran, the items that it may have run stay together as a *group*, which is
-    sent before all of these, and is halved when its worker dies again. Items of it that did not run stay a group.
+    halved when its worker dies again. Items of it that did not run stay a group. An item that is suspected again, or
+    is known to kill workers, is a group of its own.
+
+    ``kinds``: by item, a number for what it needs; items that are taken together need the same. None: all do.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, kinds: Sequence[int] | None = None) -> None:
+        self._kinds = kinds
+        self.any_alone = False  #: some item has to be alone, or had to
         self._fresh: list[tuple[int, int]] = [(0, count)] if count else []
         self._due: deque[int] = deque()
         self._suspects: deque[int] = deque()
         self._care: dict[int, Care] = {}  #: items that are not handled like all others
         self._groups: deque[list[int]] = deque()
-        self._grouped: set[int] = set()  #: all that were ever in a group
         self._count = count
 
     def __len__(self) -> int:
@@ -54,46 +56,36 @@ class PendingItems:
     def next_care(self) -> Care:
         """The care that the next items from `take` need."""
         if self._groups:
-            return Care.ISOLATED
-        return self._care[self._suspects[0]] if self._suspects else Care.NONE
+            return self._care[self._groups[0][0]]
+        return Care.CAREFUL if self._suspects else Care.NONE
 
     @property
-    def at_hand(self) -> int:
-        """The number of items that `take` could return next."""
-        return len(self)
-
-    @property
-    def head(self) -> tuple[float, ...]:
-        """The standing of the first item, compared with other lines: the lower goes first. Not for an empty line."""
+    def head(self) -> int:
+        """The next item. Only if there is one."""
         if self._groups:
-            return (0, self._groups[0][0])
-        if self._suspects:
-            return (1, self._suspects[0])
-        return (2, self._due[0]) if self._due else (3, *self._fresh_head())
+            return self._groups[0][0]
+        line = self._suspects or self._due
+        return line[0] if line else self._fresh_head()
 
-    def _fresh_head(self) -> tuple[float, ...]:
-        return self._fresh[0]
-
-    @property
-    def any_apart(self) -> bool:
-        """True if an item has to run while nothing else does."""
-        return Care.APART in self._care.values()
+    def _fresh_head(self) -> int:
+        return self._fresh[0][0]
 
     def take(self, size: int) -> tuple[Sequence[int], Care]:
-        """Take up to ``size`` items, or all of a group; they need the same care."""
+        """Take up to ``size`` items, or all of a group; they need the same, and the same care."""
         if self._groups:
-            group = self._groups.popleft()
+            care, group = self.next_care, self._groups.popleft()
             self._count -= len(group)
-            return group, Care.ISOLATED
+            return group, care
         if self._suspects:
-            care = self.next_care
-            return self._take_from(self._suspects, self._suspects_together(size)), care
+            return self._take_from(self._suspects, size), Care.CAREFUL
         if self._due:
             return self._take_from(self._due, size), Care.NONE
         return self._take_fresh(size), Care.NONE
 
     def _take_fresh(self, size: int) -> Sequence[int]:
         lo = end = self._fresh[0][0]
+        if self._kinds is not None:
+            size = self._alike(range(lo, min(lo + size, self._fresh[0][1])))
         while self._fresh and self._fresh[0][0] == end and end < lo + size:
             hi = self._fresh[0][1]
             end = min(hi, lo + size)
@@ -112,43 +104,52 @@ class PendingItems:
             heapq.heappush(self._fresh, (indices.start, indices.stop))
             self._count += len(indices)
 
-    def _suspects_together(self, size: int) -> int:
-        for position, index in enumerate(islice(self._suspects, size)):
-            if self._care[index] > Care.CAREFUL:
-                return max(1, position)
-        return size
-
     def _take_from(self, line: deque[int], size: int) -> Sequence[int]:
-        taken = [line.popleft() for _ in range(min(size, len(line)))]
+        size = min(size, len(line))
+        if self._kinds is not None:
+            size = self._alike([*islice(line, size)])
+        taken = [line.popleft() for _ in range(size)]
         self._count -= len(taken)
         return taken
 
+    def _alike(self, indices: Sequence[int]) -> int:
+        """Return how many of these items, from the first on, need the same."""
+        kinds = self._kinds
+        assert kinds is not None
+        first = kinds[indices[0]]
+        return next((at for at, index in enumerate(indices) if kinds[index] != first), len(indices))
+
     def put_group(self, indices: Sequence[int], *, halved: bool = False) -> None:
         """Put back items of which one killed its worker: together or in two halves, with nothing beside them."""
-        self._grouped.update(indices)
+        for index in indices:
+            self.handle_with(index, Care.ALONE)
         middle = (len(indices) + 1) // 2 if halved else len(indices)
         self._groups += [list(part) for part in (indices[:middle], indices[middle:]) if part]
         self._count += len(indices)
 
+    def limit_group(self, most: int) -> None:
+        """Split the next group, which is taken as a whole, if it has more items than that."""
+        if self._groups and len(self._groups[0]) > most:
+            group = self._groups.popleft()
+            self._groups.extendleft((group[most:], group[:most]))
+
     def put_back(self, indices: Sequence[int]) -> None:
-        """Put back items that did not run."""
-        if self._grouped and (group := [index for index in indices if index in self._grouped]):
-            self.put_group(group)
-            indices = [index for index in indices if index not in self._grouped]
-        if isinstance(indices, range):
-            lo, hi = indices.start, indices.stop
-            if indices and (not self._care or self._care.keys().isdisjoint(indices)):
-                self.add(range(lo, hi))
-                return
+        """Put back items of one chunk that did not run."""
+        if isinstance(indices, range) and (not self._care or self._care.keys().isdisjoint(indices)):
+            self.add(indices)
+            return
+        self.put_group([index for index in indices if self._care.get(index) is Care.ALONE])
         for index in indices:
-            self.add_due(index)
+            if self._care.get(index) is not Care.ALONE:
+                self.add_due(index)
 
     def add_due(self, index: int) -> None:
         """Add an item whose retry's delay is over."""
-        if index in self._grouped:
-            self.put_group([index])
-            return
-        (self._suspects if index in self._care else self._due).append(index)
+        care = self._care.get(index, Care.NONE)
+        if care >= Care.ALONE:
+            self._groups.append([index])
+        else:
+            (self._suspects if care else self._due).append(index)
         self._count += 1
 
     def remove(self, gone: Collection[int]) -> None:
@@ -188,6 +189,7 @@ class PendingItems:
     def handle_with(self, index: int, care: Care) -> None:
         """Handle this item with at least that much care until the job ends. It must not be waiting now."""
         self._care[index] = max(care, self._care.get(index, Care.NONE))
+        self.any_alone |= care >= Care.ALONE
 
     def clear(self) -> None:
         """Forget everything."""
@@ -196,7 +198,7 @@ class PendingItems:
         self._suspects.clear()
         self._care.clear()
         self._groups.clear()
-        self._grouped.clear()
+        self.any_alone = False
         self._count = 0
 
 
@@ -208,15 +210,14 @@ class LongestFirst(PendingItems):
     0.5 us per item.
     """
 
-    def __init__(self, costs: Sequence[float], *, empty: bool = False) -> None:
-        super().__init__(0)
+    def __init__(self, costs: Sequence[float], kinds: Sequence[int] | None = None) -> None:
+        super().__init__(0, kinds)
         self._costs = costs
         self._heap: list[tuple[float, int]] = []
-        if not empty:
-            self.add(range(len(costs)))
+        self.add(range(len(costs)))
 
-    def _fresh_head(self) -> tuple[float, ...]:
-        return self._heap[0]
+    def _fresh_head(self) -> int:
+        return self._heap[0][1]
 
     def add(self, indices: range) -> None:
         """Add fresh items, each with a cost."""
@@ -236,7 +237,9 @@ class LongestFirst(PendingItems):
         heapq.heapify(left)
 
     def _take_fresh(self, size: int) -> Sequence[int]:
-        taken = [heapq.heappop(self._heap)[1] for _ in range(min(size, len(self._heap)))]
+        taken, kinds = [heapq.heappop(self._heap)[1]], self._kinds
+        while self._heap and len(taken) < size and (kinds is None or kinds[self._heap[0][1]] == kinds[taken[0]]):
+            taken.append(heapq.heappop(self._heap)[1])
         self._count -= len(taken)
         return taken
 

@@ -127,11 +127,12 @@ class StageBook:
 
         Returns the inputs that have their turn now, in order, each with its items.
         """
+        is_new = self.coming.get(root) != 0  # an input that had ended in an earlier run is counted already
         self.coming[root] = left
         turns: dict[int, list[tuple[Path, Any]]] = {}
         if left:
             return turns
-        self.skipped += root not in self.early
+        self.skipped += is_new and root not in self.early
         while self.coming.get(self.turn, 1) == 0:
             del self.coming[self.turn]
             turns[self.turn] = own = sorted(self.early.pop(self.turn, ()), key=_path_of)
@@ -351,7 +352,7 @@ class Pipeline:
     def _ordered_places(self) -> list[int]:
         return [job.stage.place for job in self.jobs if job.stage is not None and job.stage.ordered]
 
-    def let_go(self) -> None:
+    def forget(self) -> None:
         """Forget cancelled items on their way, now that everything has ended."""
         self._spread.clear()
         for job in self.jobs:

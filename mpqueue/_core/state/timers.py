@@ -19,7 +19,6 @@ class TimerKind(IntEnum):
     LANE_START = auto()  #: start a worker again (subject: lane; detail: generation)
     NO_LANES = auto()  #: give up if still no worker could be started
     SETUP_AGAIN = auto()  #: a lane may try a job's setup again (subject: job number; detail: lane)
-    LOOK = auto()  #: read the clock, while a limit is running: a process may have slept
     DRAINED = auto()  #: the time of running items in a draining queue is over (detail: 1 once its workers are killed)
     STOP = auto()  #: a job stops (subject: job number; detail: 1 for its failures, 0 for its time)
     GO_ON = auto()  #: a step has asked as many lanes as it may: the next one goes on
@@ -87,7 +86,7 @@ GRACE = 1.0
 #: Seconds between two readings of the CPU's clock, which takes longer than the other.
 CPU_LOOK = 0.05
 #: The most sleeps that are remembered. A running limit never needs more of them.
-MOST = 1000
+MAX_SLEEPS = 1000
 
 
 class Lookout:
@@ -120,7 +119,7 @@ class Sleeps:
     """The latest sleeps, as stretches of time that do not overlap, in order."""
 
     def __init__(self) -> None:
-        self._sleeps: deque[tuple[float, float]] = deque(maxlen=MOST)
+        self._sleeps: deque[tuple[float, float]] = deque(maxlen=MAX_SLEEPS)
 
     def add(self, since: float, until: float) -> None:
         """Note that no process could run from ``since`` to ``until``; some may have been late afterwards."""

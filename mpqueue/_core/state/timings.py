@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, NamedTuple
 
-from mpqueue._core.state.lane_sets import LaneSeconds, union
+from mpqueue._core.state.lane_book import LaneSeconds, union
 
 if TYPE_CHECKING:
     from mpqueue._core.messages import ChunkReported
     from mpqueue._core.state.lane_book import Chunk
     from mpqueue._wire.frames import WorkTimes
 
-#: The most rows of a job: 2,000 of 160 bytes. A traced job keeps all, up to the second number.
-MOST_ROWS, MOST_TRACED = 2_000, 200_000
+#: The most rows of a job: 2,000 of 160 bytes.
+MOST_ROWS = 2_000
 #: The most events of a job; later ones are only counted.
 MOST_EVENTS = 10_000
 
@@ -152,7 +152,6 @@ class Company(NamedTuple):
 class Timings:
     """The times of one run of one job."""
 
-    traced: bool = False
     started: float = 0.0
     finished: float | None = None
     lanes: int = 0  #: how many lanes there are, including those that joined
@@ -161,7 +160,6 @@ class Timings:
     sums: Sums = field(default_factory=Sums)
     rows: array[float] = field(default_factory=lambda: array("d"))
     events: list[Event] = field(default_factory=list)
-    stretches: dict[int, tuple[Sequence[int], Sequence[tuple[int, float, float]]]] = field(default_factory=dict)
     last_on: dict[int, float] = field(default_factory=dict)  #: when each lane ended its last report, if it had one
     items_seconds: float = 0.0  #: reading the items, before the start
     handler_seconds: float = 0.0  #: pickling the handler, before the start, on the thread that created the job
@@ -182,7 +180,7 @@ class Timings:
         """Begin a run: earlier ones do not count any more. ``ready``: the set of lanes that could begin."""
         self.started, self.finished, self.lanes, self.company, self.elsewhere = now, None, lanes, None, False
         self.sums, self.rows, self.events = Sums(), array("d"), []
-        self.stretches, self.last_on, self.heard = {}, {}, Heard()
+        self.last_on, self.heard = {}, Heard()
         self._lanes, self._ready = {}, ready
         self._paused_at, self._resolution, self._most_rows = None, 0.0, MOST_ROWS
 
@@ -321,10 +319,8 @@ class Timings:
         if report.first == 0:
             sums.parent_pickling += chunk.packing
             sums.bytes_out += chunk.size
-        if self.traced and report.stretches:
-            self.stretches[len(self.rows) // _WIDTH] = (chunk.indices[report.first : report.done], report.stretches)
         self.rows.extend(_row(lane, chunk, report, times, packed_at, left_at))
-        if len(self.rows) > _WIDTH * (MOST_TRACED if self.traced else self._most_rows):
+        if len(self.rows) > _WIDTH * self._most_rows:
             self._thin()
 
     def _add_work(self, times: WorkTimes, items: int) -> None:
@@ -368,7 +364,6 @@ class Timings:
             self._resolution = max(2 * self._resolution, 2 * shortest, _SHORTEST)
             spans = _join_within(spans, self._resolution)
         self._most_rows = max(MOST_ROWS, 2 * len(spans))
-        self.stretches = {}
         self.rows = array("d")
         for span in spans:
             self.rows.extend(span)

@@ -10,7 +10,7 @@ program calls it by a `Link`, and it calls the program back (`mpqueue._engines.a
     order, observe                ->  seen: the contents of the worker's ledger, after all messages to it
     tell_stack                    ->  told_stack
     kill                          ->  the message LaneDied, as for any death; before it, the worker's last data
-    let_go                        ->  no more messages about that lane
+    release_lane                  ->  no more messages about that lane
 
 If the engine counts slots, its host's calls tell how long a lane holds one (`hold`, `want`): only then is a frame
 handed to a worker. All methods are called on one event loop, and only copies of big data take time.
@@ -34,11 +34,11 @@ from mpqueue._engines.agent.link import Order, SetLimit, TellFlags, dump_notice,
 from mpqueue._engines.loky.loky_backend import LokyBackend
 from mpqueue._engines.loky.loky_lane import LokyLane
 from mpqueue._parent.inbox import Inbox, Request
+from mpqueue._parent.kept_errors import found
 from mpqueue._parent.lane_protocol import LaneSettings
-from mpqueue._parent.own_faults import found
-from mpqueue._parent.surroundings.clock import SystemClock
-from mpqueue._parent.surroundings.memory_sampler import Sampler
-from mpqueue._wire.frames import ApartFrame, LadenFrame, NodeFrame, dump_frame, load_leaving
+from mpqueue._parent.system.clock import SystemClock
+from mpqueue._parent.system.memory_sampler import Sampler
+from mpqueue._wire.frames import ApartFrame, LadenFrame, NodeFrame, dump_frame, load_with_segments
 from mpqueue._wire.line import Answer
 from mpqueue._wire.memory.ledger import Phase
 from mpqueue._wire.memory.segments import BIG, NOTHING_CARRIED, Carried, CommonSegment, SegmentRef, SegmentStore, view
@@ -62,7 +62,7 @@ CALLS = (
     "take_results_by_pipe",
     "kill",
     "tell_stack",
-    "let_go",
+    "release_lane",
 )
 
 LaneKey = tuple[int, int]  #: a lane's number and generation
@@ -92,7 +92,7 @@ class _Hold:
         return not self.is_ending
 
 
-class _Berth:
+class _LaneEntry:
     """A lane in the agent's books."""
 
     def __init__(self, key: LaneKey) -> None:
@@ -126,7 +126,7 @@ class Agent:
         self._now = SystemClock().now
         self._inbox = Inbox()
         self._stop = Request(int, None)  #: the last that is taken from there
-        self._berths: dict[int, _Berth] = {}
+        self._entries: dict[int, _LaneEntry] = {}
         self._lent: dict[Token, tuple[Lent, CommonSegment | None]] = {}  #: shared objects that are here
         self._store = SegmentStore()  #: for big frames
         self._over: set[int] = set()  #: lanes whose workers had too much memory at the last look
@@ -144,7 +144,7 @@ class Agent:
     # -- what the program calls --------------------------------------------------------------------------------------
 
     def start(self, key: LaneKey) -> None:
-        self._berths[key[0]] = _Berth(key)
+        self._entries[key[0]] = _LaneEntry(key)
         self._pool.start(*key)
 
     def bring(self, *parts: Any) -> None:
@@ -172,9 +172,9 @@ class Agent:
         lent = [self._lent[token][0] for token in tokens if token in self._lent]
         for token in dropped:
             self._lent.pop(token, None)
-        if (berth := self._berth(key)) is not None and not berth.is_over:
-            berth.due.append(_Due(frame, carried, lent))
-            self._hand_in_due(berth)
+        if (entry := self._entry(key)) is not None and not entry.is_over:
+            entry.due.append(_Due(frame, carried, lent))
+            self._hand_in_due(entry)
 
     def order(self, key: LaneKey, order: Order) -> None:
         """Carry out an order for that lane."""
@@ -211,12 +211,12 @@ class Agent:
         else:
             there.tell_stack(told)
 
-    def let_go(self, key: LaneKey) -> None:
+    def release_lane(self, key: LaneKey) -> None:
         """Free a lane that is not needed any more: a live worker ends by itself. Nothing is reported about it."""
-        berth = self._berth(key)
-        if berth is not None:
-            self._end_berth(berth)
-            del self._berths[key[0]]
+        entry = self._entry(key)
+        if entry is not None:
+            self._end_entry(entry)
+            del self._entries[key[0]]
         if self._lane(key) is not None:
             self._pool.recycle(key[0])
 
@@ -226,8 +226,8 @@ class Agent:
             return
         self._is_closed = True
         self._looking.cancel()
-        for berth in self._berths.values():
-            self._end_berth(berth)
+        for entry in self._entries.values():
+            self._end_entry(entry)
         if self._sampler is not None:
             self._sampler.stop()
         await asyncio.to_thread(self._pool.close, kill=kill)
@@ -239,77 +239,77 @@ class Agent:
     def hold(self, key: LaneKey, path: Sequence[str]) -> None:
         """Note that the lane has a slot, until `free` is called; its modules are imported from ``path``."""
         sys.path[:] = path
-        berth = self._berth(key)
-        if berth is None or berth.is_over:
+        entry = self._entry(key)
+        if entry is None or entry.is_over:
             self._let_free(key)
             return
-        berth.hold = _Hold()
-        self._hand_in_due(berth)
-        self._free_if_idle(berth)
+        entry.hold = _Hold()
+        self._hand_in_due(entry)
+        self._free_if_idle(entry)
 
     def want(self, key: LaneKey) -> None:
         """Note that others want the slot of that lane: it gets at most one more frame."""
-        if (berth := self._berth(key)) is not None and berth.hold is not None:
-            berth.hold.is_wanted = True
+        if (entry := self._entry(key)) is not None and entry.hold is not None:
+            entry.hold.is_wanted = True
 
     def _let_free(self, key: LaneKey) -> None:
         if self._free is not None:
             self._free(key)
 
-    def _free_if_idle(self, berth: _Berth) -> None:
-        hold = berth.hold
-        if hold is None or berth.at_work:
+    def _free_if_idle(self, entry: _LaneEntry) -> None:
+        hold = entry.hold
+        if hold is None or entry.at_work:
             return
         if hold.is_ending:
-            self._give_slot_back(berth)
+            self._give_slot_back(entry)
         else:
-            self._loop.call_later(GRACE, self._free_if_still_idle, berth, hold, berth.asked_at)
+            self._loop.call_later(GRACE, self._free_if_still_idle, entry, hold, entry.asked_at)
 
-    def _free_if_still_idle(self, berth: _Berth, hold: _Hold, asked_at: float) -> None:
-        if berth.hold is hold and not berth.at_work and berth.asked_at == asked_at:
-            self._give_slot_back(berth)
+    def _free_if_still_idle(self, entry: _LaneEntry, hold: _Hold, asked_at: float) -> None:
+        if entry.hold is hold and not entry.at_work and entry.asked_at == asked_at:
+            self._give_slot_back(entry)
 
-    def _give_slot_back(self, berth: _Berth) -> None:
-        berth.hold = None
-        self._let_free(berth.key)
+    def _give_slot_back(self, entry: _LaneEntry) -> None:
+        entry.hold = None
+        self._let_free(entry.key)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _berth(self, key: LaneKey) -> _Berth | None:
-        berth = self._berths.get(key[0])
-        return None if berth is None or berth.key != key else berth
+    def _entry(self, key: LaneKey) -> _LaneEntry | None:
+        entry = self._entries.get(key[0])
+        return None if entry is None or entry.key != key else entry
 
     def _lane(self, key: LaneKey) -> LokyLane | None:
         there = self._pool.lane(key[0])
         return there if isinstance(there, LokyLane) and there.generation == key[1] else None
 
-    def _end_berth(self, berth: _Berth) -> None:
-        berth.is_over = True
-        berth.due.clear()
-        if berth.hold is not None:
-            self._give_slot_back(berth)
+    def _end_entry(self, entry: _LaneEntry) -> None:
+        entry.is_over = True
+        entry.due.clear()
+        if entry.hold is not None:
+            self._give_slot_back(entry)
 
-    def _hand_in_due(self, berth: _Berth) -> None:
-        lane = self._lane(berth.key)
-        while berth.due and lane is not None and not berth.is_over:
-            if self._free is not None and (berth.hold is None or not berth.hold.takes_a_frame()):
+    def _hand_in_due(self, entry: _LaneEntry) -> None:
+        lane = self._lane(entry.key)
+        while entry.due and lane is not None and not entry.is_over:
+            if self._free is not None and (entry.hold is None or not entry.hold.takes_a_frame()):
                 return
-            berth.at_work += 1
-            if berth.at_work == 1:
-                berth.asked_at = self._now()
-            self._hand_in(lane, berth, berth.due.popleft())
+            entry.at_work += 1
+            if entry.at_work == 1:
+                entry.asked_at = self._now()
+            self._hand_in(lane, entry, entry.due.popleft())
             if self._sampler is not None:
                 self._sampler.wake()
 
-    def _hand_in(self, lane: LokyLane, berth: _Berth, due: _Due) -> None:
-        lane.answers.tell_early = partial(self._soon, self._pass_early, berth.key)
+    def _hand_in(self, lane: LokyLane, entry: _LaneEntry, due: _Due) -> None:
+        lane.answers.tell_early = partial(self._soon, self._pass_early, entry.key)
         path = tuple(sys.path)
-        is_new = path != berth.path  # users' modules may have come with Dask's `upload_file`
-        berth.path = path
+        is_new = path != entry.path  # users' modules may have come with Dask's `upload_file`
+        entry.path = path
         if due.lent or is_new:
             lane.send(dump_frame(NodeFrame(path if is_new else None, due.lent)), lambda _: None)
         sent, lent = self._sent_as(due)
-        lane.send(sent, partial(self._soon, self._settle, berth, lent))
+        lane.send(sent, partial(self._soon, self._settle, entry, lent))
 
     def _sent_as(self, due: _Due) -> tuple[bytes, SegmentRef | None]:
         """Return the frame itself, or if it is big, the name of its segment, with the data carried with it."""
@@ -320,17 +320,17 @@ class Agent:
             return _whole(due.frame, beside, serials), None
         return dump_frame(ApartFrame(packed, serials)), packed.segment
 
-    def _settle(self, berth: _Berth, lent: SegmentRef | None, answer: Answer | BaseException) -> None:
+    def _settle(self, entry: _LaneEntry, lent: SegmentRef | None, answer: Answer | BaseException) -> None:
         """Answer a frame that was done, or never will be."""
         if lent is not None:
             self._store.take_back([lent.serial])
-        berth.at_work -= 1
-        berth.asked_at = self._now()
-        if isinstance(answer, Answer) and not berth.is_over:
+        entry.at_work -= 1
+        entry.asked_at = self._now()
+        if isinstance(answer, Answer) and not entry.is_over:
             frame, carried = _opened(answer.data)
-            self._tell("answered", berth.key, frame, carried, answer.plain)
-        self._hand_in_due(berth)
-        self._free_if_idle(berth)
+            self._tell("answered", entry.key, frame, carried, answer.plain)
+        self._hand_in_due(entry)
+        self._free_if_idle(entry)
 
     def _pass_early(self, key: LaneKey, early: Answer) -> None:
         """Pass on what the worker has left early."""
@@ -375,15 +375,15 @@ class Agent:
                 self._say(message)
             case LaneReady(lane=number, generation=generation):
                 self._say(message)
-                if (berth := self._berth((number, generation))) is not None:
-                    self._hand_in_due(berth)
+                if (entry := self._entry((number, generation))) is not None:
+                    self._hand_in_due(entry)
             case _:
                 self._say(message)
 
     def _bury(self, key: LaneKey) -> None:
         """Report what a dead worker has left."""
-        if (berth := self._berth(key)) is not None:
-            self._end_berth(berth)
+        if (entry := self._entry(key)) is not None:
+            self._end_entry(entry)
         if (lane := self._lane(key)) is not None and (unsent := lane.take_unsent()):
             self._tell("left_unsent", key, unsent)
 
@@ -396,13 +396,13 @@ class Agent:
         It is done here, since the program does not know which frames wait for a slot.
         """
         suspects = False
-        for berth in self._berths.values():
-            lane, before, berth.suspected_at = self._lane(berth.key), berth.suspected_at, None
-            if lane is None or not berth.at_work or (claim := lane.peek()) is None:
+        for entry in self._entries.values():
+            lane, before, entry.suspected_at = self._lane(entry.key), entry.suspected_at, None
+            if lane is None or not entry.at_work or (claim := lane.peek()) is None:
                 continue
-            since = max(berth.asked_at, claim.since)
+            since = max(entry.asked_at, claim.since)
             if claim.phase is Phase.IDLE and self._now() >= since + overdue.ANSWER_LIMIT:
-                berth.suspected_at, suspects = since, True
+                entry.suspected_at, suspects = since, True
                 if before == since:
                     lane.break_off(f"{overdue.UNTAKEN} within {overdue.ANSWER_LIMIT:g} s")
         self._looking = self._loop.call_later(overdue.SECOND_LOOK if suspects else overdue.ANSWER_LIMIT, self._look)
@@ -416,10 +416,12 @@ class Agent:
         return MemoryRead(workers) if workers else None
 
     def _start_sampler(self) -> Sampler:
-        return Sampler(lambda: list(self._berths), self._pool, self._inbox.post, self._is_busy, "mpqueue-agent-sampler")
+        return Sampler(
+            lambda: list(self._entries), self._pool, self._inbox.post, self._is_busy, "mpqueue-agent-sampler"
+        )
 
     def _is_busy(self) -> bool:
-        return any(berth.at_work for berth in list(self._berths.values()))
+        return any(entry.at_work for entry in list(self._entries.values()))
 
 
 def _whole(frame: bytes | memoryview, beside: Sequence[memoryview], serials: Sequence[int]) -> bytes:
@@ -431,7 +433,7 @@ def _whole(frame: bytes | memoryview, beside: Sequence[memoryview], serials: Seq
 
 def _opened(answer: bytes) -> tuple[bytes, Carried]:
     """Return a worker's answer and the data carried with it. A dead worker's segments are unreadable, and left out."""
-    frame, segments = load_leaving(answer)
+    frame, segments = load_with_segments(answer)
     if not segments:
         return frame, NOTHING_CARRIED
     carried = {}

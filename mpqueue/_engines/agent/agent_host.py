@@ -59,7 +59,7 @@ def introduce() -> link.Introduction:
 
 
 async def open_agent(token: str, setup: Setup) -> Opened:
-    """Start an agent, known by that token. Raises `WorkerStartError` if that is not possible."""
+    """Start an agent, known by that token. Raises `WorkerStartError` if that is not possible, TimeoutError if slow."""
     host = _hosts[token] = await asyncio.to_thread(AgentHost, setup)
     return host.opened
 
@@ -110,7 +110,7 @@ class AgentHost:
             return answer
         self._process.kill()
         self._process.wait()
-        raise answer or WorkerStartError(f"the agent's process has not started within {START_LIMIT:g} s")
+        raise answer or TimeoutError(f"the agent's process has not started within {START_LIMIT:g} s")
 
     def hold(self, lane: tuple[int, int], is_wanted: Callable[[], bool]) -> None:
         """Let that lane work in a slot until it no longer needs it; asks the agent for it once others want it."""

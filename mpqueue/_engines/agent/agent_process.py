@@ -17,8 +17,8 @@ from mpqueue._engines.agent.agent import CALLS, Agent, LaneKey
 from mpqueue._engines.agent.agent_host import Opened, Setup
 from mpqueue._engines.agent.link import Call, Link
 from mpqueue._os.process.process_signals import ignore_interrupts, leave_now
+from mpqueue._parent.kept_errors import text_of
 from mpqueue._parent.lane_protocol import LaneSettings
-from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._wire.memory.segments import can_be_opened, make_anchor
 
 #: Seconds that the first connection may take, the next one after a loss, and the end of everything here.

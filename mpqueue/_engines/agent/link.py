@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 from mpqueue._core.messages import FaultFound, LaneDied, LaneStartFailed, Message
 from mpqueue._os.process.own_forks import process_name
-from mpqueue._parent.transport.kept_errors import text_of
+from mpqueue._parent.kept_errors import text_of
 from mpqueue._wire.memory.ledger import Claim, Phase
 from mpqueue.errors import InternalError, WorkerStartError
 

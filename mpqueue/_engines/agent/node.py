@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from mpqueue._core.messages import LaneDied
 from mpqueue._engines.agent.agent import PACKAGE, LaneKey
 from mpqueue._engines.agent.link import Call, Link, Order, Seen, SetLimit, TellFlags, claim_of, load_notice
+from mpqueue._parent.kept_errors import found
 from mpqueue._parent.lane_protocol import Answers, Lane, Tell
-from mpqueue._parent.own_faults import found
 from mpqueue._wire.line import Answer
 from mpqueue._wire.memory import shared
 from mpqueue._wire.memory.ledger import NOWHERE, Claim, Phase
@@ -46,7 +46,7 @@ class NodeLane(Lane):
         self.used_at = 0.0  #: the time of its last answer
         self.carried: dict[int, memoryview] = {}  #: see `lane_protocol.CarryingLane`
         self.unsent = b""
-        self.answers = Answers(pool.post, number, generation)
+        self.answers = Answers(pool.inbox, number, generation)
         self.claims: deque[Callable[[Claim], None]] = deque()
         self.stacks: deque[Callable[[str | None], object]] = deque()
         self.last: Claim | None = None

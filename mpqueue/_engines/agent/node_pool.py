@@ -37,16 +37,17 @@ from mpqueue._engines.agent.agent_host import Opened, Setup
 from mpqueue._engines.agent.link import AWAY_LIMIT, CONNECT_LIMIT, Link, pump
 from mpqueue._engines.agent.node import Node, NodeLane
 from mpqueue._os.system import IS_LINUX
-from mpqueue._parent.lane_protocol import Capabilities, LaneSettings, Post
-from mpqueue._parent.own_faults import found
-from mpqueue._parent.surroundings.clock import SystemClock
+from mpqueue._parent.inbox import Inbox
+from mpqueue._parent.kept_errors import found
+from mpqueue._parent.lane_protocol import Capabilities, LaneSettings
+from mpqueue._parent.system.clock import SystemClock
 from mpqueue._wire.memory.segments import can_be_opened, make_anchor
 from mpqueue.errors import WorkerStartError, shown
 
 _log = logging.getLogger("mpqueue")
 
 #: Seconds without any worker after which waiting jobs are interrupted.
-PATIENCE = 300.0
+NO_WORKER_WAIT_S = 300.0
 #: Seconds that a call of the engine may take, and that the start of an agent may take.
 ASK_LIMIT, AGENT_LIMIT = 30.0, 300.0
 #: Seconds between tries to connect to an agent, doubled up to the second number.
@@ -63,7 +64,7 @@ CAPABILITIES = Capabilities(
     chunk_seconds=0.225,
     chunk_bytes=16 << 20,
     chunk_cost=0.4e-3,
-    patience=PATIENCE,
+    patience=NO_WORKER_WAIT_S,
 )
 
 
@@ -77,9 +78,10 @@ class NodePool(abc.ABC):
     #: One node that can't be used does not mean that none can.
     is_uniform = False
 
-    def __init__(self, engine: str, settings: LaneSettings, post: Post, *, counts_slots: bool) -> None:
+    def __init__(self, engine: str, settings: LaneSettings, inbox: Inbox, *, counts_slots: bool) -> None:
         self.engine = engine
-        self.post = post  #: notifies the coordinator, on any thread
+        self.inbox = inbox
+        self.post = inbox.post  #: notifies the coordinator, on any thread
         self.now = SystemClock().now
         self.settings = settings
         self.nodes: dict[str, Node] = {}
@@ -98,8 +100,8 @@ class NodePool(abc.ABC):
     # -- what an engine has to say -----------------------------------------------------------------------------------
 
     @abc.abstractmethod
-    async def ask(self, node: Node, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a function in the engine's process on that node, at most once.
+    async def call(self, node: Node, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function in the engine's process on that node, at most once; it may take any time.
 
         Raises the function's errors, and OSError, or the engine's error, if the call does not get there.
         """
@@ -207,6 +209,11 @@ class NodePool(abc.ABC):
 
     # -- nodes -------------------------------------------------------------------------------------------------------
 
+    async def ask(self, node: Node, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function there, as `call` does, which takes at most `ASK_LIMIT` seconds. Raises TimeoutError."""
+        async with asyncio.timeout(ASK_LIMIT):
+            return await self.call(node, function, *arguments)
+
     def add(self, node: Node) -> None:
         """Add a new node."""
         self.nodes[node.name] = node
@@ -226,7 +233,7 @@ class NodePool(abc.ABC):
 
     async def _need_agent(self, node: Node) -> None:
         """Wait until the node has an agent. Raises the error if it can't have one."""
-        if node.opening is None or (node.opening.done() and node.opening.exception() is not None):
+        if node.opening is None or (node.unfit is not None and node.opening.done()):
             node.opening = self.begin_task(self._open_agent(node))
         await asyncio.shield(node.opening)
 
@@ -238,7 +245,7 @@ class NodePool(abc.ABC):
         probe = None if self._probe is None else self._probe.ref
         async with asyncio.timeout(AGENT_LIMIT):
             setup = Setup(secret, node.host, self._counts_slots, probe)
-            opened = await self.ask(node, agent_host.open_agent, node.token, setup)
+            opened = await self.call(node, agent_host.open_agent, node.token, setup)
             node.can_map = opened.can_map
             node.shares_memory = opened.can_map and opened.anchor is not None and can_be_opened(opened.anchor)
             node.link = Link(secret, node.take, beats=False)
@@ -372,7 +379,10 @@ class NodePool(abc.ABC):
                 self._start_failed(lane, error)
 
     def _start_failed(self, lane: NodeLane, error: Exception) -> None:
-        """Try another node, if this one can't be used; else report the reason."""
+        """Try another node, if this one can't be used; else report the reason.
+
+        A node that has not answered is lost: what its calls hang on is unknown, and the engine may have it anew.
+        """
         node, reason = lane.node, _reason(lane.node, error)
         node.failures += 1
         if isinstance(reason, WorkerStartError):  # it would fail again
@@ -382,6 +392,8 @@ class NodePool(abc.ABC):
             if any(other.unfit is None for other in self.nodes.values()):
                 self.want(*lane.key)
                 return
+        else:
+            self.lose(node, f"no agent could be started there: {shown(reason)}")
         self.post(LaneStartFailed(*lane.key, reason, final=self.is_uniform and node.unfit is not None))
 
     def heed(self, node: Node, message: Message) -> None:
@@ -396,17 +408,17 @@ class NodePool(abc.ABC):
             case LaneReady():
                 lane.pid, lane.is_ready, lane.used_at = message.pid, True, self.now()
                 self._lanes[lane.number] = lane
-                message = message._replace(fate=node.token if node.slots > 1 else None)
+                message = message._replace(dies_with=node.token if node.slots > 1 else None)
             case LaneStartFailed():
                 del node.lanes[lane.number]
-                node.call("let_go", lane.key)
+                node.call("release_lane", lane.key)
                 node.failures += 1
             case LaneDied():
                 lane.end("its process has ended", message)
                 return
         self.post(message)
 
-    def let_go(self, lane: NodeLane, why: str) -> None:
+    def release_lane(self, lane: NodeLane, why: str) -> None:
         """Take a lane's worker away, although it works."""
         if lane.is_ready:
             lane.end(why, LaneDied(*lane.key, lane.pid, innocent=True))
@@ -417,7 +429,7 @@ class NodePool(abc.ABC):
         lane.answers.end()
         if lane.node.lanes.get(lane.number) is lane:
             del lane.node.lanes[lane.number]
-            lane.node.call("let_go", lane.key)
+            lane.node.call("release_lane", lane.key)
         self.serve_waiting()
 
     # -- the end -----------------------------------------------------------------------------------------------------

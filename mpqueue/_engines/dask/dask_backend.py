@@ -15,10 +15,9 @@ from distributed import Client
 from distributed.comm import connect
 from distributed.utils import LoopRunner
 
-from mpqueue._engines.agent.node_pool import CAPABILITIES, PATIENCE
+from mpqueue._engines.agent.node_pool import CAPABILITIES, NO_WORKER_WAIT_S
 from mpqueue._engines.dask import dask_side
-from mpqueue._engines.dask.dask_choice import Choice
-from mpqueue._engines.dask.dask_pool import DaskPool
+from mpqueue._engines.dask.dask_pool import Choice, DaskPool
 from mpqueue._engines.dask.dask_side import WorkerThere
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import LaneSettings
@@ -52,7 +51,7 @@ class DaskBackend:
         self,
         client: Any,
         *,
-        patience: float = PATIENCE,
+        patience: float = NO_WORKER_WAIT_S,
         connect_timeout: float = 30.0,
         workers: Sequence[str | int] | None = None,
         resources: Mapping[str, float] | None = None,
@@ -104,7 +103,7 @@ class DaskBackend:
     def open(self, settings: LaneSettings, inbox: Inbox) -> DaskPool:
         """Open a queue's lanes. Connects, which takes 20 ms. Raises `WorkerStartError` if there is no answer."""
         try:
-            return DaskPool(self._connect_in_loop, self._choice, settings, inbox.post)
+            return DaskPool(self._connect_in_loop, self._choice, settings, inbox)
         except OSError as error:
             raise WorkerStartError(f"the Dask scheduler at {self._address} can't be reached: {error}") from error
 

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import itertools
 import logging
+import math
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -18,12 +19,13 @@ from tornado.ioloop import IOLoop
 from mpqueue._core.messages import LaneAbsent, LanesWanted
 from mpqueue._engines.agent import agent_host
 from mpqueue._engines.agent.node import Node, NodeLane
-from mpqueue._engines.agent.node_pool import ASK_LIMIT, CLOSE_LIMIT, NodePool
+from mpqueue._engines.agent.node_pool import CLOSE_LIMIT, NodePool
 from mpqueue._engines.dask import dask_side
-from mpqueue._engines.dask.dask_choice import Choice
-from mpqueue._parent.lane_protocol import LaneSettings, Post
+from mpqueue._parent.inbox import Inbox
+from mpqueue._parent.lane_protocol import LaneSettings
+from mpqueue._text import shown
 from mpqueue._wire.memory.ledger import Claim, Phase
-from mpqueue.errors import WorkerStartError, shown
+from mpqueue.errors import WorkerStartError
 
 _log = logging.getLogger("mpqueue")
 
@@ -38,6 +40,36 @@ HOLD_PAUSE = 0.2
 #: Seconds between two batches of messages to the scheduler. Dask's own 10 ms suit thousands of tasks; here there are
 #: few, and a lane may be idle until the next one comes.
 SEND_INTERVAL = 0.001
+
+
+class Choice:
+    """A user's choice: ``workers`` by names, addresses or hosts (None: all), with ``resources`` per slot.
+
+    Raises TypeError or ValueError for anything else.
+    """
+
+    def __init__(self, workers: Any, resources: Any) -> None:
+        if workers is not None and (isinstance(workers, str) or not all(isinstance(one, str | int) for one in workers)):
+            raise TypeError(
+                f"workers: expected a list of names, addresses or hosts of Dask workers, got {shown(workers)}"
+            )
+        for name, amount in (resources or {}).items():
+            if isinstance(amount, bool) or not isinstance(amount, int | float) or not amount > 0:
+                raise ValueError(f"resources: expected an amount above 0 for {name!r}, got {shown(amount)}")
+        self._workers = None if workers is None else frozenset(workers)
+        self._resources = dict(resources or {})
+
+    def slots_of(self, address: str, worker: dask_side.WorkerThere) -> int:
+        """Return how many slots the worker has for this queue."""
+        names = {address, address.partition("://")[2], worker.name, worker.host}
+        if self._workers is not None and self._workers.isdisjoint(names):
+            return 0
+        fitting = [math.floor(worker.resources.get(name, 0.0) / amount) for name, amount in self._resources.items()]
+        return min(worker.threads, *fitting) if fitting else worker.threads
+
+    def __str__(self) -> str:
+        said = [] if self._workers is None else [f"workers={sorted(self._workers, key=str)}"]
+        return ", ".join([*said, *([f"resources={self._resources}"] if self._resources else [])])
 
 
 class DaskPool(NodePool):
@@ -56,9 +88,9 @@ class DaskPool(NodePool):
         connect: Callable[[], Coroutine[Any, Any, Client]],
         choice: Choice,
         settings: LaneSettings,
-        post: Post,
+        inbox: Inbox,
     ) -> None:
-        super().__init__("Dask", settings, post, counts_slots=True)
+        super().__init__("Dask", settings, inbox, counts_slots=True)
         self._connect_client = connect
         self._choice = choice
         self._connection: object = None  #: another scheduler has no tasks of ours
@@ -91,10 +123,9 @@ class DaskPool(NodePool):
 
     # -- as `NodePool` wants it --------------------------------------------------------------------------------------
 
-    async def ask(self, node: Node, function: Callable[..., Any], *arguments: Any) -> Any:
+    async def call(self, node: Node, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function on the Dask worker's event loop."""
-        async with asyncio.timeout(ASK_LIMIT if function is not agent_host.open_agent else None):
-            return (await self.client.run(function, *arguments, workers=[node.name]))[node.name]
+        return (await self.client.run(function, *arguments, workers=[node.name]))[node.name]
 
     def want_slot(self, lane: NodeLane) -> None:
         """Submit a task that has the slot, for one batch of frames after the other."""
@@ -221,12 +252,12 @@ class DaskPool(NodePool):
         if is_paused:
             for lane in list(node.lanes.values()):
                 if lane.is_ready:
-                    lane.observe(functools.partial(self._let_go_idle, lane))
+                    lane.observe(functools.partial(self._release_idle, lane))
 
-    def _let_go_idle(self, lane: NodeLane, claim: Claim) -> None:
+    def _release_idle(self, lane: NodeLane, claim: Claim) -> None:
         """Free a lane that waits for a slot of a paused worker: its items run elsewhere."""
         if lane.node.is_paused and claim.phase is Phase.IDLE:
-            self.let_go(lane, "its Dask worker is paused")
+            self.release_lane(lane, "its Dask worker is paused")
 
     @property
     def most_standins(self) -> int | None:
@@ -276,10 +307,10 @@ class DaskPool(NodePool):
 # Dask's scheduler goes by the tasks that it knows: `adaptive_target` divides their expected time by the
 # ``target_duration`` of the cluster, and asks for at most as many workers as there are tasks. It knows one task for
 # each of a queue's working lanes. So tasks that no worker can run represent the waiting items: as many as these, up to
-# `MOST`, with the same total time, by the scheduler's average for tasks of their name.
+# `MAX_TASKS`, with the same total time, by the scheduler's average for tasks of their name.
 
 #: The most tasks; each costs the scheduler 2 kB.
-MOST = 1000
+MAX_TASKS = 1000
 #: The resource that they need; no worker has it.
 NOWHERE = "mpqueue-waits"
 
@@ -319,7 +350,7 @@ class Standins:
     def _wanted(self) -> tuple[int, float]:
         lanes, seconds = self._demand
         most = self._pool.most_standins
-        count = min(lanes, MOST) if most is None else min(lanes, MOST, most)
+        count = min(lanes, MAX_TASKS) if most is None else min(lanes, MAX_TASKS, most)
         return count, seconds / count if count and seconds else self._told
 
     async def _change(self, count: int, each: float) -> None:

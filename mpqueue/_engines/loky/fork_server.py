@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import multiprocessing
 import os
@@ -39,8 +38,8 @@ from mpqueue.errors import WorkerStartError
 
 #: Seconds that one fork may take: a few ms, with the pages of a large program.
 FORK_LIMIT = 10.0
-#: Seconds that a worker's exit code may come after its end; and that the forker may take to end.
-CODE_LIMIT, END_LIMIT = 0.25, 1.0
+#: Seconds that the forker may take to end.
+END_LIMIT = 1.0
 
 
 class ForkerGoneError(Exception):
@@ -169,7 +168,7 @@ class ForkedPopen(popen_loky_posix.Popen):  # type: ignore[misc]
         return passed
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
-        """Return the exit code; None: not ended, or the forker does not report it. 255: the forker had ended before.
+        """Return the exit code; None: not ended, or not reported by the forker yet. 255: the forker had ended before.
 
         With 0 it waits for the worker's end, or the forker's; but a stopped forker reports nothing.
         """
@@ -177,7 +176,7 @@ class ForkedPopen(popen_loky_posix.Popen):  # type: ignore[misc]
             connection.wait([self.sentinel, self._status])
         with self._lock:  # loky's thread asks too, and the answer comes once
             is_due = self.returncode is None and is_readable(self.sentinel, 0)
-            if is_due and is_readable(self._status, CODE_LIMIT):
+            if is_due and is_readable(self._status, 0):
                 told = os.read(self._status, EXIT_CODE.size)
                 self.returncode = int(EXIT_CODE.unpack(told)[0]) if len(told) == EXIT_CODE.size else 255
             return self.returncode
@@ -194,7 +193,7 @@ TRIES = 3
 class Preloading:
     """The launcher of one pool, on its starter's thread. A forker that has ended is replaced at the next request."""
 
-    def __init__(self, preload: preloads.Preload, environment: Callable[[], Mapping[str, str]]) -> None:
+    def __init__(self, preload: Preload, environment: Callable[[], Mapping[str, str]]) -> None:
         self._preload = preload
         self._environment = environment
         self._server: ForkServer | None = None
@@ -217,7 +216,7 @@ class Preloading:
                 if self._is_closing:  # and has ended it
                     raise WorkerStartError("preload: the queue is closed") from None
         _log.warning("preload: the process that workers are forked from ends again and again; one starts without it")
-        return self._launch_alone(worker)
+        return Launching(worker)
 
     def _fork(self, worker: Launched) -> Any:
         try:
@@ -225,14 +224,9 @@ class Preloading:
             server = self._server_now()
             if self._is_closing:
                 raise ForkerGoneError("the queue is closed")
-            return self._launch_alone(worker) if server is None else ForkedPopen(worker, server)
+            return Launching(worker) if server is None else ForkedPopen(worker, server)
         finally:
             self._is_waiting = False
-
-    def _launch_alone(self, worker: Launched) -> Launching:
-        """Launch a worker that does the imports, or calls the function, itself."""
-        worker.begin_with(functools.partial(preloads.begin, self._preload))
-        return Launching(worker)
 
     def _server_now(self) -> ForkServer | None:
         """Return a server that can fork; None if it would not be safe."""

@@ -28,8 +28,8 @@ from typing import Any, NamedTuple, NoReturn
 from mpqueue._engines.loky import worker_entry
 from mpqueue._os.descriptors import close_all, move, open_descriptors
 from mpqueue._os.process import parent_death
-from mpqueue._os.process.own_forks import bury, end_at_once, fork_here, try_fork
-from mpqueue._os.process.own_process import other_threads, python_threads
+from mpqueue._os.process.own_forks import bury, end_at_once, exit_code, fork_here, try_fork
+from mpqueue._os.process.process_facts import other_threads, python_threads
 from mpqueue._os.process.process_handle import ProcessHandle, open_exactly
 from mpqueue._os.process.process_signals import report_broken_pipes, reset_signals
 from mpqueue._wire.seed import Handle
@@ -116,6 +116,7 @@ def _preload(preload: Preload) -> Preloaded:
             return Preloaded(
                 unsafe=f"{what} has started threads ({', '.join(names)}), and a fork of a process with threads may hang"
             )
+    preloads.done = preload
     return Preloaded(free=max(open_descriptors(), default=2) + 1)
 
 
@@ -192,10 +193,9 @@ class _Forker:
     def _tell_end(self, fd: int) -> None:
         pid, handle, status = self._live.pop(fd)
         self._poll.unregister(fd)
-        code = handle.exit_code()
         handle.close()
         with contextlib.suppress(OSError):  # it has no reader any more
-            os.write(status, EXIT_CODE.pack(255 if code is None else code))
+            os.write(status, EXIT_CODE.pack(exit_code(pid)))
         self._ended[status] = pid
         self._poll.register(status, 0)  # the end of its reader is reported in any case
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import io
 import multiprocessing.spawn
 import os
@@ -72,10 +71,6 @@ class Launched(LokyProcess):  # type: ignore[misc]
         self._sentinel = self._popen.sentinel
         # The start arguments must not live as long as the worker.
         del self._target, self._args, self._kwargs
-
-    def begin_with(self, first: Callable[..., object]) -> None:
-        """Make the process call ``first`` with its target and the target's arguments."""
-        self._target: Any = functools.partial(first, self._target)
 
     def plain(self) -> LokyProcess:
         """Return the process for the worker: a `LokyProcess` that does not need this module."""

@@ -29,39 +29,36 @@ import loky
 from loky import process_executor
 
 from mpqueue._core.messages import LaneBroken
-from mpqueue._engines.loky.launch import Launch, LaunchContext, Launched
+from mpqueue._engines.loky.launch import Launch, LaunchContext
 from mpqueue._engines.loky.parent_line import Answering, FlagSetter, Line
 from mpqueue._engines.loky.worker_process import WorkerProcess
 from mpqueue._os import channels
-from mpqueue._os.descriptors import CAN_PASS
+from mpqueue._os.descriptors import CAN_PASS, check_descriptors, check_threads
 from mpqueue._os.files import read_at
 from mpqueue._os.memory import locks
 from mpqueue._os.memory.memory_files import SharedFile
 from mpqueue._os.process.parent_death import Leash
+from mpqueue._os.process.process_handle import is_reaped
 from mpqueue._os.process.process_signals import kill_process
-from mpqueue._os.room import check_descriptors, check_threads
 from mpqueue._os.system import IS_WINDOWS
 from mpqueue._parent.inbox import Inbox
+from mpqueue._parent.kept_errors import text_of
 from mpqueue._parent.lane_protocol import Answers, LaneSettings, Tell
-from mpqueue._parent.surroundings.clock import SystemClock
-from mpqueue._parent.transport.kept_errors import text_of
-from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, decode, whole_size
+from mpqueue._parent.system.clock import SystemClock
+from mpqueue._parent.users_threads import Errands
+from mpqueue._wire.line import Answer, DamagedError
 from mpqueue._wire.memory.ledger import (
     IS_LATE,
     LATE,
     MEMORY_LIMIT,
-    OUTBOX,
     PIPED,
     SIZE,
     UNSENT,
-    UNSENT_AT,
     Claim,
     Ledger,
 )
-from mpqueue._wire.pickling.script import Script
 from mpqueue._wire.seed import ChannelEnd, Handle, LaneSeed, LeashEnd, make_flags
-from mpqueue._worker import first_steps as guard
-from mpqueue._worker import serving, station
+from mpqueue._worker import serving, worker_links
 
 #: The function that a worker calls with a frame, and whose `Answer` `send` returns: module and name.
 RECEIVER = ("mpqueue._worker.main", "receive")
@@ -69,24 +66,24 @@ RECEIVER = ("mpqueue._worker.main", "receive")
 #: The most descriptors that a start needs, rounded up.
 DESCRIPTORS = 32
 
-#: The descriptors of a lane while its worker lives, rounded up.
-DESCRIPTORS_KEPT = 12
-
 #: The threads and processes of a lane, on both sides, rounded up. Some of them start later.
 THREADS = 12
 
+#: The most looks for a dead worker's exit code, and the seconds between them.
+LAST_LOOKS, LAST_PAUSE_S = 250, 0.001
+
 #: Seconds that a worker whose lane could not be made may take to end, once it was killed.
-ABORT_PATIENCE = 1.0
+ABORT_WAIT_S = 1.0
 
 
 def count_cpus() -> int:
     """Return how many CPUs this process may use, by cgroup and affinity; 1 inside a worker."""
-    return 1 if station.here() is not None else _count()
+    return 1 if worker_links.here() is not None else _count()
 
 
 def count_cores() -> int:
     """Return how many cores this process may use: two hyperthreads of one core count as one; 1 inside a worker."""
-    return 1 if station.here() is not None else _count(only_physical_cores=True)
+    return 1 if worker_links.here() is not None else _count(only_physical_cores=True)
 
 
 def _count(**what: bool) -> int:
@@ -126,10 +123,9 @@ class _Context(locks.Locks, LaunchContext):
 
 
 class LaneEvent(enum.Enum):
-    """The events of a lane; `mpqueue._engines.loky.warden` says what is done then."""
+    """The events of a lane; `mpqueue._engines.loky.lane_lifecycle` says what is done then."""
 
     ANSWERED = enum.auto()  #: for the first time
-    RANG = enum.auto()  #: there is something in the outbox
     STACK_CAME = enum.auto()  #: a part of it
     STACK_WANTED = enum.auto()  #: and then a kill
     LOOK_WANTED = enum.auto()  #: at the stack; the worker goes on
@@ -159,13 +155,12 @@ class LokyLane:
     ) -> None:
         self.number = number
         self.generation = generation
-        self.answers = Answers(inbox.post, number, generation)
+        self.answers = Answers(inbox, number, generation)
         self._inbox = inbox
         self._is_ending = False
-        self.is_up = False  #: it has answered; set by its warden
-        #: Gets what happens to the lane, on any thread; set by its warden.
+        self.is_up = False  #: it has answered; set by its lifecycle
+        #: Gets what happens to the lane, on any thread; set by its lifecycle.
         self.happened: Callable[..., object] | None = None
-        self._when_over: Callable[[], object] | None = None
         with contextlib.ExitStack() as undo:
             check_room()
             page = undo.enter_context(contextlib.closing(SharedFile(f"ledger-{number}", SIZE)))
@@ -177,8 +172,9 @@ class LokyLane:
             on_failure.callback(self.ledger.close)
             self._outbox = SharedFile(f"outbox-{number}", 0)
             on_failure.callback(self._outbox.close)
-            self.bell, bell = _pipe(undo, on_failure)
-            self.stack, stack = _pipe(undo, on_failure)
+            self.stack, stack = channels.pipe()
+            undo.callback(channels.close, stack)
+            on_failure.callback(channels.close, self.stack)
             leash = Leash()
             on_failure.callback(leash.close)
             self._line = Line(inbox)
@@ -196,7 +192,8 @@ class LokyLane:
             else:
                 context, self._flags = LaunchContext(), make_flags()
             context.launch = launch or _launch_alone()
-            self._setter = FlagSetter(self._flags, self.ledger, f"mpqueue-flags-{number}", self.answers.on_fault)
+            setter = Errands(f"mpqueue-flags-{number}", self.answers.on_fault, inbox.call_later)
+            self._setter = FlagSetter(self._flags, self.ledger, setter)
             seed = LaneSeed(
                 lane=number,
                 generation=generation,
@@ -204,18 +201,15 @@ class LokyLane:
                 line=ChannelEnd(self._line.worker_end),
                 asking=None if self._answering is None else ChannelEnd(self._answering.worker_end),
                 outbox=Handle(self._outbox.fd),
-                bell=ChannelEnd(bell),
                 stack=ChannelEnd(stack),
                 leash=LeashEnd(leash),
                 flags=self._flags,
                 start_method=multiprocessing.get_start_method(allow_none=True),
                 carries_segments=settings.carries_segments,
+                preload=settings.preload,
             )
             self._start(seed, context, environment, leash, on_failure)
             on_failure.pop_all()
-        self._line.open(self._answered, self._ended)
-        if self._answering is not None:
-            self._answering.open()
         os.set_inheritable(self._outbox.fd, False)
         # Like the ledger, it is freed with this object: the coordinator may be about to read it when the pool is
         # closed.
@@ -232,12 +226,10 @@ class LokyLane:
         """Spawn the worker, and take its process and loky's thread out of the executor."""
         # The context itself: if joblib's own copy of loky was imported later, its name means that one.
         self._executor: Any = process_executor.ProcessPoolExecutor(
-            1, context=context, initializer=guard.initialize, initargs=(seed,), env=environment, timeout=None
+            1, context=context, initializer=serving.initialize, initargs=(seed,), env=environment, timeout=None
         )
         on_failure.callback(_abort, self._executor, leash)
-        self.first_answer: Future[Answer] | None = Future()
-        self.answers.begin(functools.partial(_resolve, self.first_answer))
-        self._executor.submit(serving.serve, *RECEIVER).add_done_callback(self._served)
+        self._serving: Future[int] = self._executor.submit(serving.serve, *RECEIVER)
         # loky forgets that it has registered its exit hook: with each start it would come before ours again.
         process_executor.process_pool_executor_at_exit = True
         self._process: Any = next(iter(self._executor._processes.values()), None)
@@ -251,7 +243,18 @@ class LokyLane:
         self.thread: threading.Thread = self._executor._executor_manager_thread
         # loky would wait for it at exit: a hung worker would keep it for ever. It is a daemon, and the pool ends it.
         process_executor._threads_wakeups.pop(self.thread, None)
-        _take_over_killing(self._executor)
+        # loky's thread has no worker to kill, then: it would look for its children first, through `pgrep`.
+        self._executor._processes.clear()
+
+    def begin(self, tell: Tell) -> None:
+        """Take in what the worker says from now on; ``tell`` gets its first answer. On the inbox's thread, once."""
+        self.answers.begin(tell)
+        self._line.open(self._answered, self._ended)
+        if self._answering is not None:
+            self._answering.open()
+        future = self._serving
+        del self._serving  # what goes round is collected late
+        future.add_done_callback(self._served)
 
     def send(self, frame: bytes, tell: Tell) -> None:
         """Write the frame to the line. 10 us."""
@@ -260,8 +263,9 @@ class LokyLane:
 
     def _answered(self, answer: Answer) -> None:
         """Take in an answer, on the inbox's thread."""
-        self.take_early()
-        if not self.answers.answered(answer):
+        if answer.early:
+            self.answers.put(functools.partial(self.answers.early, answer))
+        elif not self.answers.answered(answer):
             self.break_off("it answered what it was not asked")
 
     def _ended(self, damage: DamagedError | None) -> None:
@@ -270,8 +274,6 @@ class LokyLane:
             self.break_off(f"what it sent is damaged: {damage}")
         else:
             self._cut_off()
-        if self._when_over is not None:
-            self._finish(self._when_over)
 
     def _served(self, served: Future[int]) -> None:
         """Note on loky's thread that the worker serves no more. If it lives, it is of no more use."""
@@ -289,18 +291,12 @@ class LokyLane:
         if (happened := self.happened) is not None:
             happened(LaneEvent.CUT_OFF)
 
-    def when_over(self, then: Callable[[], object]) -> None:
-        """Call ``then``, perhaps twice, once all that the dead worker has said is handed over."""
-        self._when_over = then
-        if self._line.is_over:
-            self._finish(then)
-
-    def read_rest(self) -> None:
-        """Take what the dead worker has written by now for all that it says. On the inbox's thread."""
+    def hand_over_rest(self, then: Callable[[], object]) -> None:
+        """Read what the dead worker has said, and call ``then`` once it is handed over. On the inbox's thread."""
+        error = BrokenProcessPool(f"worker {self.pid} has ended")
+        self.answers.close(error)
         self._line.read_rest()
-
-    def _finish(self, then: Callable[[], object]) -> None:
-        self.answers.die(BrokenProcessPool(f"worker {self.pid} has ended"), then)
+        self.answers.die(error, then)
 
     def break_off(self, why: str) -> None:
         """Say that the worker is of no more use, before its death does, and kill it. On any thread."""
@@ -330,42 +326,11 @@ class LokyLane:
         except ValueError:
             return None
 
-    def take_early(self) -> None:
-        """Have what is in the outbox handed over on the answers' thread: before what the worker said later."""
-        if self.ledger.words[OUTBOX]:
-            self.answers.put(self._take_early)
-
-    def _take_early(self) -> None:
-        try:
-            report = self._fetch_early()
-        except DamagedError as error:
-            self.break_off(f"what it sent is damaged: {error}")
-        else:
-            if report is not None:
-                self.answers.early(report)
-
-    def _fetch_early(self) -> Answer | None:
-        words = self.ledger.words
-        size = words[OUTBOX]
-        if not size:
-            return None
-        try:
-            # The word may have any value: the file itself shows the size.
-            if whole_size(read_at(self._outbox.fd, HEADER_SIZE, 0)) != size:
-                raise DamagedError("its outbox holds no report")
-            messages = decode(read_at(self._outbox.fd, size, 0))
-            if not messages:
-                raise DamagedError("the report in its outbox is not what was left there")
-        finally:
-            words[OUTBOX] = 0
-        return messages[0]
-
     def take_unsent(self) -> bytes:
         """Return the log records that the dead worker has left in its outbox."""
         if not (size := self.ledger.words[UNSENT]):
             return b""
-        most = os.fstat(self._outbox.fd).st_size - UNSENT_AT
-        return read_at(self._outbox.fd, min(size, most), UNSENT_AT) if most > 0 else b""
+        return read_at(self._outbox.fd, min(size, os.fstat(self._outbox.fd).st_size), 0)
 
     def kill(self, *, dump_stack: bool = False) -> None:
         """Kill the worker's group, or ask the worker for its stack first."""
@@ -386,29 +351,24 @@ class LokyLane:
         """Let the worker end by itself once it has answered all frames."""
         self._is_ending = True
         self._line.end()
+        self._executor._processes[self.pid] = self._process  # loky tells it that no call comes any more
         self._executor.shutdown(wait=False)
 
-    def abandon(self, exitcode: int | None) -> int | None:
-        """Drop the executor of a dead worker, even if its thread is stuck; returns the exit code, if known."""
+    def abandon(self) -> int | None:
+        """Drop the executor of a dead worker, even if its thread is stuck; returns the exit code, if it can be known.
+
+        A sentinel is closed some microseconds before its process has ended, and earlier if the machine is busy; a
+        forker reports the code after that, or not at all; and a worker that was given up lives on. So it looks a few
+        times.
+        """
         self._executor.shutdown(wait=False, kill_workers=True)
         self._executor = None
-        self.worker.await_last_moments(lambda: self._process.exitcode is not None or self.worker.is_reaped())
-        exitcode = self._process.exitcode if exitcode is None else exitcode
-        if self._process.exitcode is None and self.worker.is_reaped():
-            # Other code has reaped it, so multiprocessing would never notice it and keep the process for ever.
-            self._process._popen.returncode = 255 if exitcode is None else exitcode
-        self.disown()
-        return exitcode
-
-    def disown(self) -> None:
-        """Let no exit wait for the worker: `multiprocessing` would wait for ever for one that can't be ended."""
-        process = getattr(self, "_process", None)  # on the closing thread: the inbox's may free it meanwhile
-        if process is None:
-            return
-        if process.exitcode is None:
-            multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
-        else:
-            process.join()
+        for _ in range(LAST_LOOKS):
+            code: int | None = self._process.exitcode
+            if code is not None or is_reaped(self.pid):
+                return code
+            threading.Event().wait(LAST_PAUSE_S)
+        return None
 
     def threads(self) -> list[threading.Thread]:
         """The threads on which answers arrive and loky says that the worker is gone."""
@@ -423,10 +383,9 @@ class LokyLane:
         if self._answering is not None:
             self._answering.close()
         self.worker.close()
-        channels.close(self.bell)
         channels.close(self.stack)
         # Semaphores live as long as these do, and code that uses this lane may hold it a little longer.
-        self.happened = self._when_over = None
+        self.happened = None
         del self._flags, self._process, self._call_queue, self.thread
         return threads
 
@@ -442,56 +401,10 @@ def _launch_alone() -> Launch:
     return Launching
 
 
-def launch_importing(script: Script) -> Launch:
-    """Return the launch of a worker that imports the program's main module before it answers."""
-    from mpqueue._worker import preloads  # most programs don't need it
-
-    def launch(worker: Launched) -> Any:
-        worker.begin_with(functools.partial(preloads.begin, script))
-        return _launch_alone()(worker)
-
-    return launch
-
-
-def _resolve(first_answer: Future[Answer], answer: Answer | BaseException) -> None:
-    if isinstance(answer, BaseException):
-        first_answer.set_exception(answer)
-    else:
-        first_answer.set_result(answer)
-
-
-def _pipe(always: contextlib.ExitStack, on_failure: contextlib.ExitStack) -> tuple[int, int]:
-    """Make a pipe whose write end is closed when the worker has it, its read end only if the lane is never made."""
-    read, write = channels.pipe()
-    always.callback(channels.close, write)
-    on_failure.callback(channels.close, read)
-    return read, write
-
-
 def _abort(executor: Any, leash: Leash) -> None:
     """End an executor that could not be started completely: it may lack the thread that does so."""
     leash.pull()
     for process in list(executor._processes.values()):
         kill_process(process.pid)
-        process.join(ABORT_PATIENCE)
+        process.join(ABORT_WAIT_S)
     executor.shutdown(wait=False, kill_workers=True)
-
-
-def _take_over_killing(executor: Any) -> None:
-    """Leave loky's thread no worker to kill when it wants to: `LokyLane._served` handles it.
-
-    It would look for the worker's children first, through `pgrep`, and warn if there is no such program.
-    """
-    processes, flags = executor._processes, executor._flags
-    flag_as_broken, flag_as_shutting_down = flags.flag_as_broken, flags.flag_as_shutting_down
-
-    def broken(error: BaseException) -> None:
-        processes.clear()
-        flag_as_broken(error)
-
-    def shutting_down(kill_workers: bool | None = None) -> None:
-        if kill_workers is None and flags.kill_workers:  # loky's thread, about to do what was requested before
-            processes.clear()
-        flag_as_shutting_down(kill_workers)
-
-    flags.flag_as_broken, flags.flag_as_shutting_down = broken, shutting_down

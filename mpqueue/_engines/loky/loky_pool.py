@@ -18,21 +18,21 @@ from typing import TYPE_CHECKING
 
 from mpqueue._core.messages import LaneStartFailed, Message
 from mpqueue._engines.loky import launch, worker_process
+from mpqueue._engines.loky.lane_lifecycle import LaneLifecycle
 from mpqueue._engines.loky.launch import Launch, worker_environment
-from mpqueue._engines.loky.loky_lane import LokyLane, check_room, count_cpus, launch_importing, register_exit
-from mpqueue._engines.loky.warden import Warden
+from mpqueue._engines.loky.loky_lane import LokyLane, check_room, count_cpus, register_exit
 from mpqueue._os import standard_streams
+from mpqueue._os.descriptors import NO_THREAD
 from mpqueue._os.memory import locks
 from mpqueue._os.process.process_signals import block_interrupts, report_broken_pipes
-from mpqueue._os.room import NO_THREAD
 from mpqueue._parent.inbox import Inbox, Request
+from mpqueue._parent.kept_errors import found
 from mpqueue._parent.lane_protocol import LaneSettings
-from mpqueue._parent.own_faults import found
-from mpqueue._parent.surroundings import interpreter_exit
-from mpqueue._parent.surroundings import replies as threads
-from mpqueue._parent.surroundings.clock import SystemClock
-from mpqueue._parent.surroundings.interpreter_exit import on_exit
-from mpqueue._parent.surroundings.replies import SafeEvent
+from mpqueue._parent.system import interpreter_exit
+from mpqueue._parent.system import replies as threads
+from mpqueue._parent.system.clock import SystemClock
+from mpqueue._parent.system.interpreter_exit import on_exit
+from mpqueue._parent.system.replies import SafeEvent
 from mpqueue._parent.users_threads import Errands
 from mpqueue._wire.pickling.script import Script
 
@@ -44,8 +44,9 @@ __all__ = ["LokyPool", "count_cpus", "on_exit"]
 _log = logging.getLogger("mpqueue")
 _numbers = itertools.count()
 
-#: Seconds that `close` waits for workers, and then for threads, before it warns and returns.
-CLOSE_LIMIT = 5.0
+#: Seconds that `close` waits for workers before it warns and returns: longer than a lane takes to end one, to kill it,
+#: and to give it up. So it only ends the wait of a program that gets no CPU itself.
+CLOSE_LIMIT = 15.0
 #: Seconds without enough descriptors and threads for a worker, after which starts fail for good; and between two looks.
 #: Programs may lack them for a few tenths of a second now and then.
 SHORT_LIMIT, SHORT_LOOK = 0.7, 0.02
@@ -71,7 +72,7 @@ class LokyPool:
         self._launch = self._choose_launch()
         self._lanes: dict[int, LokyLane] = {}
         self._wanted: dict[int, int] = {}  #: the generation of each lane that was last asked for
-        self._wardens: dict[LokyLane, Warden] = {}  # used on the inbox's thread
+        self._lifecycles: dict[LokyLane, LaneLifecycle] = {}  # used on the inbox's thread
         self._threads: list[threading.Thread] = []  # the same: threads of ended lanes, about to end
         self._is_closing = False
         self._is_short = False  #: descriptors or threads were lacking for so long that it will not pass
@@ -79,16 +80,17 @@ class LokyPool:
         self._starts_are_over = False
         #: Starts all workers, one after another. Threads that loky starts for a lane inherit from it that they are
         #: daemons, for which no exit waits.
-        self._starter = Errands(f"mpqueue-starter-{self._number}", self._fault)
+        self._starter = Errands(f"mpqueue-starter-{self._number}", self._fault, inbox.call_later)
         register_exit()
         interpreter_exit.run_before_loky()
         self._take_back = on_exit(functools.partial(self.close, kill=True), last=True)
-        inbox.call(inbox.later, ORPHANS_AFTER, self._starter.put, worker_process.kill_orphans)
+        inbox.call_later(ORPHANS_AFTER, functools.partial(self._starter.put, worker_process.kill_orphans))
 
     def start(self, number: int, generation: int) -> None:
         self._wanted[number] = generation
         self._starter.put(functools.partial(self._start_safely, number, generation))
         if self._starter.thread is None:
+            del self._wanted[number]
             self._inbox.post(LaneStartFailed(number, generation, RuntimeError(NO_THREAD)))
 
     def await_starts(self) -> None:
@@ -132,8 +134,6 @@ class LokyPool:
             return
         if not self._gone.wait(CLOSE_LIMIT):
             _log.warning("closing goes on without %s", self._what_is_left())
-            for lane in list(self._wardens):
-                lane.disown()
         limit = THREAD_LIMIT
         for thread in (*own, *self._threads):
             threading.Thread.join(thread, limit)
@@ -161,11 +161,9 @@ class LokyPool:
             self._inbox.post(other)
 
     def _choose_launch(self) -> Launch | None:
-        """Return the way to launch workers; None: each separately, with no preparation."""
-        if (preload := self._settings.preload) is None:
+        """Return the way to launch workers; None: each separately."""
+        if (preload := self._settings.preload) is None or isinstance(preload, Script):
             return None
-        if isinstance(preload, Script):
-            return launch_importing(preload)
         from mpqueue._engines.loky.fork_server import Preloading  # most programs don't need it
 
         cookie = worker_process.cookie(self._number)
@@ -178,11 +176,11 @@ class LokyPool:
         self._inbox.post(found("on a thread that starts or watches workers", error))
 
     def _own_threads(self) -> set[threading.Thread]:
-        of_lanes = itertools.chain.from_iterable(lane.threads() for lane in list(self._wardens))
+        of_lanes = itertools.chain.from_iterable(lane.threads() for lane in list(self._lifecycles))
         return {thread for thread in (self._starter.thread, *of_lanes, *self._threads) if thread is not None}
 
     def _what_is_left(self) -> str:
-        workers = ", ".join(str(lane.pid) for lane in list(self._wardens))
+        workers = ", ".join(str(lane.pid) for lane in list(self._lifecycles))
         return f"the workers {workers}" if workers else "its starter, which hangs"
 
     # -- on the starter's thread ---------------------------------------------------------------------------------------
@@ -197,7 +195,7 @@ class LokyPool:
             self._inbox.post(found(f"while it started worker {number}", error, lane=number, generation=generation))
 
     def _start(self, number: int, generation: int) -> None:
-        if self._is_closing or generation != self._wanted[number]:
+        if self._is_closing or generation != self._wanted.get(number):
             return
         try:
             cookie = worker_process.cookie(self._number, number, generation)
@@ -231,28 +229,28 @@ class LokyPool:
     # -- on the inbox's thread -----------------------------------------------------------------------------------------
 
     def _adopt(self, lane: LokyLane) -> None:
-        warden = Warden(lane, self._inbox, self._ready, self._sweep_behind, self._lane_gone)
-        self._wardens[lane] = warden
-        warden.begin()
+        lifecycle = LaneLifecycle(lane, self._inbox, self._ready, self._sweep_behind, self._lane_gone)
+        self._lifecycles[lane] = lifecycle
+        lifecycle.begin()
         if self._is_closing:
-            warden.leave(kill=True)
+            lifecycle.leave(kill=True)
 
     def _ready(self, lane: LokyLane) -> None:
-        if lane.generation == self._wanted[lane.number]:
+        if lane.generation == self._wanted.get(lane.number):
             self._lanes[lane.number] = lane
         else:  # it is no longer awaited
             self._end(lane)
 
     def _end(self, lane: LokyLane) -> None:
-        if lane in self._wardens:
-            self._wardens[lane].end()
+        if lane in self._lifecycles:
+            self._lifecycles[lane].end()
 
     def _retire(self, lane: LokyLane) -> None:
-        if lane in self._wardens:
-            self._wardens[lane].retire()
+        if lane in self._lifecycles:
+            self._lifecycles[lane].retire()
 
     def _lane_gone(self, lane: LokyLane, threads: list[threading.Thread]) -> None:
-        del self._wardens[lane]
+        del self._lifecycles[lane]
         if self._lanes.get(lane.number) is lane:  # an internal error ended it
             self._lanes.pop(lane.number, None)
         self._threads = [thread for thread in (*self._threads, *threads) if thread.is_alive()]
@@ -268,8 +266,8 @@ class LokyPool:
         if self._preloading is not None:
             self._preloading.hurry()
         self._lanes.clear()
-        for warden in list(self._wardens.values()):
-            warden.leave(kill=kill)
+        for lifecycle in list(self._lifecycles.values()):
+            lifecycle.leave(kill=kill)
         # A lane that was just started may still wait in the inbox to be adopted.
         note = functools.partial(self._inbox.call, self._note_starts_are_over)
         if self._starter.busy:
@@ -283,7 +281,7 @@ class LokyPool:
 
     def _finish_if_gone(self) -> None:
         """Leave nothing once all workers have ended, and no start is under way."""
-        if self._wardens or not self._starts_are_over or self._gone.is_set():
+        if self._lifecycles or not self._starts_are_over or self._gone.is_set():
             return
         self._starter.end()
         if self._preloading is not None:

@@ -215,12 +215,12 @@ class Answering:
 
 
 class FlagSetter:
-    """The thread of one lane, started with its first order. It belongs to the lane, which calls `end`."""
+    """The orders to one lane, carried out by ``errands``. It belongs to the lane, which calls `end`."""
 
-    def __init__(self, flags: Flags, ledger: Ledger, name: str, on_fault: Callable[[BaseException], object]) -> None:
+    def __init__(self, flags: Flags, ledger: Ledger, errands: Errands) -> None:
         self._flags: Flags | None = flags
         self._ledger = ledger
-        self._errands = Errands(name, on_fault)
+        self._errands = errands
 
     def put(self, job: int, *, pause: bool, cancel: bool) -> None:
         """Set the flags for that job soon, in the order of the calls. One calling thread; 2 us."""

@@ -1,4 +1,4 @@
-"""A worker's process: the progress of its start, its life, its exit code, and signals to it and its group.
+"""A worker's process: the progress of its start, its life, and signals to it and its group.
 
 A kill uses every way, since any of them may be refused: a filter of system calls may not know pidfds, and a parent that
 has dropped its privileges can't send signals to workers that have kept theirs. The time of a start depends on the
@@ -15,10 +15,10 @@ import threading
 from collections.abc import Callable
 
 from mpqueue._os import channels
-from mpqueue._os.process import process_signals, process_table
+from mpqueue._os.process import process_facts, process_signals
 from mpqueue._os.process.parent_death import Leash
 from mpqueue._os.process.process_facts import busy_machine, use_of
-from mpqueue._os.process.process_handle import is_reaped, open_exactly, open_process
+from mpqueue._os.process.process_handle import open_exactly, open_process
 from mpqueue._os.process.process_signals import KILL, kill_group
 from mpqueue._parent.inbox import Inbox, TimedCall
 from mpqueue._wire.seed import COOKIE_VARIABLE
@@ -73,25 +73,13 @@ class WorkerProcess:
         with self._lock:
             return not self._is_closed and self._process.has_false_end()
 
-    def exited(self) -> int | None:
-        """Kill the rest of the group and return the exit code; to be called once `fileno` is readable.
-
-        Negative: minus the signal's number. None: other code has reaped the process and the kernel does not report it.
-        """
+    def exited(self) -> None:
+        """Kill the rest of the group; to be called once `fileno` is readable, before the exit code is read."""
         with self._lock:
-            code, self.when_killed = self._process.exit_code(), None
+            self.when_killed = None
             # The process too: a worker that lives on can also close a sentinel.
             self.kill()
             self._is_gone = True
-        return code
-
-    def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
-        """Wait, after `exited`, for a process whose end is reported slightly too early: at most 0.25 s."""
-        self._process.await_last_moments(has_ended)
-
-    def is_reaped(self) -> bool:
-        """Tell whether other code has read the exit code already, so that it can't be read again."""
-        return is_reaped(self.pid)
 
     def close(self) -> None:
         """Close the handle and the leash, which ends the rest of the group."""
@@ -135,12 +123,12 @@ class StartProgress:
 
 #: Seconds to wait for the beginning of the text. It comes within 2 ms, later on a busy machine, or not at all: the
 #: handler blocks the signal, or on Windows holds the interpreter. A kill is delayed by that time.
-PATIENCE = 0.5
+STACKS_WAIT_S = 0.5
 #: Seconds without more text after which it is complete. It comes in pieces, 10 us per thread, between which the worker
 #: may have to wait on a busy machine.
 SETTLE = 0.02
 #: The most bytes that are read.
-MOST = 1 << 20
+MAX_STACKS_BYTES = 1 << 20
 
 
 class StackDump:
@@ -161,7 +149,7 @@ class StackDump:
         """Call ``tell`` with the stack; with None if there is none. The worker goes on."""
         if not self._lookers:
             process_signals.ask(self._worker.send, self._fd)
-            self._wait(PATIENCE)
+            self._wait(STACKS_WAIT_S)
         self._lookers.append(tell)
 
     def end(self) -> None:
@@ -200,7 +188,7 @@ class StackDump:
             self._inbox.forget(self._fd)
             return False
         if self._lookers:
-            if len(self._text) < MOST:
+            if len(self._text) < MAX_STACKS_BYTES:
                 self._wait(SETTLE)
             self._text += text
         return True
@@ -214,7 +202,7 @@ class StackDump:
 #     MPQUEUE_LANE=<parent's id>.<its start time>.<its pid namespace>/<pool>/<lane>/<generation>/
 #
 # A child with another environment is not found; nor is any if the system does not list processes, see
-# `mpqueue._os.process.process_table`. If no descriptor is left to look with, no process is killed: the next look finds
+# `mpqueue._os.process.process_facts`. If no descriptor is left to look with, no process is killed: the next look finds
 # them.
 
 _PATTERN = re.compile(rb"(?:^|\0)" + COOKIE_VARIABLE.encode() + rb"=((\d+)\.(\d+)\.([^/\0]*)/[^\0]*)")
@@ -230,7 +218,7 @@ def cookie(*path: int) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _identity(pid: int) -> str:
-    return f"{pid}.{process_table.start_time(pid)}.{process_table.namespace()}"
+    return f"{pid}.{process_facts.start_time(pid)}.{process_facts.namespace()}"
 
 
 def kill_strays(prefix: str) -> None:
@@ -253,14 +241,14 @@ def kill_orphans() -> None:
 
 def _is_orphan(found: re.Match[bytes]) -> bool:
     # In another pid namespace (a container's), the parent's number means nothing here.
-    return found[4].decode() == process_table.namespace() and process_table.start_time(int(found[2])) != int(found[3])
+    return found[4].decode() == process_facts.namespace() and process_facts.start_time(int(found[2])) != int(found[3])
 
 
 def _kill_where(condemned: Callable[[re.Match[bytes]], bool]) -> None:
     with contextlib.suppress(OSError):
         for _ in range(_LOOKS):
             any_killed = False
-            for pid in process_table.others():
+            for pid in process_facts.others():
                 found = _cookie_of(pid)
                 if found is not None and condemned(found):
                     any_killed |= _kill(pid, found[1])
@@ -279,5 +267,5 @@ def _kill(pid: int, of_cookie: bytes) -> bool:
 
 
 def _cookie_of(pid: int) -> re.Match[bytes] | None:
-    environment = process_table.environment(pid)
+    environment = process_facts.environment(pid)
     return None if environment is None else _PATTERN.search(environment)

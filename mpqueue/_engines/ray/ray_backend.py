@@ -15,9 +15,8 @@ from typing import Any
 
 import ray
 
-from mpqueue._engines.agent.node_pool import CAPABILITIES, PATIENCE
-from mpqueue._engines.ray.ray_pool import RayPool
-from mpqueue._engines.ray.ray_room import count_places
+from mpqueue._engines.agent.node_pool import CAPABILITIES, NO_WORKER_WAIT_S
+from mpqueue._engines.ray.ray_pool import RayPool, count_places
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import LaneSettings
 from mpqueue._text import shown
@@ -46,7 +45,7 @@ class RayBackend:
     """
 
     def __init__(
-        self, address: str | None = None, *, worker: Mapping[str, Any] | None = None, patience: float = PATIENCE
+        self, address: str | None = None, *, worker: Mapping[str, Any] | None = None, patience: float = NO_WORKER_WAIT_S
     ) -> None:
         if address is not None and not isinstance(address, str):
             raise TypeError(f"address: expected a str or None, got {shown(address)} of type {type(address).__name__}")
@@ -77,7 +76,7 @@ class RayBackend:
             _connection.hold(self._address)
         except (OSError, RuntimeError) as error:
             raise WorkerStartError(f"Ray can't be reached: {error}") from error
-        return RayPool(self._options, settings, inbox.post, _connection.release)
+        return RayPool(self._options, settings, inbox, _connection.release)
 
     def __repr__(self) -> str:
         return f"RayBackend({'' if self._address is None else repr(self._address)})"

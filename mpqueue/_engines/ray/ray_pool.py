@@ -6,19 +6,21 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
+from ray._private import state  # the public function lists nodes one by one, by a server that may not run
 from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mpqueue._core.messages import LaneAbsent, LaneStartFailed
 from mpqueue._engines.agent.node import Node, NodeLane
-from mpqueue._engines.agent.node_pool import ASK_LIMIT, NodePool
-from mpqueue._engines.ray.ray_room import count_places, free_places, times
+from mpqueue._engines.agent.node_pool import NodePool
 from mpqueue._engines.ray.ray_side import RayAgent, where
-from mpqueue._parent.lane_protocol import LaneSettings, Post
+from mpqueue._parent.inbox import Inbox
+from mpqueue._parent.lane_protocol import LaneSettings
 from mpqueue.errors import WorkerStartError
 
 _log = logging.getLogger("mpqueue")
@@ -45,9 +47,9 @@ class RayPool(NodePool):
     is_uniform = True
 
     def __init__(
-        self, options: dict[str, Any], settings: LaneSettings, post: Post, release: Callable[[], object]
+        self, options: dict[str, Any], settings: LaneSettings, inbox: Inbox, release: Callable[[], object]
     ) -> None:
-        super().__init__("Ray", settings, post, counts_slots=False)
+        super().__init__("Ray", settings, inbox, counts_slots=False)
         self._options = options
         self._release = release
         context = ray.get_runtime_context()
@@ -62,13 +64,12 @@ class RayPool(NodePool):
 
     # -- as `NodePool` wants it --------------------------------------------------------------------------------------
 
-    async def ask(self, node: Node, function: Callable[..., Any], *arguments: Any) -> Any:
+    async def call(self, node: Node, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function in the actor."""
         if not self.is_connected():
             raise ConnectionError("Ray was shut down")
         try:
-            async with asyncio.timeout(ASK_LIMIT if node.name in self.nodes else None):
-                return await asyncio.wrap_future(node.handle.call.remote(function, *arguments).future())
+            return await asyncio.wrap_future(node.handle.call.remote(function, *arguments).future())
         except ActorUnavailableError as error:
             raise ConnectionError(str(error)) from error
         except RayActorError as error:
@@ -99,9 +100,7 @@ class RayPool(NodePool):
 
     async def disconnect(self) -> None:
         """End the actors that are still coming, and release the connection."""
-        for node in list(self._coming):
-            with contextlib.suppress(Exception):  # Ray itself has ended
-                await self.give_back(node)
+        await self._withdraw()
         self._release()
 
     # -- room --------------------------------------------------------------------------------------------------------
@@ -133,9 +132,9 @@ class RayPool(NodePool):
             if (missing := self._missing()) > 0:
                 self._ask_for(min(missing, places), node)
         for _ in range(self._missing()):
-            self._ask_for(1, None)
+            self._ask_for(1)
 
-    def _ask_for(self, workers: int, node: str | None) -> None:
+    def _ask_for(self, workers: int, node: str | None = None) -> None:
         options = times(self._options, workers)
         if node is not None:
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
@@ -147,23 +146,32 @@ class RayPool(NodePool):
             return
         coming = Node(self, f"of actor {next(self._numbers)}", workers, "", actor)
         self._coming[coming] = False
-        self.run(self._await(coming))
+        self.run(self._await(coming, can_be_elsewhere=node is not None))
 
-    async def _await(self, node: Node) -> None:
-        late = self.loop.call_later(ROOM_LIMIT, self._late, node)
+    async def _await(self, node: Node, *, can_be_elsewhere: bool) -> None:
+        late = self.loop.call_later(ROOM_LIMIT, self._late, node, can_be_elsewhere)
         try:
-            place, node.host = await self.ask(node, where)
+            place, node.host = await self.call(node, where)
         except Exception as error:
             if self._coming.pop(node, None) is not None:
                 self._fail(node.slots, error)
             return
         finally:
             late.cancel()
-        self._coming.pop(node, None)
+        if self._coming.pop(node, None) is None:  # it was withdrawn
+            return
         self._said_full = False
         node.title = f"{self.noun} {place}"
         self.add(node)
         self.serve_waiting()
+        if not self.waiting:
+            await self._withdraw()
+
+    async def _withdraw(self) -> None:
+        """End the actors that are still coming."""
+        for node in list(self._coming):
+            with contextlib.suppress(Exception):  # Ray itself has ended
+                await self.give_back(node)
 
     def _fail(self, workers: int, error: Exception) -> None:
         is_lasting = "No module named 'mpqueue" in str(error)
@@ -172,10 +180,10 @@ class RayPool(NodePool):
         for _ in range(min(workers, len(self.waiting))):
             self.post(LaneStartFailed(*self.waiting.popleft(), error, final=is_lasting))
 
-    def _late(self, node: Node) -> None:
-        self.run(self._say_full(node))
+    def _late(self, node: Node, can_be_elsewhere: bool) -> None:
+        self.run(self._say_full(node, can_be_elsewhere))
 
-    async def _say_full(self, node: Node) -> None:
+    async def _say_full(self, node: Node, can_be_elsewhere: bool) -> None:
         """Log that there is no room, and whether there would be if nothing else ran; and look for it elsewhere."""
         try:
             places = await asyncio.to_thread(count_places, self._options) if self.is_connected() else 0
@@ -190,7 +198,7 @@ class RayPool(NodePool):
             )
         for number, generation in self.waiting:
             self.post(LaneAbsent(number, generation, awaited=places > 0))
-        if node.slots > 1:
+        if can_be_elsewhere:
             self._coming[node] = True
             self.serve_waiting()
 
@@ -229,7 +237,8 @@ class RayPool(NodePool):
         seen_at = self.now()
         while self.is_connected():
             try:
-                reader, writer = await asyncio.wait_for(asyncio.open_connection(host, int(port)), GCS_LIMIT)
+                async with asyncio.timeout(GCS_LIMIT):  # Python 3.11's `wait_for` may swallow a cancellation
+                    reader, writer = await asyncio.open_connection(host, int(port))
             except OSError:
                 if self.now() > seen_at + GCS_LIMIT:
                     self._cut_off(_gone(self._gcs))
@@ -269,3 +278,31 @@ def _gone(address: str) -> WorkerStartError:
         f"the Ray cluster whose GCS was at {address} is gone: its head node, or gcs_server there, has ended; "
         "Ray ends a program a minute after that, unless it calls ray.shutdown()"
     )
+
+
+# -- Ray's room for workers with certain options, node by node. All of it asks Ray, which takes a few ms. --------------
+
+
+def count_places(options: Mapping[str, Any]) -> int:
+    """Return how many workers the nodes have room for when nothing else runs there."""
+    return sum(_fitting(node["Resources"], options) for node in ray.nodes() if node["Alive"])
+
+
+def free_places(options: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many workers each node has room for now, largest first, without nodes that have none."""
+    places = {node: _fitting(there, options) for node, there in state.available_resources_per_node().items()}
+    return {node: places[node] for node in sorted(places, key=places.__getitem__, reverse=True) if places[node]}
+
+
+def times(options: Mapping[str, Any], workers: int) -> dict[str, Any]:
+    """Return the options of one actor with the room of that many workers."""
+    more = {name: options[name] * workers for name in ("num_cpus", "memory") if options.get(name)}
+    if options.get("resources"):
+        more["resources"] = {name: amount * workers for name, amount in options["resources"].items()}
+    return {**options, **more}
+
+
+def _fitting(there: Mapping[str, float], options: Mapping[str, Any]) -> int:
+    wanted = {"CPU": options.get("num_cpus"), "GPU": options.get("num_gpus"), "memory": options.get("memory")}
+    wanted |= options.get("resources") or {}
+    return min((math.floor(there.get(name, 0.0) / amount) for name, amount in wanted.items() if amount), default=1)

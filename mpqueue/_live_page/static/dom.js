@@ -1,4 +1,4 @@
-// Small ways to touch the document. Nothing is ever made from text that could be markup.
+// Small ways to touch the document. Only `place` makes anything from markup.
 
 export const byId = (id) => document.getElementById(id);
 
@@ -13,6 +13,11 @@ export function setAttribute(element, name, value) {
 
 export function show(element, visible) {
   if (element.hidden === visible) element.hidden = !visible;
+}
+
+// Show what the program has drawn: markup in which it has escaped all texts.
+export function place(element, markup) {
+  element.innerHTML = markup;
 }
 
 export function make(tag, { text, children, ...attributes } = {}) {

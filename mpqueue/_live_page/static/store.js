@@ -67,7 +67,6 @@ export class Store {
       for (const number of gone) known.delete(number);
       this.lanes = [...known.values()].sort((a, b) => a.number - b.number);
     }
-    for (const { job, item, label } of lanes) if (label !== undefined) this.jobs.get(job)?.labels.set(item, label);
   }
 
   // What the workers did, and what they use: asked for while they are shown.

@@ -22,8 +22,7 @@ import os
 from multiprocessing import context, reduction, synchronize
 from typing import Any
 
-from mpqueue._os.memory.mappings import map_file
-from mpqueue._os.memory.memory_files import SharedFile
+from mpqueue._os.memory.memory_files import SharedFile, map_file
 from mpqueue._os.system import c_library, choose
 
 #: Bytes of a page, and of the place of each semaphore; glibc needs 32.
@@ -133,9 +132,6 @@ def _after_fork(lock: _Unnamed) -> None:
 class _Lock(_Unnamed, synchronize.Lock): ...
 
 
-class _RLock(_Unnamed, synchronize.RLock): ...
-
-
 class _Semaphore(_Unnamed, synchronize.Semaphore): ...
 
 
@@ -143,7 +139,6 @@ class _BoundedSemaphore(_Unnamed, synchronize.BoundedSemaphore): ...
 
 
 _MOST: int = synchronize.SEM_VALUE_MAX  # type: ignore[attr-defined]
-_MUTEX: int = synchronize.RECURSIVE_MUTEX  # type: ignore[attr-defined]
 _PLAIN: int = synchronize.SEMAPHORE  # type: ignore[attr-defined]
 
 
@@ -154,9 +149,6 @@ class Locks:
 
     def Lock(self) -> Any:  # noqa: N802 - the names of multiprocessing
         return _Lock(self._page, _PLAIN, 1, 1)
-
-    def RLock(self) -> Any:  # noqa: N802
-        return _RLock(self._page, _MUTEX, 1, 1)
 
     def Semaphore(self, value: int = 1) -> Any:  # noqa: N802
         return _Semaphore(self._page, _PLAIN, value, _MOST)

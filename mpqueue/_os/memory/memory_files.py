@@ -8,6 +8,7 @@ which they open it, and ends with its last handle; Windows writes it to the disk
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import functools
 import mmap
@@ -15,11 +16,12 @@ import os
 import signal
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable
+from typing import Any
 
 from mpqueue._os.descriptors import duplicate, reopen
 from mpqueue._os.files import open_unseen, write_at
-from mpqueue._os.memory.mappings import map_file
 from mpqueue._os.system import IS_LINUX, IS_WINDOWS, PROC, c_library
 
 if sys.platform == "win32":
@@ -274,3 +276,147 @@ def is_open_once(fd: int) -> bool:
         return False
     fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return True
+
+
+# -- Mappings of files into memory, counted, and unmapped when no view of them is left. --------------------------------
+#
+# The kernel limits a process's mappings (``vm.max_map_count``, 65,530 by default); beyond, it refuses every allocation
+# of memory. So at most a quarter of them is used; beyond that, the readers of segments copy them.
+#
+# A big file in memory has huge pages if the kernel can make them, see `allocate_huge`: it is filled in a third of the
+# time, and each of its mappings is read in a third.
+
+#: The most mappings that this module makes at a time.
+MAX_MAPPED = 16_384
+#: Bytes of a huge page: as many as one page of a page table maps.
+HUGE_PAGE = mmap.PAGESIZE * (mmap.PAGESIZE // 8)
+
+_libc: Any = None
+
+
+def _mapper() -> Any:
+    """``mmap`` and ``munmap`` of the system: up to 3.13, Python's own keeps a descriptor open for each mapping."""
+    global _libc
+    if _libc is None:
+        _libc = c_library()
+        _libc.mmap.restype = ctypes.c_void_p
+        _libc.mmap.argtypes = [
+            ctypes.c_void_p,
+            ctypes.c_size_t,
+            ctypes.c_int,
+            ctypes.c_int,
+            ctypes.c_int,
+            ctypes.c_ssize_t,
+        ]
+        _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+        _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    return _libc
+
+
+_MADV_POPULATE_WRITE, _MADV_COLLAPSE = 23, 25
+_MAP_FIXED = 0x10
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
+#: The mappings by address, each with a reference that reports the end of its last view. At exit, when this dict is
+#: freed first, they stay mapped: some arrays may be used until the very end. `weakref.finalize` takes 3 us longer.
+_mapped: dict[int, weakref.ref[Any]] = {}
+
+
+#: For `map_file`: whether writes are seen by all mappings of the file, or by this one only.
+SHARED: int = getattr(mmap, "MAP_SHARED", 1)
+PRIVATE: int = getattr(mmap, "MAP_PRIVATE", 2)
+
+
+def map_file(size: int, flags: int, fd: int, on_end: Callable[[], object] | None = None) -> Any:
+    """Memory to read and write, unmapped when no view of it is left; None if the system has none.
+
+    ``on_end`` is called then, on the thread that drops the last view.
+    """
+    if sys.platform == "win32":
+        return _map_by_python(size, flags, fd, on_end)
+    address = _map_at(None, size, flags, fd)
+    if size >= HUGE_PAGE and address is not None and address % HUGE_PAGE:
+        # Huge pages are mapped whole only from such an address on. If another thread takes it, there is another one.
+        _mapper().munmap(address, size)
+        address = _map_at(address - address % HUGE_PAGE, size, flags, fd)
+    if address is None:
+        return None
+    memory = (ctypes.c_char * size).from_address(address)
+    _mapped[address] = weakref.ref(memory, functools.partial(_unmap, address, size, on_end))
+    return memory
+
+
+def _map_at(hint: int | None, size: int, flags: int, fd: int) -> int | None:
+    address: int | None = _mapper().mmap(hint, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, fd, 0)
+    return None if address == _MAP_FAILED else address
+
+
+def _map_by_python(size: int, flags: int, fd: int, on_end: Callable[[], object] | None) -> Any:
+    """Map a file on Windows, where a mapping has its own handle, and no descriptor."""
+    access = mmap.ACCESS_COPY if flags == PRIVATE else mmap.ACCESS_WRITE
+    try:
+        memory = (ctypes.c_char * size).from_buffer(mmap.mmap(fd, size, access=access))
+    except OSError:
+        return None
+    if on_end is not None:
+        weakref.finalize(memory, on_end).atexit = False
+    return memory
+
+
+def zeros(size: int) -> mmap.mmap:
+    """Return memory of this process's own, which takes no room until it is written."""
+    if sys.platform == "win32":
+        return mmap.mmap(-1, size)
+    return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
+def populate(memory: Any) -> bool:
+    """Allocate a file mapping's pages now, for writing; False before Linux 5.14, which does so at their first use."""
+    return _advise(memory, _MADV_POPULATE_WRITE)
+
+
+def allocate_huge(size: int, fd: int) -> Any:
+    """Allocate an empty file in memory, in huge pages; returns a shared mapping of it.
+
+    If all CPUs are busy it takes some milliseconds: the kernel waits for each of them.
+
+    None if not all of it could be allocated so: before Linux 6.1, on other systems, and if such files are denied huge
+    pages, or there are none left. Raises OSError.
+    """
+    if sys.platform == "win32" or not IS_LINUX:
+        return None
+    os.ftruncate(fd, size)
+    for begin in range(0, size, HUGE_PAGE):
+        os.pwrite(fd, b"\0", begin)  # where there is no page at all, the kernel makes no huge one
+    memory = map_file(size, SHARED, fd)
+    # The end of the file is less than a huge page.
+    return memory if memory is not None and _advise(memory, _MADV_COLLAPSE) and populate(memory) else None
+
+
+def _advise(memory: Any, advice: int) -> bool:
+    if sys.platform == "win32":
+        return False
+    return bool(_mapper().madvise(ctypes.addressof(memory), ctypes.sizeof(memory), advice) == 0)
+
+
+def address_of(view: memoryview) -> int:
+    """Return the address of this memory, which must be writable."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(view))
+
+
+def give_up_sharing(address: int, size: int) -> None:
+    """Replace a mapping by private memory of zeros: its views stay valid, and change no other memory."""
+    protection, kind = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED
+    _mapper().mmap(address, size, protection, kind, -1, 0)
+
+
+def _unmap(address: int, size: int, on_end: Callable[[], object] | None, _: object) -> None:
+    del _mapped[address]  # first: another thread may map memory there at once
+    _mapper().munmap(address, size)
+    if on_end is not None:
+        on_end()
+
+
+def may_map_more() -> bool:
+    """Tell whether one more segment may be mapped. Off by one or two if several threads map at once. Costs 0.1 us."""
+    return len(_mapped) < MAX_MAPPED

@@ -8,12 +8,13 @@ import mmap
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from mpqueue._os.files import open_file, read_at
-from mpqueue._os.process import process_facts
+from mpqueue._os.files import open_file, read_at, read_beginning
 from mpqueue._os.system import IS_LINUX, PROC
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 if sys.platform != "win32":
     import resource
@@ -141,7 +142,7 @@ def _reset_peak() -> bool:
 
 def _peak_bytes() -> int | None:
     try:
-        return int(process_facts.read(f"{PROC}/self/status").partition(b"VmHWM:")[2].split(None, 1)[0]) * 1024
+        return int(read_beginning(f"{PROC}/self/status").partition(b"VmHWM:")[2].split(None, 1)[0]) * 1024
     except (OSError, ValueError, IndexError):
         return None
 
@@ -176,15 +177,21 @@ _V1 = _Version("memory.limit_in_bytes", "memory.usage_in_bytes", (b"total_inacti
 _V2 = _Version("memory.max", "memory.current", (b"inactive_file", b"active_file"))
 
 
+#: The folder of the kernel's files.
+ROOT = os.path.dirname(PROC)
+
+
 class MachineMemory:
     """The memory available to this process, by the kernel's files below ``root``; on Windows as the system counts it.
 
     This process's control groups are looked up once; limits of Windows' job objects are ignored.
     """
 
-    def __init__(self, root: Path = Path(PROC).parent) -> None:
-        self._meminfo = root / "proc/meminfo"
-        self._groups = list(_groups(root))
+    def __init__(self, root: str | Path = ROOT) -> None:
+        from pathlib import Path  # takes a worker 5 ms, which does not ask
+
+        self._meminfo = Path(root, "proc/meminfo")
+        self._groups = list(_groups(Path(root)))
 
     def memory(self) -> Memory | None:
         """Return the tightest of all limits on this process; None if the system does not report it. Costs 0.1 ms."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 from weakref import WeakSet
 
 #: Whether this system can fork a process.
@@ -71,6 +71,21 @@ def try_fork() -> None:
     if (pid := fork_here()) == 0:
         end_at_once()
     os.waitpid(pid, 0)
+
+
+def exit_code(pid: int) -> int:
+    """Return the exit code of a fork that has ended: from 0 on, or minus the signal's number. It can be read again.
+
+    255 if the system has no call for that, as macOS before Python 3.13.
+    """
+    if not hasattr(os, "waitid"):
+        return 255
+    try:
+        ended: Any = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # never None: it waits
+    except OSError:  # a filter of system calls refuses it
+        return 255
+    code: int = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+    return code
 
 
 def bury(pid: int) -> None:

@@ -60,14 +60,14 @@ class PipeLeash:
 _leashes: weakref.WeakSet[PipeLeash] = weakref.WeakSet()
 
 
-def _let_go_in_fork() -> None:
+def _close_leashes() -> None:
     """A fork must not hold its parent's workers: they have to end with the parent."""
     for leash in list(_leashes):
         with contextlib.suppress(OSError):
             leash.close()
 
 
-in_each_fork(_let_go_in_fork)
+in_each_fork(_close_leashes)
 
 #: This system's leash. `worker_end` is -1 if the worker holds nothing.
 if sys.platform == "win32":

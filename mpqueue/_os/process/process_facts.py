@@ -1,30 +1,27 @@
-"""Facts about a process, this one or another: its use of CPU and memory, and its output in a file.
+"""Processes, this one and others, as the system reports them: numbers, start times, environments, threads, resources.
 
-Linux reports them in /proc; elsewhere most of them are None. Nothing is kept open, and nothing is done to the process.
+Linux reports them in /proc. Other systems report them only to a program that is run for it: there, no other processes
+are known, and every process counts as ended. An unknown fact means nothing: no process may be killed for it. Nothing is
+kept open, and nothing is done to the process.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import mmap
 import os
 import stat
+import sys
+import threading
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from mpqueue._os.files import open_file, open_unseen, read_at
+from mpqueue._os.files import open_unseen, read_at, read_beginning
 from mpqueue._os.system import IS_LINUX, PROC
 
-
-def read(path: str) -> bytes:
-    """Return the content of a file, at most its first 4 KiB. Raises OSError if there is none.
-
-    It is not kept open: a handler may close descriptors that are not its own, and reuse the number for its own file.
-    `open` would make four more system calls.
-    """
-    file = open_file(path, os.O_RDONLY)
-    try:
-        return os.read(file, 4096)
-    finally:
-        os.close(file)
+if sys.platform == "win32":
+    from mpqueue._os.windows import processes as windows
 
 
 class ProcessUse(NamedTuple):
@@ -38,12 +35,11 @@ class ProcessUse(NamedTuple):
 def use_of(pid: int) -> ProcessUse | None:
     """Return the resources of the process with that number. 20 us. None if it has ended, or they are not reported."""
     try:
-        # the name before these fields may hold any bytes
-        fields = read(f"{PROC}/{pid}/stat").rpartition(b")")[2].split()
+        fields = _stat(pid)
         return ProcessUse(
             int(fields[19]), (int(fields[11]) + int(fields[12])) / _TICKS, int(fields[21]) * mmap.PAGESIZE
         )
-    except (OSError, ValueError, IndexError):
+    except (OSError, IndexError):
         return None
 
 
@@ -78,7 +74,7 @@ def read_run_delay() -> int | None:
     """
     try:
         # Nanoseconds on a CPU, nanoseconds ready but without one, ...
-        return int(read(f"{PROC}/self/schedstat").split()[1])
+        return int(read_beginning(f"{PROC}/self/schedstat").split()[1])
     except (OSError, ValueError, IndexError):
         return None
 
@@ -90,3 +86,89 @@ def busy_machine() -> str:
     except (AttributeError, OSError):  # there is none on Windows
         return ""
     return f"; the machine is busy: load {load:.0f} on {cpus} CPUs" if load > cpus else ""
+
+
+# -- The processes of this user, and the threads of this one. ----------------------------------------------------------
+
+
+def others() -> Iterator[int]:
+    """The numbers of all processes of this user, without this one and its ancestors. 1 ms per 100.
+
+    Raises OSError if they can't be read: on other systems, or for lack of a descriptor.
+    """
+    names = os.listdir(PROC)  # first, since Windows has no user ids either
+    spared, user = set(_ancestors()), os.geteuid()
+    for name in names:
+        if name.isdecimal() and int(name) not in spared:
+            with contextlib.suppress(OSError):
+                if os.stat(f"{PROC}/{name}").st_uid == user:
+                    yield int(name)
+
+
+def _ancestors() -> Iterator[int]:
+    pid = os.getpid()
+    while pid > 0:
+        yield pid
+        fields = _stat(pid)
+        pid = int(fields[1]) if fields else 0
+
+
+def start_time(pid: int) -> int:
+    """Return when a process was started, in the system's unit; 0 if there is none, or it is unknown.
+
+    With its number it names a process, as long as the machine runs. Raises OSError for lack of a descriptor.
+    """
+    if sys.platform == "win32":
+        return windows.start_time(pid)
+    fields = _stat(pid)
+    return int(fields[19]) if fields else 0
+
+
+@functools.cache
+def namespace() -> str:
+    """Return the namespace in which numbers of processes are valid for this one; empty if there is only one."""
+    try:
+        return "".join(filter(str.isdecimal, os.readlink(f"{PROC}/self/ns/pid")))
+    except OSError:
+        return ""
+
+
+def environment(pid: int) -> bytes | None:
+    """Return the variables that it was started with, each ended by a null byte; None if not known.
+
+    Empty while its program is being loaded.
+    """
+    try:
+        with open(f"{PROC}/{pid}/environ", "rb") as file:
+            return file.read()
+    except OSError:  # it ended, or is another user's
+        return None
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of /proc/PID/stat from the state on; the name before it may hold any bytes. Dead processes have none.
+
+    Raises OSError if it can't be read for lack of a descriptor: a living process must never count as dead.
+    """
+    try:
+        return read_beginning(f"{PROC}/{pid}/stat").rpartition(b")")[2].split()
+    except (FileNotFoundError, NotADirectoryError, ProcessLookupError, PermissionError):
+        return []
+
+
+def python_threads() -> list[str]:
+    """The names of Python's threads beside the main one."""
+    return sorted(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
+
+
+def other_threads() -> list[str]:
+    """The names of this process's threads beside its main one, as the system has them, those of C libraries too.
+
+    Raises OSError if the system does not report them.
+    """
+    main, names = str(os.getpid()), []
+    for thread in os.listdir(f"{PROC}/self/task"):
+        if thread != main:
+            with contextlib.suppress(OSError):  # it has ended
+                names.append(read_beginning(f"{PROC}/self/task/{thread}/comm").decode(errors="replace").strip())
+    return sorted(names)

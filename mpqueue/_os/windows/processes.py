@@ -27,9 +27,6 @@ KILLED = 1
 _STILL_ACTIVE = 259
 _RIGHTS = 0x1000 | 0x0001 | _winapi.SYNCHRONIZE  # rights to query it, end it, wait for it
 
-#: Seconds that a terminated process may take to end.
-_LAST_MOMENTS = 0.25
-
 
 class JobObject:
     """The parent's side of one worker's leash: the job object that holds the worker and all processes that it starts.
@@ -99,23 +96,9 @@ class WindowsProcess:
             if self._handle:
                 terminate(self._handle)
 
-    def wait(self, seconds: float) -> bool:
-        return bool(self._handle) and has_ended(self._handle, seconds)
-
-    def exit_code(self) -> int | None:
-        with self._lock:
-            if not self._handle or not has_ended(self._handle, 0):
-                return None
-            return int(_winapi.GetExitCodeProcess(self._handle))
-
     def has_false_end(self) -> bool:
         """Return False: its end is an event of the system."""
         return False
-
-    def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
-        """Wait at most `_LAST_MOMENTS` seconds for its end."""
-        self.wait(_LAST_MOMENTS)
-        has_ended()
 
     def close(self) -> None:
         with self._lock:
@@ -126,12 +109,6 @@ class WindowsProcess:
             _winapi.CloseHandle(handle)
             _winapi.CloseHandle(self._closing)
             self._ended.close()
-
-
-def has_ended(handle: int, seconds: float) -> bool:
-    """Tell whether the process ends within that many seconds."""
-    result: int = _winapi.WaitForSingleObject(handle, int(seconds * 1000))
-    return result == _winapi.WAIT_OBJECT_0
 
 
 def terminate(handle: int) -> None:

@@ -5,13 +5,10 @@ A socket has no descriptor here. Its number is its handle, under which this modu
 
 from __future__ import annotations
 
-import contextlib
 import select
 import selectors
 import socket
 import sys
-import threading
-from typing import Any
 
 assert sys.platform == "win32"
 
@@ -90,100 +87,17 @@ def _end(number: int) -> socket.socket:
         raise OSError(9, "this end is closed") from None
 
 
-# -- `select` of Windows, which other threads may change while it waits. -----------------------------------------------
-
-assert sys.platform == "win32"
-
-_READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-
-
-class WokenSelector:
-    """A `mpqueue._os.channels.Selector` for sockets, by their numbers. `select` takes at most 512 of them."""
-
-    def __init__(self) -> None:
-        self._keys: dict[int, selectors.SelectorKey] = {}
-        self._lock = threading.Lock()
-        self._woken, self._wakes = socket.socketpair()
-        for end in (self._woken, self._wakes):
-            end.setblocking(False)
-        self._is_waiting = False
-        self._is_closed = False
-
-    def register(self, fileobj: int, events: int, data: Any = None) -> selectors.SelectorKey:
-        with self._lock:
-            if self._is_closed:
-                raise ValueError("expected a selector that is open")
-            if fileobj in self._keys:
-                raise KeyError(f"{fileobj} is looked at already")
-            return self._put(fileobj, events, data)
-
-    def modify(self, fileobj: int, events: int, data: Any = None) -> selectors.SelectorKey:
-        with self._lock:
-            if fileobj not in self._keys:
-                raise KeyError(f"{fileobj} is not looked at")
-            return self._put(fileobj, events, data)
-
-    def unregister(self, fileobj: int) -> selectors.SelectorKey:
-        with self._lock:
-            key = self._keys.pop(fileobj)
-            self._wake()
-            return key
+class SocketSelector(selectors.SelectSelector):
+    """Waits for at most 512 sockets, by their numbers. A change while it waits counts from the next call on."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Return the ready ones; if another thread made a change, early and none."""
-        with self._lock:
-            if self._is_closed:
-                return []
-            keys = list(self._keys.values())
-            self._is_waiting = True
-        reading = [key.fd for key in keys if key.events & _READ]
-        writing = [key.fd for key in keys if key.events & _WRITE]
+        """Return the ready ones; none if one of them is closed, which is no longer watched then."""
         try:
-            readable, writable, failed = select.select([self._woken.fileno(), *reading], writing, writing, timeout)
-        except OSError:  # one was closed meanwhile
-            readable, writable, failed = self._one_by_one(reading, writing)
-        finally:
-            self._is_waiting = False
-        with contextlib.suppress(OSError):
-            while self._woken.fileno() in readable and self._woken.recv(4096):
-                pass
-        return self._ready({*readable}, {*writable, *failed})
-
-    def _one_by_one(self, reading: list[int], writing: list[int]) -> tuple[list[int], list[int], list[int]]:
-        """Return those that are ready, without waiting; a closed socket counts, and its reader will notice."""
-        found: tuple[list[int], list[int], list[int]] = ([], [], [])
-        for ends, at in ((reading, 0), (writing, 1)):
-            for end in ends:
+            return super().select(timeout)
+        except OSError:
+            for number in [*self.get_map()]:
                 try:
-                    ready = select.select([end], [], [], 0)[0] if at == 0 else select.select([], [end], [], 0)[1]
+                    select.select([number], [], [], 0)
                 except OSError:
-                    ready = [end]
-                found[at].extend(ready)
-        return found
-
-    def _ready(self, readable: set[int], writable: set[int]) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = []
-        with self._lock:
-            for fd in readable | writable:
-                if (key := self._keys.get(fd)) is not None:
-                    events = (_READ if fd in readable else 0) | (_WRITE if fd in writable else 0)
-                    if events & key.events:
-                        ready.append((key, events & key.events))
-        return ready
-
-    def close(self) -> None:
-        with self._lock:
-            self._is_closed = True
-            self._keys.clear()
-            self._woken.close()
-            self._wakes.close()
-
-    def _put(self, fd: int, events: int, data: Any) -> selectors.SelectorKey:
-        key = self._keys[fd] = selectors.SelectorKey(fd, fd, events, data)
-        self._wake()
-        return key
-
-    def _wake(self) -> None:
-        if self._is_waiting:
-            with contextlib.suppress(OSError):  # it is woken already, or closed
-                self._wakes.send(b"\0")
+                    self.unregister(number)
+            return []

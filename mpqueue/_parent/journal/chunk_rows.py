@@ -6,11 +6,11 @@ for the failed tries, which add up. Items are named by their slots. Older versio
 
 from __future__ import annotations
 
-import contextlib
 import pickle
+import sys
 import threading
 from array import array
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,15 +37,14 @@ from mpqueue._parent.journal.kept_values import (
     restore_error,
     unseal,
 )
-from mpqueue._parent.transport.kept_errors import text_of
-from mpqueue._parent.transport.packing import dump_harmless_parts
+from mpqueue._parent.kept_errors import text_of
+from mpqueue._parent.packing import dump_parts_without_user_code
 from mpqueue._wire.pickling.main_names import MARK
 from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 
 if TYPE_CHECKING:
-    from mpqueue._parent.journal.growth import AddedLot, Coming
-    from mpqueue._parent.journal.lots import NewItems
+    from mpqueue._parent.journal.lots import AddedLot, NewItems
 
 #: The columns of numbers that are kept, by their names in the table, with the types of their numbers.
 NUMBERS = {"attempts": "I", "elapsed": "f", "cpu": "f", "peak": "I"}
@@ -93,6 +92,15 @@ class WrittenRow(NamedTuple):
         at = unseal(self.slots, Place("chunks.slots", self.job, self.number), path)
         return range(*at) if isinstance(at, tuple) else numbers_of("Q", at)
 
+    def told(self, read_file: ReadFile, path: str) -> tuple[Sequence[int] | None, dict[str, Any] | None, str]:
+        """Return the slots and the content, from its file if it has one; None for what is damaged, and the damage."""
+        slots = None
+        try:
+            slots = self.spoken(path)
+            return slots, content_of(self, read_file, path), ""
+        except JournalError as error:
+            return slots, None, str(error)
+
 
 NO_ROW = Row(None, ())
 
@@ -100,15 +108,13 @@ NO_ROW = Row(None, ())
 class RowDraft:
     """The state of some items when this is made, to be written once their results and errors are pickled.
 
-    With it, the items that are ``coming`` to the job are written. Those among them that handlers have added are pickled
-    first: if one can't be, its maker is written as not run.
+    With it, the items that are ``coming`` to the job are written; those among them that were added are pickled first.
 
     Pickling runs the code of users' classes, which may be slow, and may never end: `row` does it, on the job's own
     thread, and `cut_short`, on another thread, returns the part pickled by then. `plain_row` is for results that run no
     code.
 
-    ``tries_kept`` has how many failed tries of each item earlier rows have; it is updated here. For failed items in
-    ``unkept``, the payloads are written too.
+    ``tries_kept`` has how many failed tries of each item earlier rows have; it is updated here.
     """
 
     def __init__(
@@ -116,8 +122,7 @@ class RowDraft:
         table: ItemTable,
         indices: Sequence[int] = (),
         tries_kept: dict[int, int] | None = None,
-        unkept: Collection[int] = (),
-        coming: Coming | None = None,
+        coming: NewItems | None = None,
     ) -> None:
         self._indices = indices
         self._coming = coming
@@ -143,14 +148,18 @@ class RowDraft:
         self._has_failures = bool(table.history or table.failures)
         self._tries: dict[int, list[FailedTry]] = {}
         self._failures: dict[int, Failure] = {}
-        self._payloads: dict[int, Any] = {}
         if self._has_failures:
-            self._note_failures(table, {} if tries_kept is None else tries_kept, unkept)
+            self._note_failures(table, {} if tries_kept is None else tries_kept)
+        # What is pickled by now. Each file is noted before it is named.
         discarded = ResultPart(tuple(Kept(NO_RESULT)), len(self._done))
-        self._pickled = _Pickled([discarded] if table.sink is DISCARD else None)
+        self._together = [discarded] if table.sink is DISCARD else None  #: all results, in as few pickles as possible
+        self._each: dict[int, Kept | str] = {}  #: otherwise each result by itself, or why it can't be pickled
+        self._errors: dict[int, KeptError] = {}  #: by identity
+        self._files: tuple[BigFile, ...] = ()
+        self._steps = 0
         self._over = threading.Lock()  #: taken, for good, by the thread that makes the row
 
-    def _note_failures(self, table: ItemTable, tries_kept: dict[int, int], unkept: Collection[int]) -> None:
+    def _note_failures(self, table: ItemTable, tries_kept: dict[int, int]) -> None:
         for at, index in enumerate(self._indices):
             tries = table.history.get(index, ())
             new = tries[tries_kept.get(index, 0) :]
@@ -160,20 +169,18 @@ class RowDraft:
             failure = table.failures.get(index)
             if failure is not None and table.status[index] != COMPLETED:
                 self._failures[at] = failure
-            if index in unkept and table.status[index] == FAILED:
-                self._payloads[at] = table.payloads[index]
 
     @property
     def step(self) -> int:
         """A number that grows with each object that is pickled."""
-        return self._pickled.step + sum([lot.step for lot in self._added])
+        return self._steps + sum([lot.step for lot in self._added])
 
     def plain_row(self) -> Row | None:
         """The row, if nothing failed and the results and new items are small and plain; else None."""
-        if self._tries or self._failures or self._payloads or not all(lot.keep_plain() for lot in self._added):
+        if self._tries or self._failures or not all(lot.keep_plain() for lot in self._added):
             return None
-        together = self._pickled.together or _together(self._done)
-        return None if together is None else self._row(_Pickled(together), "")
+        self._together = self._together or _together(self._done)
+        return None if self._together is None else self._row("")
 
     def row(self) -> Row | None:
         """Return the row; None if it was cut short meanwhile. An item with an unpicklable result is written as not run.
@@ -182,66 +189,75 @@ class RowDraft:
         """
         if self._over.locked():
             return None
-        pickled = self._pickled
         for lot in self._added:
             lot.keep()
-        pickled.keep_results(self._done, apart=any(lot.makers_of_lost(lot.kept()) for lot in self._added))
+        self._together = self._together or _together(self._done)
+        for nth, result in enumerate(self._done if self._together is None else ()):
+            try:
+                self._each[nth] = self._keep(result)
+            except Exception as error:
+                self._each[nth] = text_of(error)
         for failure in self._failures.values():
-            pickled.keep_error(failure.error)
+            self._keep_error(failure.error)
         for tries in self._tries.values():
             for tried in tries:
-                pickled.keep_error(tried.exception)
-        for at, payload in self._payloads.items():
-            pickled.keep_payload(at, payload)
-        return self._row(pickled, "") if self._over.acquire(blocking=False) else None
+                self._keep_error(tried.exception)
+        return self._row("") if self._over.acquire(blocking=False) else None
 
     def cut_short(self, why: str) -> Row | None:
         """Return a row of the part pickled by now, the other items as not run. None if `row` has just ended."""
-        return self._row(self._pickled.copy(), why) if self._over.acquire(blocking=False) else None
+        return self._row(why) if self._over.acquire(blocking=False) else None
 
-    def _row(self, pickled: _Pickled, why: str) -> Row:
-        """Return the row of the pickled part; ``why``: the reason for which some results are missing."""
-        kept = [lot.kept() for lot in self._added]
-        lost = {maker for lot, own in zip(self._added, kept, strict=True) for maker in lot.makers_of_lost(own)}
-        missing = self._missing(pickled, lost, why) if lost or pickled.together is None else {}
+    def _keep(self, value: Any) -> Kept:
+        self._steps += 1
+        files: list[BigFile] = []
+        kept = keep(value, files)
+        self._files += tuple(files)
+        return kept
+
+    def _keep_error(self, error: BaseException) -> None:
+        if id(error) not in self._errors:
+            self._steps += 1
+            files: list[BigFile] = []
+            kept = keep_error(error, files)
+            self._files += tuple(files)
+            self._errors[id(error)] = kept
+
+    def _row(self, why: str) -> Row:
+        """Return the row of what is pickled by now; ``why``: the reason for which some results are missing."""
+        together, each = self._together, dict(self._each)  # pickling may go on meanwhile
+        missing: dict[int, str] = {}
+        if together is None:
+            for nth, place in enumerate([at for at, code in enumerate(self._status) if code == COMPLETED]):
+                one = each.get(nth)
+                if not isinstance(one, Kept):
+                    missing[place] = why if one is None else one
         status, done = bytearray(self._status), self._indices
         for place in missing:
             status[place] = PENDING
         if status.count(COMPLETED) < len(status):
             done = [index for index, code in zip(self._indices, status, strict=True) if code == COMPLETED]
-        items = None if self._coming is None else self._coming.written(kept, len(done))
+        items = None if self._coming is None else self._coming.pickled(len(done))
         if not self._indices:
             return NO_ROW._replace(items=items)
-        content = self._content | {"status": bytes(status)} | pickled.written_results(len(self._done))
+        content = self._content | {"status": bytes(status), **_written_results(together, each)}
         if self._has_failures:
-            content |= self._failed(pickled)
-        body, files = prepare(content), pickled.files
+            content |= self._failed()
+        body, files = prepare(content), self._files
         if len(body.data) >= MOST_ROW:
             file = big_file((body.data,))
             body, files = prepare({"row": (file.name, file.digest)}), (*files, file)
         left_out = tuple((self._indices[place], reason) for place, reason in missing.items())
         return Row(body, files, left_out, prepare(self._slots), done, items)
 
-    def _missing(self, pickled: _Pickled, lost: Collection[int], why: str) -> dict[int, str]:
-        """Return the completed places that are written as not run, with the reasons. ``lost``: makers of lost items."""
-        missing: dict[int, str] = {}
-        for nth, place in enumerate([at for at, code in enumerate(self._status) if code == COMPLETED]):
-            one = None if pickled.together else pickled.each.get(nth)
-            if self._indices[place] in lost:
-                missing[place] = why or "it added an item that can't be pickled"
-                pickled.each.pop(nth, None)
-            elif not pickled.together and not isinstance(one, Kept):
-                missing[place] = why if one is None else one
-        return missing
-
-    def _failed(self, pickled: _Pickled) -> dict[str, Any]:
+    def _failed(self) -> dict[str, Any]:
         errors: list[KeptError] = []
         numbers: dict[int, int] = {}
 
         def number_of(error: BaseException, text: str) -> int:
             if id(error) not in numbers:
                 numbers[id(error)] = len(errors)
-                errors.append(pickled.errors.get(id(error)) or named_error(error, text))
+                errors.append(self._errors.get(id(error)) or named_error(error, text))
             return numbers[id(error)]
 
         history = {
@@ -252,8 +268,16 @@ class RowDraft:
             at: (number_of(each.error, each.text or ""), each.traceback, each.elapsed, each.charged, each.text)
             for at, each in self._failures.items()
         }
-        payloads = {at: tuple(kept) for at, kept in pickled.payloads.items()}
-        return {"errors": errors, "history": history, "failures": failures, "payloads": payloads}
+        return {"errors": errors, "history": history, "failures": failures}
+
+
+def _written_results(together: list[ResultPart] | None, each: dict[int, Kept | str]) -> dict[str, Any]:
+    """Return results in their written form, those that could be pickled."""
+    if together is None:
+        return {"results": [tuple(one) for one in each.values() if isinstance(one, Kept)]}
+    if len(together) == 1:
+        return {"results": together[0].kept}
+    return {"results": (), "parts": [tuple(part) for part in together]}
 
 
 def kept_together(results: list[Any]) -> Kept | None:
@@ -276,79 +300,15 @@ def _together(results: list[Any]) -> list[ResultPart] | None:
 
 
 def _part(results: list[Any]) -> ResultPart | None:
-    parts = dump_harmless_parts(results)
+    parts = dump_parts_without_user_code(results)
     if parts is None or parts[1] or MARK in parts[0]:
         return None
     return ResultPart(tuple(Kept(parts[0])), len(results))
 
 
-class _Pickled:
-    """The pickled part of a draft, filled on the pickling thread; its big values are in ``files``."""
-
-    def __init__(self, together: list[ResultPart] | None = None) -> None:
-        self.together = together  #: all results, in as few pickles as possible
-        self.each: dict[int, Kept | str] = {}  #: otherwise each result by itself, or why it can't be pickled
-        self.errors: dict[int, KeptError] = {}  #: by identity
-        self.payloads: dict[int, Kept] = {}
-        self.files: tuple[BigFile, ...] = ()
-        self.step = 0  #: grows with each object
-
-    def copy(self) -> _Pickled:
-        """Return a copy that later pickling does not change.
-
-        The results are copied before their files: so some of the files may not be named in the copy.
-        """
-        copy = _Pickled(self.together)
-        copy.each, copy.errors, copy.payloads = dict(self.each), dict(self.errors), dict(self.payloads)
-        copy.files = self.files
-        return copy
-
-    def keep_results(self, results: list[Any], *, apart: bool) -> None:
-        """Pickle results together if they are plain and small; else, or ``apart``, each by itself."""
-        if self.together is None and not apart:
-            self.together = _together(results)
-        if self.together is not None:
-            return
-        for nth, result in enumerate(results):
-            try:
-                self.each[nth] = self._keep(result)
-            except Exception as error:
-                self.each[nth] = text_of(error)
-
-    def written_results(self, count: int) -> dict[str, Any]:
-        """Return the results in their written form, those of ``count`` places that there are."""
-        if self.together is None:
-            found = [self.each.get(nth) for nth in range(count)]
-            return {"results": [tuple(one) for one in found if isinstance(one, Kept)]}
-        if len(self.together) == 1:
-            return {"results": self.together[0].kept}
-        return {"results": (), "parts": [tuple(part) for part in self.together]}
-
-    def keep_error(self, error: BaseException) -> None:
-        """Pickle an error, once."""
-        if id(error) not in self.errors:
-            self.step += 1
-            files: list[BigFile] = []
-            kept = keep_error(error, files)
-            self.files += tuple(files)
-            self.errors[id(error)] = kept
-
-    def keep_payload(self, at: int, payload: Any) -> None:
-        """Pickle an item."""
-        with contextlib.suppress(Exception):  # its error may be that it can't be pickled
-            self.payloads[at] = self._keep(payload)
-
-    def _keep(self, value: Any) -> Kept:
-        self.step += 1
-        files: list[BigFile] = []
-        kept = keep(value, files)
-        self.files += tuple(files)
-        return kept
-
-
-def make_row(table: ItemTable, indices: Sequence[int], tries_kept: dict[int, int], unkept: Collection[int] = ()) -> Row:
+def make_row(table: ItemTable, indices: Sequence[int], tries_kept: dict[int, int]) -> Row:
     """Return the row of these items in their current state, see `RowDraft`, on a thread that may run any code."""
-    row = RowDraft(table, indices, tries_kept, unkept).row()
+    row = RowDraft(table, indices, tries_kept).row()
     assert row is not None
     return row
 
@@ -431,7 +391,7 @@ class RowReader:
         self._count = count
         self._read_file = read_file
         self._path = path
-        self._brought: set[int] = set()  #: items whose payload came with a row
+        self._brought: set[int] = set()  #: items whose payload came with a row, as earlier versions wrote it
         self._where: array[int] | None = None
         self._grows = grows
         if table.slots is not None or grows:
@@ -445,14 +405,10 @@ class RowReader:
 
         Raises `JournalError` for a row with items that the job does not have.
         """
-        slots: Sequence[int] | None = None
-        try:
-            slots = row.spoken(self._path)
-            content = content_of(row, self._read_file, self._path)
-        except JournalError:
+        slots, content, _ = row.told(self._read_file, self._path)
+        if content is None:
             self._lose(slots)
-            return
-        if slots:
+        elif slots:
             self.write(row.number, content, slots)
 
     def _lose(self, slots: Sequence[int] | None) -> None:
@@ -638,6 +594,11 @@ def _places_of_discarded(content: dict[str, Any], done: int) -> Iterator[int]:
         at += len(part.places)
 
 
+def code_in(content: dict[str, Any]) -> int:
+    """Return the number of the code that made the outcomes of a row; 0 if it is not recorded."""
+    return int.from_bytes(content.get("code", b""), sys.byteorder)
+
+
 def numbers_of(code: str, data: bytes) -> Any:
     """Return the column of numbers whose written form is ``data``."""
     numbers = array(code)
@@ -649,13 +610,6 @@ def full_column(code: str, data: bytes, count: int) -> Any:
     """Return a column of numbers with a number for each of ``count`` places."""
     numbers = numbers_of(code, data)
     return numbers * count if len(numbers) < count else numbers
-
-
-def origins_of(content: dict[str, Any], number: int) -> array[int]:
-    """Return, by its places, the numbers of the rows that first had them, for the row that now has that number."""
-    origins = content.get("origins", array("Q", (number,)).tobytes())
-    column: array[int] = full_column("Q", origins, len(content["status"]))
-    return column
 
 
 def _put(column: Any, indices: Sequence[int], values: Any) -> None:

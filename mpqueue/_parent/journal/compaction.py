@@ -1,12 +1,9 @@
-"""Compaction of a journal: it rewrites rows, forgets items that are gone, and gives free pages back to the disk.
+"""Compaction of a journal: replaced outcomes and items that are gone are dropped, and free pages are given back.
 
-A job's rows are merged, without replaced data and items that are gone. One row at a time is in memory. Results are
-moved, not unpickled; but if some of those that were pickled together are dropped, and all of them are plain data, the
-others are pickled again. Unknown rows stay as they are.
-
-A merged row has the number of the last of its rows, and the first row of each of its places (``origins``). With the
-number of a slot's row, a reader can tell that entry from later ones, whose origin has a higher number. Numbers of a
-job's rows are never reused, so the last one always has a row.
+A row whose data is all replaced goes; one of which a part still counts is written anew under its number, since readers
+know results by the numbers of their rows. One row at a time is in memory. Results are moved, not unpickled; but if some
+of those that were pickled together are dropped, and all of them are plain data, the others are pickled again. Unknown
+rows, and those in a file, stay as they are. Numbers of a job's rows are never reused, so the last one always has a row.
 
 Items that are gone are forgotten, and their slots stay empty: one that comes back is new. In a stream, these are items
 that have changed since, or had to run again and never came, for example after another ``version=``.
@@ -22,7 +19,6 @@ import pickle
 import shutil
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from mpqueue._parent.journal.chunk_rows import (
@@ -32,38 +28,29 @@ from mpqueue._parent.journal.chunk_rows import (
     chunk_statement,
     full_column,
     numbers_of,
-    origins_of,
     parts_of,
     row_of,
     written_numbers,
 )
-from mpqueue._parent.journal.kept_results import Outcomes
+from mpqueue._parent.journal.kept_results import NO_ROW, Outcomes
 from mpqueue._parent.journal.kept_values import Kept, Place, no_file, plain_list, unseal
 from mpqueue._parent.journal.lots import NOBODY, each_lot, present_slots
 from mpqueue.errors import JournalError
-from mpqueue.status import COMPLETED, PENDING
+from mpqueue.status import COMPLETED, JobKind
 
 # -- compaction --------------------------------------------------------------------------------------------------------
 
 Run = Callable[..., Any]
 
-#: The bytes up to which a row is merged with others; and the most bytes and items of a merged row.
-SMALL, MOST_BYTES, MOST_ITEMS = 64 << 10, 1 << 20, 4096
-
-#: The keys of rows that can be merged. ``fresh``: earlier rows about its items are void.
-_KEYS = {"status", "results", "parts", "errors", "history", "failures", "payloads", "output", "fresh", "origins"}
-#: Columns of numbers. Older rows have no ``code``.
-_COLUMNS = {**NUMBERS, "code": "I"}
-_KEYS |= _COLUMNS.keys()
-
 #: Entries of a row about single items, by their places in it.
 _BY_PLACE = ("history", "failures", "payloads", "output")
+#: The keys of rows that can be written anew. ``origins``: a version before the first release of this form wrote these.
+_KEYS = {*NUMBERS, *_BY_PLACE, "code", "status", "results", "parts", "errors", "fresh", "origins"}
 
 
 class Compacted(NamedTuple):
-    """The outcome of a compaction: how many fewer rows, forgotten items, and files to be removed."""
+    """The outcome of a compaction: how many forgotten items, and files to be removed."""
 
-    rows: int = 0
     items: int = 0
     files: frozenset[str] = frozenset()
 
@@ -71,56 +58,36 @@ class Compacted(NamedTuple):
 def prune(run: Run, job: int, line: Sequence[Any], path: str, *, gone: bool) -> Compacted:
     """Rewrite the rows of a job, within the caller's transaction; with ``gone``, forget the items that are gone.
 
-    Its ``line`` has slots, places, generation and whether it is open. Raises `JournalError` for a damaged row, and the
-    database's errors. Takes 5 bytes per slot, for a stream 12.
+    Its ``line`` has slots, places and kind. Raises `JournalError` for a damaged row, and the database's errors. Takes 5
+    bytes per slot, for a stream 12.
     """
-    count, places, generation, is_open = line
+    count, places, kind = line
     present: bytearray | None = None
     forgotten = 0
-    if generation is not None:
+    if kind == JobKind.STREAM:
         present, forgotten = _prune_stream(run, job, count, path, gone=gone)
-    elif gone and (is_open or places is not None):
+    elif gone and (kind == JobKind.OPEN or places is not None):
         present = _present_slots(run, job, count, places, path)
-        if not is_open:
+        if kind != JobKind.OPEN:
             absent = {slot for slot in range(count) if not present[slot]}
             forgotten = _forget(run, job, path, absent.__contains__)
-    return compact(run, job, count, present, path)._replace(items=forgotten)
+    return Compacted(forgotten, compact(run, job, count, present, path))
 
 
-def compact(run: Run, job: int, slots: int, present: bytearray | None, path: str) -> Compacted:
-    """Rewrite a job's rows. Slots that are not present are not kept."""
+def compact(run: Run, job: int, slots: int, present: bytearray | None, path: str) -> frozenset[str]:
+    """Rewrite a job's rows; returns the files that are no longer needed. Slots that are not present are not kept."""
     rows = JobRows(run, job, path)
     look = _Spoken(rows, slots, present)
-    files: set[str] = set()
-    batch = _Batch()
-    written = 0
-    stay: set[str] = set()
-    for order, number in enumerate(rows.numbers, 1):
-        row = rows.read(number)
-        files.update(files_of(row.content))
-        draft = _draft(row, number)
-        if draft is None:
-            written += batch.write(rows) + 1
-            batch = _Batch()
-            stay |= files_of(row.content)
-            continue
-        whole = draft.filter(look.places(draft, order))
-        if not batch.takes(draft, row.size):
-            written += batch.write(rows)
-            batch = _Batch()
-        batch.add(draft, number, row.size, whole=whole)
-        stay |= draft.files()
-    written += batch.write(rows)
-    may_go = frozenset() if look.has_more_files else frozenset(files - stay)
-    return Compacted(len(rows.numbers) - written, 0, may_go)
-
-
-class TakenRow(NamedTuple):
-    """A row as it is written, its slots, and its bytes."""
-
-    content: dict[str, Any]
-    slots: Sequence[int]
-    size: int
+    files, stay = set[str](), set[str]()
+    for order, (number, content, spoken) in enumerate(rows.read(), 1):
+        files |= files_of(content)
+        if content.keys() <= _KEYS and not (look.has_unread and content.get("fresh")):
+            places = look.places(content, spoken, order)
+            if len(places) < len(spoken):
+                content = _only(content, places)  # noqa: PLW2901 - what is left of it
+                rows.replace(number, content, [spoken[at] for at in places])
+        stay |= files_of(content)
+    return frozenset() if look.has_unread else frozenset(files - stay)
 
 
 class JobRows:
@@ -131,29 +98,24 @@ class JobRows:
         self._job = job
         self._path = path
         found = run("SELECT number FROM chunks WHERE job = ? ORDER BY number", (job,)).fetchall()
-        self.numbers: list[int] = [row[0] for row in found]
+        self._numbers: list[int] = [row[0] for row in found]
 
     def __iter__(self) -> Iterator[WrittenRow]:
-        return map(self._written, self.numbers)
+        for number in self._numbers:
+            body, at = self._run("SELECT body, slots FROM chunks WHERE number = ?", (number,)).fetchone()
+            yield WrittenRow(self._job, number, body, at)
 
-    def _written(self, number: int) -> WrittenRow:
-        body, at = self._run("SELECT body, slots FROM chunks WHERE number = ?", (number,)).fetchone()
-        return WrittenRow(self._job, number, body, at)
+    def read(self) -> Iterator[tuple[int, dict[str, Any], Sequence[int]]]:
+        """Yield each row's number, its content as it is written, and its slots."""
+        what = f"{self._path}: a row of it"
+        for row in self:
+            yield row.number, row.content(what), row.spoken(what)
 
-    def read(self, number: int) -> TakenRow:
-        """A row, as it is written."""
-        row, what = self._written(number), f"{self._path}: a row of it"
-        return TakenRow(row.content(what), row.spoken(what), len(row.body))
-
-    def write(self, numbers: Sequence[int], draft: _Draft) -> bool:
-        """Replace these rows by one; by none if it would be empty and is not the last one: then False."""
-        for number in numbers:
-            self._run("DELETE FROM chunks WHERE number = ?", (number,))
-        number = numbers[-1]
-        is_needed = bool(draft.slots) or number == self.numbers[-1]
-        if is_needed:
-            self._run(*chunk_statement(number, self._job, row_of(draft.content(), draft.slots)))
-        return is_needed
+    def replace(self, number: int, content: dict[str, Any], slots: Sequence[int]) -> None:
+        """Replace a row by this one, under the same number; by none if it would be empty and is not the last one."""
+        self._run("DELETE FROM chunks WHERE number = ?", (number,))
+        if slots or number == self._numbers[-1]:
+            self._run(*chunk_statement(number, self._job, row_of(content, slots)))
 
 
 class _Spoken:
@@ -163,10 +125,10 @@ class _Spoken:
         self._present = present
         self._last = array("I", bytes(4 * slots))
         self._fresh: dict[int, int] = {}
-        self.has_more_files = False  #: some row is itself in a file, and may name others there
-        for order, number in enumerate(rows.numbers, 1):
-            content, spoken, _ = rows.read(number)
-            self.has_more_files = self.has_more_files or "row" in content
+        #: Some row is in a file, or has unknown data: it stays whole, and may name files. So what voids it stays, too.
+        self.has_unread = False
+        for order, (_, content, spoken) in enumerate(rows.read(), 1):
+            self.has_unread = self.has_unread or not content.keys() <= _KEYS
             if isinstance(spoken, range):
                 self._last[spoken.start : spoken.stop] = array("I", (order,)) * len(spoken)
             else:
@@ -175,154 +137,49 @@ class _Spoken:
             if content.get("fresh"):
                 self._fresh.update(dict.fromkeys(spoken, order))
 
-    def places(self, draft: _Draft, order: int) -> list[int]:
-        """Return the places in that row that have to be kept."""
+    def places(self, content: dict[str, Any], spoken: Sequence[int], order: int) -> list[int]:
+        """Return the places in that row that have to be kept: later rows add to these, instead of replacing them."""
+        adds = {at for name in _BY_PLACE for at in content.get(name, ())}
         kept = []
-        for at, slot in enumerate(draft.slots):
+        for at, slot in enumerate(spoken):
             if self._present is not None and not self._present[slot]:
                 continue
-            if order > self._fresh.get(slot, 0) and (self._last[slot] == order or draft.tells_more(at)):
+            if order > self._fresh.get(slot, 0) and (self._last[slot] == order or at in adds):
                 kept.append(at)
         return kept
 
 
-@dataclass
-class _Draft:
-    """One row or several, taken apart. ``parts`` are the results of the completed places, in order."""
-
-    slots: list[int] = field(default_factory=list)
-    status: bytearray = field(default_factory=bytearray)
-    numbers: dict[str, Any] = field(default_factory=lambda: {name: array(_COLUMNS[name]) for name in _COLUMNS})
-    parts: list[ResultPart] = field(default_factory=list)
-    errors: list[Any] = field(default_factory=list)
-    told: dict[str, dict[int, Any]] = field(default_factory=lambda: {name: {} for name in _BY_PLACE})
-    origins: array[int] = field(default_factory=lambda: array("Q"))  #: the numbers of the rows that first had them
-    has_failures: bool = False  #: the row has failures, or resets them
-
-    def tells_more(self, at: int) -> bool:
-        """True if the row has data about a place that later rows add to, instead of replacing it."""
-        return any(at in told for told in self.told.values())
-
-    def filter(self, places: Sequence[int]) -> bool:
-        """Keep these places only; True if that is all of them."""
-        if len(places) == len(self.slots):
-            return True
-        wanted, new = set(places), {at: nth for nth, at in enumerate(places)}
-        done = [at for at, code in enumerate(self.status) if code == COMPLETED]
-        self.parts = [*_filter(self.parts, [at in wanted for at in done])]
-        self.slots = [self.slots[at] for at in places]
-        self.status = bytearray(self.status[at] for at in places)
-        self.origins = array("Q", [self.origins[at] for at in places])
-        for name, column in self.numbers.items():
-            self.numbers[name] = array(_COLUMNS[name], [column[at] for at in places])
-        self.told = {
-            name: {new[at]: what for at, what in told.items() if at in new} for name, told in self.told.items()
-        }
-        self._drop_errors()
-        return False
-
-    def _drop_errors(self) -> None:
-        used: dict[int, int] = {}
-
-        def renumbered(number: int) -> int:
-            return used.setdefault(number, len(used))
-
-        self._renumber(renumbered)
-        self.errors = [self.errors[number] for number in used]
-
-    def _renumber(self, number_of: Callable[[int], int]) -> None:
-        told = self.told
-        told["history"] = {
-            at: [(*tried[:3], number_of(tried[3]), *tried[4:]) for tried in tries]
-            for at, tries in told["history"].items()
-        }
-        told["failures"] = {at: (number_of(what[0]), *what[1:]) for at, what in told["failures"].items()}
-
-    def add(self, other: _Draft) -> None:
-        """Add the places of another row, which has other slots."""
-        base, errors = len(self.slots), len(self.errors)
-        other._renumber(lambda number: number + errors)
-        self.slots += other.slots
-        self.status += other.status
-        self.origins += other.origins
-        for name, column in other.numbers.items():
-            self.numbers[name] += column
-        self.parts += other.parts
-        self.errors += other.errors
-        for name, told in other.told.items():
-            self.told[name].update({base + at: what for at, what in told.items()})
-        self.has_failures = self.has_failures or other.has_failures
-
-    def content(self) -> dict[str, Any]:
-        """Return the row's content in its written form."""
-        content: dict[str, Any] = {
-            "status": bytes(self.status),
-            "results": (),
-            "parts": [tuple(part) for part in self.parts],
-            "origins": written_numbers(self.origins),
-        }
-        for name, column in self.numbers.items():
-            content[name] = written_numbers(column)
-        if self.told["output"]:
-            content["output"] = self.told["output"]
-        if self.has_failures:
-            content |= {name: self.told[name] for name in ("history", "failures", "payloads")}
-            content["errors"] = self.errors
-        return content
-
-    def files(self) -> set[str]:
-        """Return the files that it names."""
-        kept = [part.kept for part in self.parts] + list(self.told["payloads"].values())
-        return _named(kept, self.errors)
+def _only(content: dict[str, Any], places: Sequence[int]) -> dict[str, Any]:
+    """Return the content of a row with these places only."""
+    status, wanted, new = content["status"], set(places), {at: nth for nth, at in enumerate(places)}
+    done = [at in wanted for at, code in enumerate(status) if code == COMPLETED]
+    parts = _filter([*parts_of(content, len(done))], done)
+    only: dict[str, Any] = {"code": content["code"]} if "code" in content else {}
+    only |= {"status": bytes(status[at] for at in places), "results": (), "parts": [tuple(part) for part in parts]}
+    for name, code in NUMBERS.items():
+        if name in content:
+            column = full_column(code, content[name], len(status))
+            only[name] = written_numbers(array(code, [column[at] for at in places]))
+    for name in _BY_PLACE:
+        if name in content:
+            only[name] = {new[at]: what for at, what in content[name].items() if at in new}
+    if "history" in content:
+        _drop_errors(only, content["errors"])
+    return only
 
 
-class _Batch:
-    """Rows that are merged into one."""
+def _drop_errors(only: dict[str, Any], errors: Sequence[Any]) -> None:
+    """Give the content those of the errors that it still names."""
+    used: dict[int, int] = {}
 
-    def __init__(self) -> None:
-        self._draft = _Draft()
-        self._slots: set[int] = set()
-        self._numbers: list[int] = []
-        self._size = 0
-        self._is_whole = True
+    def renumbered(number: int) -> int:
+        return used.setdefault(number, len(used))
 
-    def takes(self, draft: _Draft, size: int) -> bool:
-        """True if a row of that size may be merged with the ones so far. No slot occurs twice in a row."""
-        if not self._numbers:
-            return True
-        small = size <= SMALL and self._size + size <= MOST_BYTES
-        fits = len(self._slots) + len(draft.slots) <= MOST_ITEMS
-        return small and fits and self._slots.isdisjoint(draft.slots)
-
-    def add(self, draft: _Draft, number: int, size: int, *, whole: bool) -> None:
-        """Add a row to the batch; ``whole``: unchanged."""
-        self._numbers.append(number)
-        self._size += size
-        self._is_whole = self._is_whole and whole
-        self._slots.update(draft.slots)
-        self._draft.add(draft)
-
-    def write(self, rows: JobRows) -> int:
-        """Write the rows; returns their number. A single unchanged row stays."""
-        if len(self._numbers) == 1 and self._is_whole:
-            return 1
-        return int(rows.write(self._numbers, self._draft)) if self._numbers else 0
-
-
-def _draft(row: TakenRow, number: int) -> _Draft | None:
-    """Return the row of that number taken apart; None if it is in a file, or has data unknown to this version."""
-    content = row.content
-    if not content.keys() <= _KEYS or any(name not in content for name in NUMBERS):
-        return None
-    status = bytearray(content["status"])
-    draft = _Draft([*row.slots], status, parts=[*parts_of(content, status.count(COMPLETED))])
-    for name, code in _COLUMNS.items():
-        draft.numbers[name] = full_column(code, content.get(name, bytes(4)), len(status))
-    draft.origins = origins_of(content, number)
-    draft.has_failures = "history" in content
-    draft.errors = list(content.get("errors", ()))
-    draft.told = {name: dict(content.get(name, {})) for name in _BY_PLACE}
-    return draft
+    only["history"] = {
+        at: [(*tried[:3], renumbered(tried[3]), *tried[4:]) for tried in tries] for at, tries in only["history"].items()
+    }
+    only["failures"] = {at: (renumbered(what[0]), *what[1:]) for at, what in only["failures"].items()}
+    only["errors"] = [errors[number] for number in used]
 
 
 # -- results -----------------------------------------------------------------------------------------------------------
@@ -394,9 +251,8 @@ def _prune_stream(run: Run, job: int, count: int, path: str, *, gone: bool) -> t
     if not gone:
         return present, 0
     outcomes = Outcomes(JobRows(run, job, path), no_file, path, count)
-    for slot in outcomes.lost:  # its row is in a file
-        outcomes.status[slot] = COMPLETED
-    pending = {slot for slot, status in enumerate(outcomes.status) if status == PENDING}
+    stay = outcomes.lost  # their row is in a file
+    pending = {slot for slot, row in enumerate(outcomes.row) if row == NO_ROW and slot not in stay}
     forgotten = {slot for slot in pending if present[slot]}
     firsts = {first for first, last in now.items() if last in forgotten}  # changed items are known by them
     _forget(run, job, path, (forgotten | firsts).__contains__)

@@ -529,13 +529,32 @@ def why_unstable(value: Any) -> str:
 Key = Callable[[Any], bytes | str]
 
 
-def unknowable(what: str, *, has_ids: bool) -> TypeError:
-    """Return the error for an object without identity; ``what`` describes it."""
-    how = "use ids that have one" if has_ids else 'give each item an "id" or an .id, or leave out journal='
-    return TypeError(f"{what}, by which the journal would know it again; {how}")
+#: Consecutive items: their identities joined, and their states.
+What = tuple[bytes, bytes]
 
 
-def digest_of_key(key: Key, payload: Any, item_id: Hashable) -> bytes:
+def identify(
+    items: Sequence[Any], ids: Sequence[Hashable] | None, indices: Sequence[int], key: Key | None = None
+) -> What:
+    """Return the identities and the states of items, which have these ids and indices.
+
+    Raises TypeError for an item or an id without identity, and errors of ``key``.
+    """
+    named = items if ids is None else ids
+    try:
+        identities = digests(named)
+    except NoIdentityError:
+        how = 'give each item an "id" or an .id, or leave out journal=' if ids is None else "use ids that have one"
+        what = name_unstable(named, indices)
+        raise TypeError(f"{what}, by which the journal would know it again; {how}") from None
+    if key is not None:
+        names = indices if ids is None else ids
+        # No `map`, which a StopIteration of the key would end.
+        return identities, b"".join([_digest_of_key(key, *each) for each in zip(items, names, strict=True)])
+    return identities, identities if ids is None else _states_of(items)
+
+
+def _digest_of_key(key: Key, payload: Any, item_id: Hashable) -> bytes:
     """Return the state of an item by the user's ``key``. Raises TypeError for an invalid key, and errors of ``key``."""
     try:
         found = key(payload)
@@ -548,7 +567,7 @@ def digest_of_key(key: Key, payload: Any, item_id: Hashable) -> bytes:
     return digest(found)
 
 
-def states_of(payloads: Sequence[Any]) -> bytes:
+def _states_of(payloads: Sequence[Any]) -> bytes:
     """Return the states of items with ids: digests, or `UNKNOWN` for one without a stable form."""
     try:
         return digests(payloads)

@@ -19,9 +19,9 @@ from typing import Any
 from urllib.parse import quote
 
 from mpqueue._os.files import NO_LINKS, kind_of, open_file, sync_folder
+from mpqueue._parent.journal.checks import HeldFiles, Mark, MovedError, check_own, check_stat
 from mpqueue._parent.journal.chunk_rows import Row, chunk_statement
 from mpqueue._parent.journal.compaction import AUTO_VACUUM, Compacted, end_log, give_back, make_shrinkable, prune
-from mpqueue._parent.journal.guards import HeldFiles, Mark, MovedError, check_own, check_stat
 from mpqueue._parent.journal.kept_values import VALUE, BigFile, Place, Statement, Unsealed
 from mpqueue._parent.journal.lots import Lot
 from mpqueue._parent.journal.schema import (
@@ -141,8 +141,6 @@ class Store:
         self._chunks = itertools.count(1 if last is None else last + 1)
         #: The numbers of the jobs, by their ids in the file; changed by one thread.
         self.numbers: dict[str | bytes, int] = {}
-        #: Numbers of jobs that are being removed: their lines may be gone already. Changed by the same thread.
-        self.leaving: set[int] = set()
         # From the table itself: its index may be damaged. Numbers of jobs with damaged lines.
         self.damaged: set[int] = set()
         for *said, seal in execute(JOBS).fetchall():
@@ -269,23 +267,22 @@ class Store:
 
     def remove_job(self, number: int) -> None:
         """Remove a job with all its data. At most 8 MB of its space are given back to the disk at once."""
-        job_ids: list[str | bytes] = []
 
         def remove(run: Any) -> Collection[str]:
-            job_ids.extend(row[0] for row in run("SELECT id FROM jobs WHERE number = ?", (number,)))
             names = [row[0] for row in run("SELECT name FROM files WHERE job = ?", (number,))]
             for owned in OWNED:
                 run(f"DELETE FROM {owned} = ?", (number,))  # noqa: S608
             return names
 
-        self.leaving.add(number)
+        ids = self._connection.execute("SELECT id FROM jobs WHERE number = ?", (number,)).fetchall()
+        known = {job_id: number for (job_id,) in ids if self.numbers.get(job_id) == number}
+        for job_id in known:  # first: a line that may be gone is not looked for
+            del self.numbers[job_id]
         try:
             self._rewrite(remove)
-            for job_id in job_ids:
-                if self.numbers.get(job_id) == number:
-                    del self.numbers[job_id]
-        finally:
-            self.leaving.discard(number)
+        except BaseException:
+            self.numbers |= known
+            raise
         with contextlib.suppress(sqlite3.Error):  # it is removed in any case
             give_back(self._connection)
 
@@ -298,7 +295,7 @@ class Store:
 
         def rewrite(run: Any) -> Collection[str]:
             nonlocal found
-            query = "SELECT slots, places, generation, is_open FROM jobs WHERE number = ?"
+            query = "SELECT slots, places, kind FROM jobs WHERE number = ?"
             line = run(query, (number,)).fetchone()
             if line is not None:  # otherwise it was removed meanwhile
                 found = prune(run, number, line, self.path, gone=gone)

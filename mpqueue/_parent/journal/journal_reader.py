@@ -19,13 +19,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from mpqueue._core.state.item_table import DISCARD, ItemTable
 from mpqueue._core.state.timings import PastRun
 from mpqueue._os.files import NO_LINKS, kind_of, open_file
+from mpqueue._parent.journal.checks import Mark, check_own, check_stat, is_held, marked
 from mpqueue._parent.journal.chunk_rows import Keep, Results, RowReader, WrittenRow
-from mpqueue._parent.journal.guards import Mark, check_own, check_stat, is_held, marked
 from mpqueue._parent.journal.journal_file import (
     PART,
     column_to_text,
@@ -35,15 +35,24 @@ from mpqueue._parent.journal.journal_file import (
     open_to_read,
     text_to_column,
 )
-from mpqueue._parent.journal.kept_results import KeptResults, Outcomes
+from mpqueue._parent.journal.kept_results import NO_ROW, KeptResults, Outcomes
 from mpqueue._parent.journal.kept_values import CHECK, ChangedError, Place, unseal
 from mpqueue._parent.journal.lots import Damaged, Lot, present_slots, read_lot, unknown_lot
 from mpqueue._parent.journal.matching import KnownStream
-from mpqueue._parent.journal.schema import COLUMNS, SAID, VERSION, ConvertedCopy, check_version, damaged_line, is_whole
+from mpqueue._parent.journal.schema import (
+    COLUMNS,
+    GROWING,
+    SAID,
+    VERSION,
+    ConvertedCopy,
+    check_version,
+    damaged_line,
+    is_whole,
+)
 from mpqueue._parent.journal.suspects import read_marks, suspect_of
 from mpqueue._wire.item_names import IdRule
 from mpqueue.errors import JournalError
-from mpqueue.status import OVER, PENDING, JobStatus
+from mpqueue.status import OVER, JobKind, JobStatus
 
 log = logging.getLogger("mpqueue")
 
@@ -69,8 +78,7 @@ class RecordedJob:
     python: str | None
     count: int  #: how many slots it has
     handler_name: str | None  #: where the handler and the setup can be imported from
-    generation: int | None = None  #: of a stream: how often all of it had to run so far; None: it has a list
-    is_open: int | None = None  #: 1: its list grew while it ran
+    kind: JobKind = JobKind.LIST
     cpu: float | None = None  #: CPU seconds of the workers in its last run
     ran: int | None = None  #: items that ran in it
     uses: str | None = None  #: its items' needs, as JSON; null if functions give them
@@ -85,44 +93,15 @@ class RecordedJob:
         return PastRun(self.started_at, self.duration, self.cpu, self.ran)
 
 
-class _Look:
+class _Look(NamedTuple):
     """One look at the tables, in the form of the newest version."""
 
-    def __init__(self, path: str, execute: Callable[..., sqlite3.Cursor], check: Callable[[], None]) -> None:
-        self._path = path
-        self.execute = execute
-        self.check = check  #: raises `ChangedError` if the look is not consistent any more
+    execute: Callable[..., sqlite3.Cursor]
+    check: Callable[[], None]  #: raises `ChangedError` if the look is not consistent any more
 
     def names(self, file: str) -> bool:
         """True if a file of a big value belongs to a job."""
         return self.execute("SELECT 1 FROM files WHERE name = ?", (file,)).fetchone() is not None
-
-    def lines(self, which: str, *arguments: Any) -> list[RecordedJob]:
-        """Return these lines of jobs. Raises `JournalError` for one that is damaged."""
-        found = []
-        for *said, seal, order, code in self.execute(f"{_LINES} {which}", arguments):
-            if not is_whole(said, seal):
-                raise damaged_line(self._path, said[0])
-            found.append(_job([*said[: len(COLUMNS)], order, code]))
-        return found
-
-    def lots(self, job: RecordedJob, *, items: bool) -> Iterator[tuple[int, int, Any, Any]]:
-        """The rows of a job's lots that count, in order, with their items or without."""
-        what = "first, count, body, items" if items else "first, count, body, NULL"
-        query = f"SELECT {what} FROM lots WHERE job = ? AND first < ? ORDER BY first"  # noqa: S608
-        yield from self.execute(query, (job.number, job.count))
-
-    def rows(self, job: int) -> Iterator[WrittenRow]:
-        """Yield a job's rows about the outcomes of its items, in the order in which they were written."""
-        query = "SELECT number, body, slots FROM chunks WHERE job = ? ORDER BY number"
-        for row in self.execute(query, (job,)):
-            yield WrittenRow(job, *row)
-
-    def row(self, job: int, number: int) -> WrittenRow | None:
-        """Return a job's row of that number; None if it is not there."""
-        query = "SELECT number, body, slots FROM chunks WHERE number = ? AND job = ?"
-        row = self.execute(query, (number, job)).fetchone()
-        return None if row is None else WrittenRow(job, *row)
 
 
 _LINES = f"SELECT {SAID}, seal, substr(places, 1, {CHECK}), substr(codes, 1, {CHECK}) FROM jobs"  # noqa: S608
@@ -130,11 +109,13 @@ _LINES = f"SELECT {SAID}, seal, substr(places, 1, {CHECK}), substr(codes, 1, {CH
 _TEXT, _ANY_TEXT, _TIME = (str, type(None)), (str, bytes, type(None)), (float, int, type(None))
 _TYPES: tuple[Any, ...] = (
     *(int, (str, bytes), int, str, str, (float, int), str, _TIME, _TIME, _TIME),
-    *(int, int, int, _ANY_TEXT, _TEXT, int, _ANY_TEXT, (int, type(None))),
-    *((int, type(None)), _TIME, (int, type(None)), _TEXT, object, object),
+    *(int, int, int, _ANY_TEXT, _TEXT, int, _ANY_TEXT),
+    *(str, _TIME, (int, type(None)), _TEXT, object, object),
 )
 
 
+#: The file's number, its size and the time of its last change.
+FileState = tuple[int, int, int]
 #: The most tries to look at a file that changes meanwhile.
 TRIES = 5
 
@@ -194,18 +175,22 @@ class Reader:
                     raise JournalError(str(error)) from None
         raise AssertionError
 
-    @contextlib.contextmanager
-    def _look(self) -> Iterator[_Look]:
-        """Yield the current look of this thread, or a look for this call only."""
+    def _each(self, query: str, *arguments: Any) -> Iterator[tuple[Any, ...]]:
+        """Yield what a query finds in the current look of this thread. Call it within `at_once`."""
+        look = self._current.look
+        assert look is not None
         with explained(self.path):
-            if self._current.look is not None:
-                yield self._current.look
-                return
-            try:
-                with self._open() as look:
-                    yield look
-            except ChangedError as error:
-                raise JournalError(str(error)) from None
+            yield from look.execute(query, arguments)
+
+    def _lines(self, which: str, *arguments: Any) -> list[RecordedJob]:
+        """Return these lines of jobs. Raises `JournalError` for one that is damaged."""
+        found = []
+        with explained(self.path):
+            for *said, seal, order, code in self._each(f"{_LINES} {which}", *arguments):
+                if not is_whole(said, seal):
+                    raise damaged_line(self.path, said[0])
+                found.append(_job([*said[: len(COLUMNS)], order, code]))
+        return found
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[_Look]:
@@ -235,11 +220,11 @@ class Reader:
         if not self._has_looked:
             self._look_for_loss(mark, connection, check)
         if version < VERSION:
-            state, current = self._state_with_log(), self._current
+            state, current = self.state(), self._current
             if current.converted is None or current.converted[0] != state:
                 current.converted = state, ConvertedCopy(connection)
             connection = current.converted[1].connection
-        return _Look(self.path, connection.execute, check)
+        return _Look(connection.execute, check)
 
     @contextlib.contextmanager
     def _unchanged(self, *, has_log: bool) -> Iterator[Callable[[], None]]:
@@ -247,16 +232,16 @@ class Reader:
 
         It does so too if the file could not be read since its log is gone. Yields a function that checks earlier.
         """
-        before = None if has_log else self._state()
+        before = None if has_log else self.state()
 
         def check() -> None:
-            if not has_log and (before is None or self._state() != before):
+            if before is not None and (before[1] is not None or self.state() != before):
                 raise self._changed()
 
         try:
             yield check
         except Exception:
-            if has_log and self._state() is not None:
+            if has_log and self.state()[1] is None:
                 raise self._changed() from None
             raise
         finally:
@@ -265,20 +250,9 @@ class Reader:
     def _changed(self) -> ChangedError:
         return ChangedError(f"{self.path}: it was written while it was read, several times; read it again")
 
-    def _state_with_log(self) -> list[object]:
-        files = (Path(self.path), Path(f"{self.path}-wal"))
-        found = [file.stat() for file in files if file.exists()]
-        return [(each.st_ino, each.st_size, each.st_mtime_ns) for each in found]
-
-    def _state(self) -> tuple[int, int, int] | None:
-        """Return facts that change with the file; None while there is a log."""
-        if os.path.exists(f"{self.path}-wal"):
-            return None
-        try:
-            found = os.stat(self.path)
-        except FileNotFoundError:
-            return 0, 0, 0
-        return found.st_ino, found.st_size, found.st_mtime_ns
+    def state(self) -> tuple[FileState | None, FileState | None]:
+        """Return facts that change with the file, and with its log; None for one that is not there."""
+        return _state_of(self.path), _state_of(f"{self.path}-wal")
 
     def _warn(self, text: str, *arguments: object) -> None:
         """Log a warning, unless it comes from the file's being written: then the look has to be repeated."""
@@ -299,22 +273,19 @@ class Reader:
     @_in_one_look
     def jobs(self) -> list[RecordedJob]:
         """All jobs, in the order in which they were created."""
-        with self._look() as look:
-            return [line for line in look.lines("ORDER BY number") if line.total >= 0]
+        return [line for line in self._lines("ORDER BY number") if line.total >= 0]
 
     @_in_one_look
     def find(self, job_id: str) -> RecordedJob | None:
         """The job of that id. Goes through all jobs; a writer has `Journal.find`."""
-        with self._look() as look:
-            # Without the index, which may be damaged: jobs that `jobs` lists are found here, or reported as damaged.
-            found = look.lines("NOT INDEXED WHERE id = ?", text_to_column(job_id)) or self.jobs()
+        # Without the index, which may be damaged: jobs that `jobs` lists are found here, or reported as damaged.
+        found = self._lines("NOT INDEXED WHERE id = ?", text_to_column(job_id)) or self.jobs()
         return next((line for line in found if line.id == job_id and line.total >= 0), None)
 
     @_in_one_look
     def line(self, number: int) -> RecordedJob | None:
         """Return the job of that number, even if it does not count yet: its ``total`` is negative then."""
-        with self._look() as look:
-            return next(iter(look.lines("WHERE number = ?", number)), None)
+        return next(iter(self._lines("WHERE number = ?", number)), None)
 
     @_in_one_look
     def places(self, job: RecordedJob) -> array[int] | None:
@@ -336,25 +307,25 @@ class Reader:
         A damaged lot is unknown: its items are new, and its slots those of items that are gone. But an open job, whose
         items may never come again, must have all its items. Raises `JournalError`.
         """
-        end, has_holes = 0, job.generation is not None  # of lots that could not be written
-        with self._look() as look:
-            for row in look.lots(job, items=items):
-                first, size = row[:2]
-                if first > end and not has_holes:
-                    yield self._unknown(job, end, first - end)
-                try:
-                    lot = read_lot(row, job.number, self.path)
-                except JournalError:
-                    lot = self._unknown(job, first, size)
-                if job.is_open and items and not lot.parts:
-                    lot = self._unknown(job, first, size)
-                yield lot
-                end = first + size
+        end, has_holes = 0, job.kind is JobKind.STREAM  # of lots that could not be written
+        what = "first, count, body, items" if items else "first, count, body, NULL"
+        query = f"SELECT {what} FROM lots WHERE job = ? AND first < ? ORDER BY first"  # noqa: S608
+        for first, size, *bodies in self._each(query, job.number, job.count):
+            if first > end and not has_holes:
+                yield self._unknown(job, end, first - end)
+            try:
+                lot = read_lot((first, size, *bodies), job.number, self.path)
+            except JournalError:
+                lot = self._unknown(job, first, size)
+            if job.kind is JobKind.OPEN and items and not lot.parts:
+                lot = self._unknown(job, first, size)
+            yield lot
+            end = first + size
         if end < job.count and not has_holes:
             yield self._unknown(job, end, job.count - end)
 
     def _unknown(self, job: RecordedJob, first: int, size: int) -> Lot:
-        if job.is_open:
+        if job.kind is JobKind.OPEN:
             raise JournalError(
                 f"{self.path}: expected the items of {job.count} slots of job {job.id!r}, got damaged ones from slot "
                 f"{first} on; it is left as it is"
@@ -367,8 +338,7 @@ class Reader:
     def lot_with(self, job: RecordedJob, slot: int) -> Lot:
         """Return the items' lot that has this slot. Raises `JournalError`."""
         query = "SELECT first, count, body, items FROM lots WHERE job = ? AND first <= ? ORDER BY first DESC LIMIT 1"
-        with self._look() as look:
-            return read_lot(look.execute(query, (job.number, slot)).fetchone(), job.number, self.path)
+        return read_lot(next(self._each(query, job.number, slot)), job.number, self.path)
 
     def _complain(self, job: RecordedJob, what: str) -> None:
         """Log once for each job that a part of it is damaged."""
@@ -399,8 +369,7 @@ class Reader:
 
         If that is damaged, counting starts again. It also counts the end of the last program, once.
         """
-        with self._look() as look:
-            row = look.execute("SELECT status, suspects FROM jobs WHERE number = ?", (number,)).fetchone()
+        row = next(self._each("SELECT status, suspects FROM jobs WHERE number = ?", number), None)
         if row is None or row[0] in OVER:
             return {}
         counts: dict[int, int] = {}
@@ -421,8 +390,7 @@ class Reader:
 
     @_in_one_look
     def _value(self, column: str, job: RecordedJob) -> Any:
-        with self._look() as look:
-            row = look.execute(f"SELECT {column} FROM jobs WHERE number = ?", (job.number,)).fetchone()  # noqa: S608
+        row = next(self._each(f"SELECT {column} FROM jobs WHERE number = ?", job.number), None)  # noqa: S608
         if row is None:
             raise self._removed(job)
         place = Place(f"jobs.{column}", job.number)
@@ -448,18 +416,18 @@ class Reader:
         job = self.now(job)
         items, ids = self._items(job)
         slots = self.places(job)
-        if job.generation is not None or job.is_open:
+        if job.kind in GROWING:
             present = present_slots(self.lots(job, items=False), job.count)
-            if job.generation is not None:
+            if job.kind is JobKind.STREAM:
                 outcomes = self.outcomes(job)
-                for slot, status in enumerate(outcomes.status):
-                    present[slot] &= status != PENDING or slot in outcomes.lost  # shown as if it had not run
+                for slot, row in enumerate(outcomes.row):
+                    present[slot] &= row != NO_ROW or slot in outcomes.lost  # shown as if it had not run
             if not all(present):
                 slots = array("I", compress(range(job.count), present))
         if slots is not None:
             items, ids = [items[slot] for slot in slots], [ids[slot] for slot in slots]
         rule = IdRule(job.rule)
-        if job.generation is not None and ids and None not in ids:
+        if job.kind is JobKind.STREAM and ids and None not in ids:
             rule = IdRule.KEY
         table = ItemTable(items, None if rule is IdRule.POSITION else ids, rule)
         table.slots = slots
@@ -473,14 +441,14 @@ class Reader:
             self._warn("job %r: the outcomes of %d items are damaged in %s; they are shown as if they had not run",
                        job.id, len(lost), self.path)  # fmt: skip
 
-    def passed(self, job: RecordedJob) -> list[tuple[int, bytes]]:
-        """Return the rows of values on their way between the stages of a job. Call it within `at_once`."""
-        with self._look() as look:
-            return look.execute("SELECT row, body FROM passed WHERE job = ? ORDER BY row", (job.number,)).fetchall()
+    @_in_one_look
+    def passed(self, job: RecordedJob) -> list[tuple[Any, ...]]:
+        """Return the rows of values on their way between the stages of a job, with their numbers."""
+        return [*self._each("SELECT row, body FROM passed WHERE job = ? ORDER BY row", job.number)]
 
     @_in_one_look
     def known_items(self, job: RecordedJob) -> tuple[KnownStream, Outcomes]:
-        """Return a stream's known items and their outcomes. Takes 24 bytes per item."""
+        """Return a stream's known items and their outcomes. Takes 21 bytes per item."""
         outcomes = self.outcomes(job)
         if outcomes.damaged:
             self._complain(job, f"how some of its items ended is damaged, so these run again: {outcomes.damaged}")
@@ -488,9 +456,8 @@ class Reader:
 
     @_in_one_look
     def outcomes(self, job: RecordedJob) -> Outcomes:
-        """Return how its items have ended, by slots. Takes 5 bytes per slot."""
-        with self._look() as look:
-            return Outcomes(look.rows(job.number), self.read_file, self.path, job.count)
+        """Return how its items have ended, by slots. Takes 4 bytes per slot."""
+        return Outcomes(self.rows(job.number), self.read_file, self.path, job.count)
 
     def fill(self, table: ItemTable, job: RecordedJob, results: Results = Results.CHECKED) -> RowReader:
         """Write its items' outcomes into the table; returns the reader, which knows the unreadable results.
@@ -500,30 +467,33 @@ class Reader:
         """
         table.source = source = KeptResults(self, job.number, job.id, strict=True)
         wants_rows = table.sink is not None and table.sink is not DISCARD
-        table.live.foreign |= wants_rows  # kept values may be of any class
+        table.live.has_user_objects |= wants_rows  # kept values may be of any class
         return self._fill(table, job, results, source.keep if wants_rows else None)
 
     def _fill(self, table: ItemTable, job: RecordedJob, results: Results, keep: Keep | None = None) -> RowReader:
-        grows = bool(job.is_open or job.generation)
+        grows = job.kind in GROWING
         rows = RowReader(table, job.count, self.read_file, self.path, results, grows=grows, keep=keep)
-        with self._look() as look:
-            for row in look.rows(job.number):
-                rows.read(row)
+        for row in self.rows(job.number):
+            rows.read(row)
         return rows
 
+    def rows(self, job: int) -> Iterator[WrittenRow]:
+        """Yield a job's rows, in the order in which they were written. Call it within `at_once`."""
+        for row in self._each("SELECT number, body, slots FROM chunks WHERE job = ? ORDER BY number", job):
+            yield WrittenRow(job, *row)
+
     @_in_one_look
-    def ask(self, question: Callable[[_Look], T]) -> T:
-        """Run a function in one look."""
-        with self._look() as look:
-            return question(look)
+    def row(self, job: int, number: int) -> WrittenRow | None:
+        """Return a job's row of that number; None if it is not there."""
+        found = self._each("SELECT number, body, slots FROM chunks WHERE number = ? AND job = ?", number, job)
+        return next((WrittenRow(job, *row) for row in found), None)
 
     @_in_one_look
     def size_of(self, number: int) -> int:
         """Return the bytes of the outcomes of a job's items, with their files; 0 if there is no such job."""
         rows = "SELECT coalesce(sum(length(body)), 0) FROM chunks WHERE job = ?"
         files = "SELECT coalesce(sum(size), 0) FROM files WHERE job = ?"
-        with self._look() as look:
-            return sum(int(look.execute(query, (number,)).fetchone()[0]) for query in (rows, files))
+        return sum(int(next(self._each(query, number))[0]) for query in (rows, files))
 
     @_in_one_look
     def names(self, job: RecordedJob) -> list[Any]:
@@ -547,6 +517,14 @@ class Reader:
             return look.names(file)
 
 
+def _state_of(file: str) -> FileState | None:
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def _read(path: Path) -> bytes:
     with open(open_file(path, os.O_RDONLY | NO_LINKS), "rb") as file:
         check_stat(str(path), os.fstat(file.fileno()))
@@ -558,6 +536,7 @@ def _job(fields: list[Any]) -> RecordedJob:
     if not all(map(isinstance, fields, _TYPES)):
         raise TypeError(f"the line of job {fields[1]!r}")
     IdRule(fields[3])
+    fields[17] = JobKind(fields[17])
     for at in (1, 13, 16):  # names that users have given
         fields[at] = None if fields[at] is None else column_to_text(fields[at])
     fields[4], fields[6] = int(fields[4], 16 if fields[4].startswith("0x") else 10), JobStatus(fields[6])

@@ -14,10 +14,10 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from mpqueue._parent.journal.guards import JournalLock, MovedError, check_local, check_one_name, check_own
+from mpqueue._parent.journal.checks import JournalLock, MovedError, check_local, check_one_name, check_own
 from mpqueue._parent.journal.journal_file import (
     Connect,
     Store,
@@ -29,7 +29,7 @@ from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
 from mpqueue._parent.journal.kept_values import BigFile, Statement, prepare
 from mpqueue._parent.journal.schema import damaged_line
 from mpqueue._parent.journal.suspects import RunningMarks, suspect_of
-from mpqueue._parent.surroundings.replies import Reply
+from mpqueue._parent.system.replies import Reply
 from mpqueue.errors import JournalError, QueueClosedError, shown
 
 log = logging.getLogger("mpqueue")
@@ -51,22 +51,16 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry to be written. ``done`` is called on the writer's thread once it is on disk.
+    """An entry to be written. ``done`` is called on the writer's thread once it is on disk, with True.
 
-    An entry that SQLite refuses for ever is not in the journal, and nothing waits for it: ``refused`` is called, then
-    ``done``. An ``urgent`` entry does not wait for the group's time.
+    An entry that SQLite refuses for ever is not in the journal, and nothing waits for it: ``done`` is called with
+    False. An ``urgent`` entry does not wait for the group's time.
     """
 
     statements: Sequence[Statement]
     files: Sequence[tuple[BigFile, int]] = ()
-    done: Callable[[], object] | None = None
+    done: Callable[[bool], object] | None = None
     urgent: bool = False
-    refused: Callable[[], object] | None = None
-    size: int = field(init=False)  #: bytes that it holds until it is written
-
-    def __post_init__(self) -> None:
-        held = sum([len(each) for _, arguments in self.statements for each in arguments if type(each) is bytes])
-        object.__setattr__(self, "size", held + sum(file.size for file, _ in self.files))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +98,8 @@ class Journal:
         self._count_ends()
         self._posted: queue.SimpleQueue[Entry | _Errand | None] = queue.SimpleQueue()
         self._unwritten: list[Entry] = []
-        self._unconfirmed: list[Entry] = []  #: committed, but maybe to a file that has been removed
-        self._taken = self._written = 0  #: bytes so far: each is changed by one thread
+        #: Committed, but maybe to a file that has been removed; and whether they were written.
+        self._unconfirmed: list[tuple[Entry, bool]] = []
         self._due = 0.0  #: when the unwritten entries have to be written
         self._trouble: JournalError | None = None
         self._troubled_at = 0.0
@@ -145,8 +139,6 @@ class Journal:
         found = self.reader.line(number)
         if found is not None and found.id == job_id:
             return None if found.total < 0 else found
-        if found is None and number in self._store.leaving:
-            return None
         if numbers.get(name) != number:  # it has just been removed
             return self.find(job_id)
         raise JournalError(
@@ -156,18 +148,12 @@ class Journal:
 
     def post(self, entry: Entry) -> None:
         """Post entries to be written, after all earlier ones. Never blocks. One thread at a time."""
-        self._taken += entry.size
         self._posted.put(entry)
 
     @property
     def fails(self) -> bool:
         """True while writing fails, even if that has not lasted so far; any thread."""
         return self._trouble is not None
-
-    @property
-    def waiting(self) -> int:
-        """The bytes that were posted and are not on disk; any thread."""
-        return self._taken - self._written
 
     def ask(self, do: Callable[[Store], T]) -> T:
         """Run a function with the store once all earlier entries are on disk; returns its value.
@@ -253,21 +239,20 @@ class Journal:
             self._fail(error)
             return
         entries, self._unconfirmed = self._unconfirmed, []
-        if entries:
-            self._written += sum(entry.size for entry in entries)
         if self._trouble is not None:
             self._trouble = None
             if self._told:
                 self._told = False
                 self.on_trouble(None)
-        for entry in entries:
+        for entry, is_written in entries:
             if entry.done is not None:
-                entry.done()
+                entry.done(is_written)
 
     def _write(self, entries: Sequence[Entry]) -> None:
         """Write the first unwritten entries; if one can never be written, all but that."""
         statements = [statement for entry in entries for statement in entry.statements]
         files = [file for entry in entries for file in entry.files]
+        is_written = True
         try:
             self._store.write(statements, files)
         except NEVER_WRITTEN as error:
@@ -278,9 +263,8 @@ class Journal:
                 return
             log.error("%s: a row can't be written (%s: %s); its items will run again when the job is resumed",  # noqa: TRY400
                       self.path, type(error).__name__, error)  # fmt: skip
-            if entries[0].refused is not None:
-                entries[0].refused()
-        self._unconfirmed += entries
+            is_written = False
+        self._unconfirmed += [(entry, is_written) for entry in entries]
         self._unwritten = self._unwritten[len(entries) :]
 
     def _check_in_place(self) -> None:

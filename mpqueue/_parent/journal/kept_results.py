@@ -1,66 +1,41 @@
 """Results that are not in memory: they are read from the journal on use.
 
-The table has the number of the result's row, as of when the table got it: pruning moves results to other rows. So a
-result that is not found there is looked for in all rows of the job, once. Later results of the slot are not mistaken
-for it: they were written under a higher number, which pruning keeps.
+The table has the number of the result's row, which a row keeps for ever. Later results of the slot are in other rows.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate, chain, groupby
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, chain
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpqueue._core.state.item_table import DISCARDED, Elsewhere
 from mpqueue._parent.journal.chunk_rows import (
     ResultPart,
     WrittenRow,
+    code_in,
     content_of,
-    full_column,
-    origins_of,
     parts_of,
 )
 from mpqueue._parent.journal.kept_values import NO_RESULT, Kept, ReadFile, Unreadable, restore
 from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED, PENDING
 
-log = logging.getLogger("mpqueue")
+if TYPE_CHECKING:
+    from mpqueue._parent.journal.journal_reader import Reader
 
-#: Stands for the number of a row if there is none.
-NO_ROW = 0
+#: Stands for the number of a row if there is none; and what is added to it if the item has failed.
+NO_ROW, HAS_FAILED = 0, 1 << 31
 
 #: The most bytes of results that are kept for a job's sink when the job goes on; and the bytes of an object beside its
 #: content.
 MOST_CHECKED, OBJECT = 32 << 20, 48
 
 T = TypeVar("T")
-
-
-class Rows(Protocol):
-    """One look at the rows of a journal."""
-
-    def row(self, job: int, number: int) -> WrittenRow | None:
-        """Return one row of a job; None if it is not there (any more)."""
-
-    def rows(self, job: int) -> Iterator[WrittenRow]:
-        """Return the rows of a job, in the order in which they were written."""
-
-
-class Asked(Protocol):
-    """A journal, as far as it is read here."""
-
-    path: str
-
-    def ask(self, question: Callable[[Rows], list[Any]]) -> list[Any]:
-        """Run a function in one look; again if the file has changed meanwhile."""
-
-    def read_file(self, name: str) -> bytes:
-        """Read a big value's file."""
 
 
 class KeptResults:
@@ -70,7 +45,7 @@ class KeptResults:
     `Unreadable` is in its place.
     """
 
-    def __init__(self, journal: Asked, job: int, job_id: str, *, strict: bool = False) -> None:
+    def __init__(self, journal: Reader, job: int, job_id: str, *, strict: bool = False) -> None:
         self._journal = journal
         self._job = job
         self._job_id = job_id
@@ -78,23 +53,22 @@ class KeptResults:
         self._lock = threading.Lock()
         self._owner = os.getpid()  #: the process of that lock
         self._last: tuple[int, _OpenRow] | None = None
-        self._where: array[int] | None = None  #: by slot, the row that has its result, once looked for
         self.read_bytes = 0  #: bytes of all rows that were read
         self._checked: dict[int, tuple[int, Any]] = {}  #: by index: the row and the result, which were just read
         self._checked_bytes = 0
 
     def read(self, row: int, slot: int) -> Any:
-        """Return the result of the item in that slot, which is or was in that row. Costs up to a look at all rows."""
+        """Return the result of the item in that slot, which is in that row."""
         return self.read_all(row, [slot])[0]
 
     def read_all(self, row: int, slots: Sequence[int]) -> list[Any]:
-        """Return the results of the items in these slots, which are or were in that row. Costs as much as `read`."""
+        """Return the results of the items in these slots, which are in that row."""
         with self._own_lock():
             if self._last is not None and self._last[0] == row:
-                found = self._last[1].results(slots, row)
+                found = self._last[1].results(slots)
                 if found is not None and _unreadable(found) is None:
                     return found
-            return self._journal.ask(lambda rows: self._take(rows, row, slots))
+            return self._journal.at_once(lambda: self._take(row, slots))
 
     def keep(self, row: int, indices: Sequence[int], results: list[Any], size: int) -> None:
         """Keep results, with their bytes, that were read while the job was created and that its sink will need."""
@@ -124,19 +98,19 @@ class KeptResults:
     ) -> list[T]:
         """Return the value of ``make`` for each place and its result, in one look (implements `ResultSource`)."""
 
-        def make_one(rows: Rows, place: int) -> T:
+        def make_one(place: int) -> T:
             result = results[place]
             if type(result) is Elsewhere:
                 try:
                     with self._own_lock():  # not while ``make`` runs users' code
-                        result = self._take(rows, result.row, [slots[place]])[0]
+                        result = self._take(result.row, [slots[place]])[0]
                 except JournalError as error:
                     if not self._strict:
                         raise
                     return leave_out(place, error)
             return make(place, result)
 
-        return self._journal.ask(lambda rows: [make_one(rows, place) for place in range(len(results))])
+        return self._journal.at_once(lambda: [make_one(place) for place in range(len(results))])
 
     def _own_lock(self) -> threading.Lock:
         """Return the lock; in a fork a new one, since the thread that held it at the fork does not exist there."""
@@ -154,36 +128,25 @@ class KeptResults:
                     last, indices = result, by_row.setdefault(result.row, array("Q"))
                 indices.append(index)
 
-        def take_all(rows: Rows) -> list[Any]:
+        def take_all() -> None:
             for row, indices in sorted(by_row.items()):
-                found = self._take(rows, row, indices if slots is None else [slots[index] for index in indices])
+                found = self._take(row, indices if slots is None else [slots[index] for index in indices])
                 for index, result in zip(indices, found, strict=True):
                     results[index] = result
-            return results
 
         if by_row:
             with self._own_lock():
-                self._journal.ask(take_all)
+                self._journal.at_once(take_all)
 
-    def _take(self, rows: Rows, row: int, slots: Sequence[int]) -> list[Any]:
+    def _take(self, row: int, slots: Sequence[int]) -> list[Any]:
         if row == DISCARDED.row:
-            found = [restore(Kept(NO_RESULT), self._journal.read_file)] * len(slots)
+            found: list[Any] | None = [restore(Kept(NO_RESULT), self._journal.read_file)] * len(slots)
         else:
-            found = self._sought(rows, row, slots)
-        if self._strict and (unreadable := _unreadable(found)) is not None:
-            raise self._missing(repr(unreadable))
-        return found
-
-    def _sought(self, rows: Rows, row: int, slots: Sequence[int]) -> list[Any]:
-        found = self._found(rows, row, slots)
-        if found is None or _unreadable(found) is not None:
-            self._last = None  # it may be from before a pruning
-            found = self._found(rows, row, slots)
-        if found is None:
-            self._find_rows(rows)
-            found = self._found(rows, row, slots)
+            found = self._found(row, slots)
         if found is None:
             raise self._missing("none: it was removed, or its item has run again, or is to")
+        if self._strict and (unreadable := _unreadable(found)) is not None:
+            raise self._missing(repr(unreadable))
         return found
 
     def _missing(self, found: str) -> JournalError:
@@ -191,112 +154,88 @@ class KeptResults:
             f"{self._journal.path}: expected the result of an item of job {self._job_id!r}, got {found}"
         )
 
-    def _found(self, rows: Rows, row: int, slots: Sequence[int]) -> list[Any] | None:
-        """Return the results; None if one of them is not where it is looked for."""
-        where = self._where
-        if where is None:
-            return self._found_in(rows, row, slots, row)
-        results: list[Any] = []
-        for number, those in groupby(slots, lambda slot: (where[slot] if slot < len(where) else NO_ROW) or row):
-            found = self._found_in(rows, number, [*those], row)
-            if found is None:
-                return None
-            results += found
-        return results
-
-    def _found_in(self, rows: Rows, row: int, slots: Sequence[int], known: int) -> list[Any] | None:
-        """Return the results from one row, as of the ``known`` row; None if one of them is not in it."""
+    def _found(self, row: int, slots: Sequence[int]) -> list[Any] | None:
+        """Return the results; None if one of them is not there."""
         if self._last is None or self._last[0] != row:
             self._last = None
-            written = rows.row(self._job, row)
+            written = self._journal.row(self._job, row)
             if written is None:
                 return None
             self._last = row, _OpenRow(written, self._read_file, self._journal.path)
             self.read_bytes += len(written.body)
-        return self._last[1].results(slots, known)
+        return self._last[1].results(slots)
 
     def _read_file(self, name: str) -> bytes:
         content = self._journal.read_file(name)
         self.read_bytes += len(content)
         return content
 
-    def _find_rows(self, rows: Rows) -> None:
-        """Find the row of each slot that has a result. Costs a look at all rows of the job, and 7 bytes per slot."""
-        self._where = Outcomes(rows.rows(self._job), self._journal.read_file, self._journal.path).row
-
 
 class Outcomes:
-    """The outcomes of a job's items, by slots: ``status``, and the row of the result (`NO_ROW`: there is none).
+    """The outcomes of a job's items: by slot, the ``row`` that has it.
 
-    ``lost`` are the slots of damaged rows, and ``damaged`` is the reason. ``count`` is the number of the job's slots;
-    None: those in rows.
+    That is `NO_ROW` for an item that has not ended; for one that has failed, with the bit `HAS_FAILED`. ``lost`` are
+    the slots of damaged rows, and ``damaged`` is the reason. ``count`` is the number of the job's slots; None: those in
+    rows.
     """
 
     def __init__(self, rows: Iterable[WrittenRow], read_file: ReadFile, path: str, count: int | None = None) -> None:
-        self.status = bytearray()
-        self.row: array[int] = array("I")
-        self._code: array[int] | None = None  #: a place in the next one; None: all have the first
-        self._codes: list[int] = []  #: the numbers of all codes
-        self._grow(count or 0)
+        self.row: array[int] = array("I", bytes(4 * (count or 0)))
+        self._firsts: list[int] = []  #: the numbers of the rows with which other code begins
+        self._codes: list[int] = []  #: these codes
         self.lost: set[int] = set()
         self.damaged = ""
         for row in rows:
-            spoken: Sequence[int] | None = None
-            try:
-                spoken = row.spoken(path)
-                content = content_of(row, read_file, path)
-            except JournalError as error:
-                self.damaged = str(error)
-                count_now = len(self.status)
-                lost = range(count_now) if spoken is None else [slot for slot in spoken if slot < count_now]
+            slots, content, damage = row.told(read_file, path)
+            if slots is None or content is None:
+                self.damaged = damage
+                lost = [slot for slot in (range(len(self.row)) if slots is None else slots) if slot < len(self.row)]
                 self.void(lost)
                 self.lost.update(lost)
                 continue
             if count is None:
-                self._grow(max(spoken, default=-1) + 1)
-            self._note(row.number, content, spoken)
-
-    def _grow(self, count: int) -> None:
-        """Make room for that many slots."""
-        more = max(count - len(self.status), 0)
-        self.status.extend(bytes(more))
-        self.row.frombytes(bytes(self.row.itemsize * more))
-        if self._code is not None:
-            self._code.extend(bytes(more))
+                self.row.extend([NO_ROW] * (max(slots, default=-1) + 1 - len(self.row)))
+            self._note(row.number, content, slots)
 
     def _note(self, number: int, content: dict[str, Any], slots: Sequence[int]) -> None:
         """Note the data of the row of that number about these slots."""
         if self.lost:
             self.lost.difference_update(slots)
-        codes: array[int] = full_column("I", content.get("code", bytes(4)), len(slots))
-        self._codes += {*codes}.difference(self._codes)
-        if self._code is None and len(self._codes) > 1:
-            self._code = array("H", bytes(2 * len(self.status)))
-        for slot, status, code in zip(slots, content["status"], codes, strict=True):
-            if slot < len(self.status):  # otherwise it came after this was asked for
-                self.status[slot] = status if status in (COMPLETED, FAILED) else PENDING
-                self.row[slot] = number if status == COMPLETED else NO_ROW
-                if self._code is not None:
-                    self._code[slot] = self._codes.index(code)
+        code = code_in(content)
+        if self._codes[-1:] != [code]:
+            self._firsts.append(number)
+            self._codes.append(code)
+        ended, count = {COMPLETED: number, FAILED: number | HAS_FAILED}, len(self.row)
+        for slot, status in zip(slots, content["status"], strict=True):
+            if slot < count:  # otherwise it came after this was asked for
+                self.row[slot] = ended.get(status, NO_ROW)
+
+    def status_of(self, slot: int) -> int:
+        """Return how the item has ended: `COMPLETED`, `FAILED`, or `PENDING` if it has not."""
+        row = self.row[slot]
+        return PENDING if row == NO_ROW else FAILED if row & HAS_FAILED else COMPLETED
 
     def ended_by(self, slots: Iterable[int]) -> list[int]:
         """Return for each of these slots the number of the code that ended its item; -1 if it has not ended."""
-        count, status = len(self.status), self.status
-        return [self.code_of(slot) if slot < count and status[slot] != PENDING else -1 for slot in slots]
+        count, row = len(self.row), self.row
+        return [self.code_of(slot) if slot < count and row[slot] != NO_ROW else -1 for slot in slots]
 
     def code_of(self, slot: int) -> int:
         """Return the number of the code that made the outcome."""
-        return self._codes[0 if self._code is None else self._code[slot]] if self._codes else 0
+        if len(self._codes) < 2:
+            return self._codes[0] if self._codes else 0
+        return self._codes[bisect_right(self._firsts, self.row[slot] & ~HAS_FAILED) - 1]
 
     def counts(self) -> dict[str, int]:
         """Return the counts of items for the line of the job: ``completed``, ``failed`` and their sum ``total``."""
-        completed, failed = self.status.count(COMPLETED), self.status.count(FAILED)
-        return {"completed": completed, "failed": failed, "total": completed + failed}
+        total = len(self.row) - self.row.count(NO_ROW)
+        failed = sum(1 for row in self.row if row & HAS_FAILED)
+        return {"completed": total - failed, "failed": failed, "total": total}
 
     def void(self, slots: Iterable[int]) -> None:
         """Count these items as not ended."""
         for slot in slots:
-            self.status[slot], self.row[slot] = PENDING, NO_ROW
+            self.row[slot] = NO_ROW
 
 
 def _unreadable(results: list[Any]) -> Unreadable | None:
@@ -320,14 +259,9 @@ class _OpenRow:
         self._in_part = [part.places for part in self._parts]
         self._ends = [*accumulate(map(len, self._in_part))]
         self._together: dict[int, Any] = {}
-        #: None: all of it first came with this row
-        self._origins = origins_of(content, row.number) if "origins" in content else None
-        self._newest = row.number if self._origins is None else max(self._origins, default=0)
 
-    def results(self, slots: Sequence[int], known: int) -> list[Any] | None:
-        """Return the results of these slots, written up to that row; None if the row does not have them all."""
-        if self._newest > known and not self._are_known(slots, known):
-            return None
+    def results(self, slots: Sequence[int]) -> list[Any] | None:
+        """Return the results of these slots; None if the row does not have them all."""
         stretch = self._stretch(slots)
         if stretch is not None:
             return stretch
@@ -339,12 +273,6 @@ class _OpenRow:
             nth = at if self._all_done else self._status.count(COMPLETED, 0, at)
             found.append(self._result(nth))
         return found
-
-    def _are_known(self, slots: Sequence[int], known: int) -> bool:
-        if self._origins is None:
-            return False
-        places = [self._place(slot) for slot in slots]
-        return all(at is not None and self._origins[at] <= known for at in places)
 
     def _stretch(self, slots: Sequence[int]) -> list[Any] | None:
         """Return the results of consecutive slots, if all of the row were pickled together; else None."""

@@ -1,23 +1,32 @@
-"""A job's items in a journal: lots of items that came together, in slots that follow each other.
+"""A job's items in a journal: lots of items that came together, how they come, and values on their way between stages.
 
-A lot has the identities of its items, and each one's state. Beside that, with their own checksum, are the items
-themselves and their ids: so a job can be viewed, and its failed items run again, without the program that made it. A
-big item of a list or a stream is kept when it fails for good; those of an open job are always kept.
+A lot has the identities of its items, in slots that follow each other, and each one's state. Beside that, with their
+own checksum, are the items themselves and their ids: so a job can be viewed, and its failed items run again, without
+the program that made it. Big items are kept for open jobs only. A changed item of a list is another one in the same
+slot: its lot is rewritten. One of a stream has its own slot, and replaces the first. The outcomes are in ``chunks``.
 
-For an open job, a lot also has the makers of its items, and identities only for items that the user has added without
-ids. A changed item of a list is another one in the same slot: its lot is rewritten. One of a stream has its own slot,
-and replaces the first. The outcomes are in ``chunks``.
+An item of an open job is known by its id, if it has one. Without ids, items that the user adds are known by their
+values, and equal ones by their order; items that handlers add are always new, and their lot has their makers. These are
+written with the row of their makers, in one transaction: so the journal has an item's end and the items that it has
+added, or neither, and a maker whose items are recorded does not run again. If one can't be pickled for the journal, and
+has not ended, its maker runs again when the job goes on.
+
+A stream's slots are places of arrival. An item is written with the first outcomes after it: items that have never run
+need not be known.
 """
 
 from __future__ import annotations
 
 import pickle
 from array import array
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mpqueue._parent.journal.chunk_rows import numbers_of, written_numbers
-from mpqueue._parent.journal.identity import SIZE
+from mpqueue._core.state.item_table import ItemTable
+from mpqueue._parent.journal.chunk_rows import RowDraft, kept_together, numbers_of, written_numbers
+from mpqueue._parent.journal.identity import SIZE, identify
 from mpqueue._parent.journal.kept_values import (
     BigFile,
     Kept,
@@ -33,7 +42,15 @@ from mpqueue._parent.journal.kept_values import (
     restore,
     unseal,
 )
+from mpqueue._wire.added_items import AddedItems
+from mpqueue._wire.parcels import Parcel
+from mpqueue._wire.pickling.payload import Packed, without_segment
 from mpqueue.errors import JournalError
+from mpqueue.status import COMPLETED, FAILED
+
+if TYPE_CHECKING:
+    from mpqueue._core.state.pipeline import Path
+    from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
 
 # -- kept items --------------------------------------------------------------------------------------------------------
 
@@ -83,12 +100,14 @@ def keep_ids(ids: list[Hashable]) -> list[Hashable] | tuple[Any, ...]:
     return ids if files else _trimmed(kept)
 
 
-def keep_item(item: Any, files: list[BigFile]) -> KeptItem:
-    """Keep an item, even a big one. One that can't be pickled fails when its turn comes."""
+def keep_item(item: Any) -> tuple[KeptItem, tuple[BigFile, ...]]:
+    """Keep an item, even a big one, with its files. One that can't be pickled fails when its turn comes."""
+    files: list[BigFile] = []
     try:
-        return _trimmed(keep(item, files))
+        kept = _trimmed(keep(item, files))
     except Exception:
-        return None
+        return None, ()
+    return kept, tuple(files)
 
 
 def _trimmed(kept: Kept) -> tuple[Any, ...]:
@@ -128,8 +147,8 @@ OF_LIST, MOST = 512, 4096
 class Lot(NamedTuple):
     """Items in slots that follow each other. ``makers`` are the slots of the items whose handlers have added them.
 
-    ``states`` are their states (None: the identities are). ``gone`` are the places of items that no longer count, and
-    ``left_out`` those that are not kept. ``replaces`` are the places of a stream's changed items, each with
+    ``states`` are their states (None: the identities are). ``gone`` are the places of items that no longer count.
+    ``replaces`` are the places of a stream's changed items, each with
     its first slot. ``ids`` are in one pickle (a tuple), or plain; later ``parts`` replace earlier ones.
     """
 
@@ -139,7 +158,7 @@ class Lot(NamedTuple):
     states: bytes | None = None
     makers: bytes = USERS
     gone: tuple[int, ...] = ()
-    left_out: tuple[int, ...] = ()
+    left_out: tuple[int, ...] = ()  #: not used: earlier versions wrote the places of items that are not kept
     replaces: tuple[tuple[int, int], ...] = ()
     ids: list[Any] | tuple[Any, ...] | None = None
     parts: Sequence[Part] = ()
@@ -155,10 +174,8 @@ class Lot(NamedTuple):
         replaces: tuple[tuple[int, int], ...] = (),
     ) -> Lot:
         """Make a lot of new items, in the slots from the first on, with kept ids. Pickles the items."""
-        kept = keep_items(items)
-        left_out = tuple([at for at, one in enumerate(kept) if one is None]) if isinstance(kept, list) else ()
-        return cls(first, len(items), identities, None if states == identities else states, left_out=left_out,
-                   replaces=replaces, ids=ids, parts=[(None, kept)])  # fmt: skip
+        return cls(first, len(items), identities, None if states == identities else states, replaces=replaces, ids=ids,
+                   parts=[(None, keep_items(items))])  # fmt: skip
 
     def put(self, job: int) -> Statement:
         """Return the statement that writes this lot, replacing one that begins with the same slot."""
@@ -217,7 +234,6 @@ class Lot(NamedTuple):
             identities=None if self.identities is None else _put(self.identities, places, nobody),
             states=None if self.states is None else _put(self.states, places, nobody),
             gone=tuple(sorted(gone)),
-            left_out=tuple(at for at in self.left_out if at not in gone),
             ids=[None if at in gone else one for at, one in enumerate(self.ids)]
             if type(self.ids) is list
             else self.ids,
@@ -227,7 +243,6 @@ class Lot(NamedTuple):
     def changed(self, places: Sequence[int], now: Lot) -> Lot:
         """Return this lot with the items of another lot at these places. Raises errors of pickling ids."""
         (identities, states), (others, their_states) = self.what(), now.what()
-        left_out = {*self.left_out}.difference(places).union(places[at] for at in now.left_out)
         ids, their_ids = self.ids, now.all_ids()
         if their_ids is not None:
             named = self.all_ids() or [None] * self.size
@@ -239,7 +254,6 @@ class Lot(NamedTuple):
         return self._replace(
             identities=_put(identities, places, others),
             states=_put(states, places, their_states),
-            left_out=tuple(sorted(left_out)),
             ids=ids,
             parts=now.parts if len(places) == self.size else parts,
         )
@@ -285,10 +299,13 @@ def lots_of(
     first: int,
     kept: KeptItems,
     ids: list[Hashable] | None,
-    identities: list[bytes] | None,
+    identities: bytes,
     makers: array[int],
 ) -> Iterator[Lot]:
-    """Return lots of these consecutive items, from that slot on. Items in one pickle are in one lot."""
+    """Return lots of these consecutive items, from that slot on. Items in one pickle are in one lot.
+
+    ``identities`` are joined; empty: items have ids, or handlers have added them.
+    """
     count = len(makers)
     size = count if isinstance(kept, tuple) else MOST
     for lo in range(0, count, max(size, 1)):
@@ -296,24 +313,11 @@ def lots_of(
         yield Lot(
             first + lo,
             hi - lo,
-            None if identities is None else b"".join(identities[lo:hi]),
+            identities[lo * SIZE : hi * SIZE] or None,
             makers=written_numbers(makers[lo:hi]),
             ids=None if ids is None else ids[lo:hi],
             parts=[(None, kept if isinstance(kept, tuple) else kept[lo:hi])],
         )
-
-
-class NewItems(NamedTuple):
-    """Items on their way into the file, with their files and counts: complete except for the job's number."""
-
-    lots: Sequence[Lot]
-    counts: Statement
-    files: tuple[BigFile, ...] = ()
-
-    def statements(self, job: int) -> list[Statement]:
-        """Return the statements that write the items and count them."""
-        sql, arguments = self.counts
-        return [*(lot.put(job) for lot in self.lots), (sql, (*arguments, job))]
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
@@ -349,3 +353,349 @@ def each_lot(run: Callable[..., Any], job: int, path: str, *, items: bool) -> It
             yield read_lot(row, job, path)
         except JournalError:
             yield unknown_lot(*row[:2])
+
+
+# -- recorded growth ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, eq=False)
+class GivenItems(AddedItems):
+    """Items as they come to an open job or a stream, with their identities and states, joined.
+
+    Those of an open job have no states, and no identities if they have ids. ``matched`` are those of its items that are
+    recorded already, by identity.
+    """
+
+    identities: bytes = b""
+    states: bytes = b""
+    matched: Counter[bytes] = field(default_factory=Counter)
+
+    def only(self, places: Sequence[int]) -> GivenItems:
+        """Return the items at these places."""
+        if len(places) == len(self.items):
+            return self
+        identities, states = (
+            b"".join([column[at * SIZE : (at + 1) * SIZE] for at in places])
+            for column in (self.identities, self.states)
+        )
+        return GivenItems(
+            [self.items[at] for at in places],
+            None if self.ids is None else [self.ids[at] for at in places],
+            identities=identities,
+            states=states,
+        )
+
+    def lot(self, first: int, replaces: Sequence[tuple[int, int]]) -> Lot:
+        """Return a lot of them, in the slots from the first on. Pickles them, and their ids, which may run any code."""
+        ids: list[Any] | tuple[Any, ...] | None = self.ids
+        if self.ids is not None:
+            try:
+                ids = keep_ids(self.ids)
+            except Exception:
+                ids = [None] * len(self.ids)
+        return Lot.of(first, self.items, self.identities, self.states, ids, tuple(replaces))
+
+
+class AddedLot:
+    """Items that were added, in slots that follow each other. They are pickled with the row of their makers.
+
+    ``makers`` are the slots of the items whose handlers have added them, or `BY_USER`.
+    """
+
+    def __init__(self, indices: range, slot: int, makers: array[int], identities: bytes = b"") -> None:
+        self.indices = indices
+        self.slot = slot
+        self.makers = makers
+        self.identities = identities  #: joined; empty: the items have ids, or handlers have added them
+        self._files: tuple[BigFile, ...] = ()
+        self._together: tuple[Any, ...] | None = None
+        self._each: list[KeptItem] = []
+
+    def join(self, indices: range, makers: array[int]) -> None:
+        """Add the items that came next."""
+        self.indices = range(self.indices.start, indices.stop)
+        self.makers.extend(makers)
+
+    def take_from(self, table: ItemTable) -> AddedLot:
+        """Take what has to be pickled: the table goes on meanwhile."""
+        self._payloads = table.payloads_of(self.indices)
+        self._ids = None if table.ids is None else table.ids[self.indices.start : self.indices.stop]
+        return self
+
+    @property
+    def step(self) -> int:
+        """A number that grows with each item."""
+        return len(self._each)
+
+    def keep_plain(self) -> bool:
+        """Pickle the items if that runs no users' code, and they are small; False if it does not."""
+        if self._together is None:
+            kept = kept_together(self._payloads)
+            self._together = None if kept is None else (kept.by_reference,)
+        return self._together is not None
+
+    def keep(self) -> None:
+        """Pickle the items, even if that runs users' code."""
+        if self.keep_plain():
+            return
+        for payload in self._payloads:
+            kept, files = keep_item(payload)
+            self._files += files  # before anything names them
+            self._each.append(kept)
+
+    def lots(self) -> tuple[list[Lot], tuple[BigFile, ...]]:
+        """Return its lots with the items that are pickled by now, and their files."""
+        kept: KeptItems = self._together or [*self._each]
+        if isinstance(kept, list):
+            kept += [None] * (len(self._payloads) - len(kept))
+        return [*lots_of(self.slot, kept, self._ids, self.identities, self.makers)], self._files
+
+
+class NewItems(NamedTuple):
+    """New items of a job, to be written with a row: lots, and those that are ``added`` to these once they are pickled.
+
+    ``counts``, of the number of new items and of the row's results (``done``), is the statement that counts them.
+    """
+
+    lots: Sequence[Lot]
+    counts: Callable[[int, int], Statement]
+    added: Sequence[AddedLot] = ()
+    files: Sequence[BigFile] = ()
+    done: int = 0
+
+    def pickled(self, done: int) -> NewItems:
+        """Return them with the added ones among the lots, as far as they are pickled by now."""
+        lots, files = [*self.lots], list[BigFile]()
+        for each in self.added:
+            own, beside = each.lots()
+            lots += own
+            files += beside
+        return NewItems(lots, self.counts, (), files, done)
+
+    def statements(self, job: int) -> list[Statement]:
+        """Return the statements that write the items and count them."""
+        sql, arguments = self.counts(sum([lot.size for lot in self.lots]), self.done)
+        return [*(lot.put(job) for lot in self.lots), (sql, (*arguments, job))]
+
+
+class RecordedGrowth:
+    """The growth of a recorded job (a `GrowthHook`). ``next_slot`` is the slot of the next item.
+
+    ``expected`` counts recorded items of the user that the user has not added again so far.
+    """
+
+    def __init__(self, next_slot: int = 0) -> None:
+        self.expected: Counter[bytes] = Counter()
+        self.next_slot = next_slot
+        self._added: list[AddedLot] = []
+
+    @staticmethod
+    def look_at(items: list[Any], ids: list[Hashable] | None) -> GivenItems:
+        """Find the identity of each item without an id. Raises TypeError for one that has none."""
+        identities = identify(items, None, range(len(items)))[0] if ids is None else b""
+        return GivenItems(items, ids, identities=identities)
+
+    def choose(self, table: ItemTable, offered: AddedItems, most: int | None) -> tuple[AddedItems, int]:
+        """Choose the new ones of the offered items, at most ``most`` (implements `GrowthHook`). Others need no room."""
+        assert isinstance(offered, GivenItems)
+        matched, places = Counter[bytes](), list[int]()
+        seen, ids, identities = set[Hashable](), offered.ids, offered.identities
+        count = len(offered.items)
+        for at in range(count):
+            if ids is not None:
+                known = table.knows(ids[at]) or ids[at] in seen
+                seen.add(ids[at])
+            else:
+                identity = identities[at * SIZE : (at + 1) * SIZE]
+                known = matched[identity] < self.expected[identity]
+                if known:
+                    matched[identity] += 1
+            if known:
+                continue
+            if most is not None and len(places) == most:
+                count = at
+                break
+            places.append(at)
+        chosen = offered.only(places)
+        chosen.matched = +matched
+        return chosen, count
+
+    def note(self, table: ItemTable, added: AddedItems, maker: int | None) -> None:
+        """Note items that are being added, to be written later (implements `GrowthHook`)."""
+        first, new, identities = self.next_slot, added.new, b""
+        if isinstance(added, GivenItems):
+            self.expected.subtract(added.matched)
+            identities = added.identities
+        if not new:
+            return
+        self.next_slot += len(new)
+        if table.slots is not None:
+            table.slots.extend(range(first, self.next_slot))
+        by = BY_USER if maker is None else (table.slots_of((maker,)) or (maker,))[0]
+        makers = array("q", (by,)) * len(new)
+        last = self._added[-1] if self._added and not identities else None
+        if last is not None and not last.identities and last.indices.stop == new.start:
+            last.join(new, makers)
+        else:
+            self._added.append(AddedLot(new, first, makers, identities))
+
+    def take(self, table: ItemTable) -> NewItems | None:
+        """Return the items since the last call, for writing; None if there are none."""
+        if not self._added:
+            return None
+        slots, rule = self.next_slot, str(table.rule)
+        added, self._added = [lot.take_from(table) for lot in self._added], []
+        return NewItems((), lambda new, _: (COUNT, (new, slots, rule)), added)
+
+
+# -- stream record -----------------------------------------------------------------------------------------------------
+
+#: Its slots count once they are written; its items, once they have ended.
+COUNT_ENDED = """UPDATE jobs SET completed = completed + ?, failed = failed + ?, total = total + ?,
+slots = max(slots, ?) WHERE number = ?"""
+
+
+class StreamGrowth:
+    """The growth of a recorded stream, by its items as they come. ``next_slot``: of the next new item.
+
+    The consumer's thread adds items; all else runs on the coordinator's.
+    """
+
+    def __init__(self, next_slot: int) -> None:
+        self.consumer_waits = False  #: for the next outcome; set by its thread
+        self.next_slot = next_slot
+        self._unwritten: deque[tuple[Lot | None, Sequence[int]]] = deque()
+
+    def put(self, lot: Lot | None, before: Sequence[int]) -> None:
+        """Add new items, which are about to run; None: only recorded ones run again.
+
+        ``before`` are the outcomes that count no more: of items that are replaced, or run again.
+        """
+        if lot is not None:
+            self.next_slot = lot.first + lot.size
+        self._unwritten.append((lot, before))
+
+    def draft(self, table: ItemTable, indices: Sequence[int]) -> RowDraft:
+        """Return a draft of these ended items for the journal."""
+        came = [self._unwritten.popleft() for _ in range(len(self._unwritten))]
+        before = [status for _, outcomes in came for status in outcomes]
+        lots = [lot for lot, _ in came if lot is not None]
+        failed = sum([table.status[index] == FAILED for index in indices]) if table.failures else 0
+        completed_before, failed_before = before.count(COMPLETED), before.count(FAILED)
+
+        def counts(_: int, done: int) -> Statement:
+            more = (done - completed_before, failed - failed_before)
+            return COUNT_ENDED, (*more, sum(more), lots[-1].first + lots[-1].size if lots else 0)
+
+        return RowDraft(table, [*indices], {}, NewItems(lots, counts))  # a list: it has no columns to slice
+
+
+# -- values between stages ---------------------------------------------------------------------------------------------
+#
+# For a job with stages, a row has many values that were passed on together. An entry names the value that they come
+# from: the *place* of the stage that took it, and its path. Paths begin with the input's slot. A journal has the values
+# of inputs that have not ended; so a run that goes on begins with the values that the last stages were about to take.
+# Entries count in the order in which they were written; an entry of a value that is not on its way any more, since its
+# input began anew, is ignored. No caller waits for them: values that are not on disk are made again.
+
+PUT_PASSED = "INSERT INTO passed (job, row, body) VALUES (?, ?, ?)"
+REMOVE = "DELETE FROM passed WHERE job = ? AND row = ?"
+REMOVE_ALL = "DELETE FROM passed WHERE job = ?"
+#: The most bytes of a kept value. For a bigger one, its stage runs again.
+MOST_VALUE = 4 << 20
+
+#: A path, the place of the stage that gets the item, and its value, pickled.
+Value = tuple["Path", int, bytes]
+
+
+class PassedOn(NamedTuple):
+    """The values that came from the value at this path, in the stage at this place."""
+
+    path: Path
+    place: int
+    brought: list[Value]
+
+
+class PassRecord:
+    """The values that a run has passed on and still has to write, and the rows with values of each input.
+
+    On the coordinator's thread.
+    """
+
+    def __init__(self, slots: Sequence[int]) -> None:
+        self._slots = slots
+        self._entries: list[tuple[int, PassedOn]] = []  #: each with the index of its input
+        self._next = 0
+        self._rows_of: dict[int, list[int]] = {}  #: by input
+        self._inputs_left: Counter[int] = Counter()  #: by row: inputs that have not ended
+
+    def note(self, path: Path, place: int, brought: Sequence[tuple[Path, object]]) -> None:
+        """Note the values that an ended item passes on to the next stage; none if one of them is too big."""
+        values = []
+        for own, value in brought:
+            if not isinstance(value, Parcel) or value.size > MOST_VALUE:
+                return
+            values.append((self._known(own), place + 1, _in_one(value)))
+        self._entries.append((path[0], PassedOn(self._known(path), place, values)))
+
+    def keep(self, root: int, values: Sequence[Value]) -> None:
+        """Record the values of an input that are on their way, from another run's record."""
+        self._entries.append((root, PassedOn(self._known((root,)), 0, [*values])))
+
+    def statements(self, job: int) -> list[Statement]:
+        """Return the statements that write all new entries."""
+        entries, self._entries = self._entries, []
+        if not entries:
+            return []
+        row, self._next = self._next, self._next + 1
+        inputs = {root for root, _ in entries}
+        self._inputs_left[row] = len(inputs)
+        for root in inputs:
+            self._rows_of.setdefault(root, []).append(row)
+        return [
+            (PUT_PASSED, (job, row, prepare([tuple(entry) for _, entry in entries]).seal(Place("passed", job, row))))
+        ]
+
+    def ended(self, job: int, roots: Iterable[int]) -> list[Statement]:
+        """Return the statements that remove rows of no further use, now that these inputs have ended."""
+        gone: list[Statement] = []
+        for root in roots:
+            for row in self._rows_of.pop(root, ()):
+                self._inputs_left[row] -= 1
+                if not self._inputs_left[row]:
+                    del self._inputs_left[row]
+                    gone.append((REMOVE, (job, row)))
+        return gone
+
+    def _known(self, path: Path) -> Path:
+        return (self._slots[path[0]], *path[1:])
+
+
+def _in_one(value: Parcel) -> bytes:
+    return without_segment(value.packed) if isinstance(value.packed, Packed) else value.packed
+
+
+def read_passed(reader: Reader, job: RecordedJob) -> dict[int, list[Value]]:
+    """Return each input's values that are on their way, by its slot; no entry if there are none. Skips damage."""
+    entries: list[PassedOn] = []
+    for row, body in reader.passed(job):
+        try:
+            entries += [PassedOn(*each) for each in unseal(body, Place("passed", job.number, row), reader.path)]
+        except JournalError:
+            break  # the following ones may come from its values
+    return on_their_way(entries)
+
+
+def on_their_way(entries: Iterable[PassedOn]) -> dict[int, list[Value]]:
+    """Return the values that are on their way after these entries, taken in order, by the slots of their inputs."""
+    inputs: dict[int, dict[tuple[Path, int], bytes]] = {}
+    for entry in entries:
+        slot = entry.path[0]
+        values = inputs.setdefault(slot, {((slot,), 0): b""})
+        if values.pop((entry.path, entry.place), None) is not None:
+            values.update({(path, place): data for path, place, data in entry.brought})
+    return {
+        slot: [(path, place, data) for (path, place), data in values.items()]
+        for slot, values in inputs.items()
+        if values and ((slot,), 0) not in values
+    }

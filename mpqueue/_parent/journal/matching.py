@@ -1,7 +1,7 @@
 """Matching of today's items with recorded ones by their identities: for lists, and for streams as items come.
 
-Items that come in the recorded order are found at once, in lists as whole stretches; at the first one out of order, an
-index is made of all that are left. Takes 17 bytes per item, six more with the index, and 16 if items have ids or a key.
+Items that come in the recorded order are found at once, as whole stretches; at the first one out of order, an index is
+made of all that are left. Takes 17 bytes per item, 5 more with the index, and 16 if items have ids or a key.
 In a stream, equal items are distinguished by their order: the third "a" of an input is the third recorded one.
 """
 
@@ -11,23 +11,17 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from mpqueue._parent.journal.identity import SIZE, UNKNOWN
-from mpqueue._parent.journal.lots import NOBODY
-
-if TYPE_CHECKING:
-    from mpqueue._parent.journal.kept_results import Outcomes
-    from mpqueue._parent.journal.lots import Lot
+from mpqueue._parent.journal.identity import SIZE, UNKNOWN, What
+from mpqueue._parent.journal.kept_results import NO_ROW, Outcomes
+from mpqueue._parent.journal.lots import NOBODY, Lot
+from mpqueue.status import COMPLETED
 
 # -- matching ----------------------------------------------------------------------------------------------------------
 
 #: Stands for a slot that does not exist yet.
 NO_SLOT = 0xFFFFFFFF
-
-
-#: Consecutive items: their identities joined, and their states.
-What = tuple[bytes, bytes]
 
 
 @dataclass(slots=True)
@@ -77,37 +71,22 @@ def match(today: Iterable[What], recorded: Iterable[What], order: Sequence[int])
     for identities, states in recorded:
         known.add(identities, None if identities == states else states)
     expected = 0  #: where the next one is, if they come in the same order
-    apart = 0  #: how many were not there since the last one that was
-    aside: list[tuple[int, bytes, bytes]] = []  #: items that are elsewhere, or new
     for identities, states in today:
         first, count, nth = len(found.slots), len(identities) // SIZE, 0
-        while nth < count and (nth or known.any_left):
-            at = slice(nth * SIZE, (nth + 1) * SIZE)
-            size = known.take_run(identities, nth, expected)
-            if size:
-                found.slots.extend(order[expected : expected + size])
-                now = states[at.start : at.start + size * SIZE]
-                _compare(found, first + nth, now, known.states_at(expected, size))
-                expected, nth, apart = expected + size, nth + size, 0
-            elif apart < PATIENCE and (place := known.near(expected, identities[at])) >= 0:
-                expected = place
+        while nth < count:
+            places = known.take(identities, nth, expected)
+            if places:
+                found.slots.extend(order[places.start : places.stop])
+                now = states[nth * SIZE : (nth + len(places)) * SIZE]
+                _compare(found, first + nth, now, known.states_at(places.start, len(places)))
+                expected, nth = places.stop, nth + len(places)
             else:
-                aside.append((first + nth, identities[at], states[at]))
-                found.slots.append(NO_SLOT)
-                nth, apart = nth + 1, apart + 1
-        found.new.extend(range(first + nth, first + count))
-        found.slots.extend([NO_SLOT] * (count - nth))
-    for index, identity, state in aside:
-        places = known.take(identity, 0)
-        if places:
-            found.slots[index] = order[places[0]]
-            _compare(found, index, state, known.states_at(places[0]))
-        else:
-            found.new.append(index)
+                more = 1 if known.any_left else count - nth
+                found.new.extend(range(first + nth, first + nth + more))
+                found.slots.extend([NO_SLOT] * more)
+                nth += more
     if known.any_left:
         found.gone = array("I", sorted(compress(order, known.left)))
-    for name in ("new", "changed", "unknown") if aside else ():
-        setattr(found, name, array("Q", sorted(getattr(found, name))))
     return found
 
 
@@ -125,9 +104,6 @@ def _compare(found: Match, first: int, now: bytes, then: bytes) -> None:
 
 # -- known items -------------------------------------------------------------------------------------------------------
 
-#: The distance from the expected place within which an item is looked for at once; and the number of misses after which
-#: it is not.
-NEAR, PATIENCE = 4096, 256
 #: The end of a chain of the index.
 _NONE = 0xFFFFFFFF
 
@@ -173,10 +149,23 @@ class KnownItems:
             self._at = self.left.find(1, self._at)
         return self._at >= 0
 
-    def take_run(self, identities: bytes, nth: int, place: int) -> int:
-        """Return how many items from the nth on equal those from that place on. They are taken: not found again."""
-        if not self._is_at(place, identities[nth * SIZE : (nth + 1) * SIZE]):
-            return 0
+    def take(self, identities: bytes, nth: int, expected: int | None = None) -> range:
+        """Return the places of the next items, from the nth on: several that follow each other, one, or none.
+
+        They are looked for at the ``expected`` place, else (None) at the first that is left; then anywhere: of equal
+        ones, the first that is left is found. They are not found again.
+        """
+        if not self.any_left:
+            return range(0)
+        place = self._at if expected is None else expected
+        identity = identities[nth * SIZE : (nth + 1) * SIZE]
+        if self._identities[place * SIZE : (place + 1) * SIZE] == identity and self.left[place]:
+            return range(place, place + self._take_run(identities, nth, place))
+        place = self._look_up(identity)
+        return range(place, place + 1) if place >= 0 else range(0)
+
+    def _take_run(self, identities: bytes, nth: int, place: int) -> int:
+        """Return how many items from the nth on equal those from that place on, of which the first does."""
         most = min(len(self.left) - place, len(identities) // SIZE - nth)
         end = self.left.find(0, place, place + most)
         most = most if end < 0 else end - place
@@ -190,28 +179,6 @@ class KnownItems:
                 step, grows = step // 2, False
         self.left[place : place + size] = bytes(size)
         return size
-
-    def near(self, place: int, identity: bytes) -> int:
-        """Return the next place of that identity, if it is not far from there; else -1."""
-        at, end = place * SIZE, (place + NEAR) * SIZE
-        while (at := self._identities.find(identity, at, end)) % SIZE and at >= 0:
-            at += 1
-        return at // SIZE if at >= 0 and self.left[at // SIZE] else -1
-
-    def take(self, identities: bytes, nth: int) -> range:
-        """Return the places of the next items, from the nth on: several that are left first, one, or none.
-
-        Of equal ones, the first that is left. They are not found again.
-        """
-        if not self.any_left:
-            return range(0)
-        if size := self.take_run(identities, nth, self._at):
-            return range(self._at, self._at + size)
-        place = self._look_up(identities[nth * SIZE : (nth + 1) * SIZE])
-        return range(place, place + 1) if place >= 0 else range(0)
-
-    def _is_at(self, place: int, identity: bytes) -> bool:
-        return self._identities[place * SIZE : (place + 1) * SIZE] == identity and self.left[place] == 1
 
     def _look_up(self, identity: bytes) -> int:
         """Find an item like `take`, with the index, if it does not come first. About 2 us."""
@@ -239,7 +206,7 @@ class KnownItems:
     def _make_index(self) -> None:
         """Make the index of all items that are left. About 0.5 us per item."""
         places = array("I", compress(range(len(self.left)), self.left))
-        size = max(1, len(places) // 2)
+        size = max(1, len(places) // 4)
         self._heads, self._next = array("I", (_NONE,)) * size, array("I", (_NONE,)) * len(self.left)
         heads, following, identities = self._heads, self._next, self._identities
         for place in reversed(places):  # so that the first of a chain has the lowest place
@@ -257,7 +224,7 @@ def _hash(identity: bytes | bytearray) -> int:
 
 
 class Known(NamedTuple):
-    """A recorded item: its slot, its outcome, the row of its result (or `NO_ROW`), and the number of its code.
+    """A recorded item: its slot, its outcome, and the row of its result (or `NO_ROW`).
 
     One that has ``changed`` is another item in place of this one, whose first slot was ``first``.
     """
@@ -265,7 +232,6 @@ class Known(NamedTuple):
     slot: int
     status: int
     row: int
-    code: int
     first: int
     changed: bool
 
@@ -317,4 +283,6 @@ class KnownStream:
 
     def _known(self, first: int, *, changed: bool) -> Known:
         slot, outcomes = self._now.get(first, first), self._outcomes
-        return Known(slot, outcomes.status[slot], outcomes.row[slot], outcomes.code_of(slot), first, changed)
+        status = outcomes.status_of(slot)
+        row = outcomes.row[slot] if status == COMPLETED else NO_ROW
+        return Known(slot, status, row, first, changed)

@@ -5,8 +5,8 @@ slots). With a negative ``total`` its maker ended before all of it was written. 
 CPU seconds of the workers (NULL: not measured) and how many items. ``uses`` are its items' needs, as JSON: an object,
 or null if functions give them (NULL: none). ``codes`` are the codes that made its results, its handler's last. ``seal``
 is a checksum over the line, see below. ``lots``: the items, in the slots from the ``first`` on; lots beyond the job's
-``slots`` do not count. ``body`` has their identities. Of an open job, which ``is_open``, and of a stream, whose
-``generation`` is not NULL, there is one for each lot that came together. For a stream, ended items are counted.
+``slots`` do not count. ``body`` has their identities. Of an open job and of a stream, by its ``kind``, there is one for
+each lot that came together. For a stream, ended items are counted.
 ``chunks``: their outcomes, with the slots. ``files``: the big values beside the journal. ``passed``: values on their
 way between stages. ``written_by``: a line for each time that a queue opened it to write, with how often that one
 committed. Bodies are sealed, see `mpqueue._parent.journal.kept_values`.
@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 
 from mpqueue._os.files import NO_LINKS, open_file, sync_folder
 from mpqueue._parent.journal.chunk_rows import NUMBERS, chunk_statement, numbers_of, row_of, written_numbers
-from mpqueue._parent.journal.identity import SIZE, UNKNOWN, NoIdentityError, digest, state_of
+from mpqueue._parent.journal.identity import UNKNOWN, NoIdentityError, What, digest, state_of
 from mpqueue._parent.journal.kept_values import (
     CHECK,
     Kept,
@@ -51,15 +51,15 @@ from mpqueue._parent.journal.kept_values import (
 )
 from mpqueue._parent.journal.lots import NOBODY, OF_LIST, KeptItems, Lot, Part, keep_items
 from mpqueue.errors import JournalError, shown
-from mpqueue.status import COMPLETED, FAILED
+from mpqueue.status import COMPLETED, FAILED, JobKind
 
 # -- schema ------------------------------------------------------------------------------------------------------------
 
 #: SQLite's ``application_id``: "mpqj".
 APPLICATION = 0x6D70716A
 #: SQLite's ``user_version``: the form of the tables and rows.
-VERSION = 5
-#: Those that can be read. No release of mpqueue wrote versions 3 and 4.
+VERSION = 6
+#: Those that can be read. No release of mpqueue wrote versions 3 to 5.
 READABLE = (1, 2, VERSION)
 
 SCHEMA = (
@@ -69,7 +69,7 @@ SCHEMA = (
     status TEXT NOT NULL, started_at REAL, finished_at REAL, duration REAL,
     completed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, retries INTEGER NOT NULL DEFAULT 0,
     version TEXT, python TEXT, handler_name TEXT, suspects BLOB, slots INTEGER NOT NULL DEFAULT 0, places BLOB,
-    generation INTEGER, is_open INTEGER, cpu REAL, ran INTEGER, uses TEXT, codes BLOB, seal INTEGER
+    kind TEXT NOT NULL DEFAULT 'list', cpu REAL, ran INTEGER, uses TEXT, codes BLOB, seal INTEGER
 )""",
     """CREATE TABLE lots (
     number INTEGER PRIMARY KEY, job INTEGER NOT NULL, first INTEGER NOT NULL, count INTEGER NOT NULL,
@@ -89,6 +89,10 @@ SCHEMA = (
 
 #: Tables with data of a job, as the beginnings of conditions.
 OWNED = ("lots WHERE job", "chunks WHERE job", "files WHERE job", "passed WHERE job", "jobs WHERE number")
+
+
+#: Those whose items may come while they run: other slots than those of their line may have rows meanwhile.
+GROWING = (JobKind.OPEN, JobKind.STREAM)
 
 
 def check_version(path: str, application: int, version: int) -> None:
@@ -115,7 +119,7 @@ def check_version(path: str, application: int, version: int) -> None:
 COLUMNS = (
     *("number", "id", "total", "rule", "seed", "created_at", "status", "started_at"),
     *("finished_at", "duration", "completed", "failed", "retries", "version", "python", "slots", "handler_name"),
-    *("generation", "is_open", "cpu", "ran", "uses"),
+    *("kind", "cpu", "ran", "uses"),
 )
 #: Bodies, which have their own seals: the line's seal covers only which of them exist.
 BODIES = ("handler", "suspects", "places", "codes")
@@ -269,9 +273,12 @@ class _OldJob:
         count = line["slots"] = line["total"] if is_first else line["slots"]
         for row, body in run("SELECT number, body FROM chunks WHERE job = ? AND slots IS NULL", (number,)).fetchall():
             self._convert_row(row, body)
+        line["kind"] = JobKind.LIST
         if line.get("generation") is not None:
+            line["kind"] = JobKind.STREAM
             self._convert_stream()
         elif line.get("is_open"):
+            line["kind"] = JobKind.OPEN
             self._convert_lots()
         elif line["total"] >= 0:  # otherwise it is dropped: its maker ended before it was complete
             for lot in self._lots_of_list(count, is_first=is_first):
@@ -316,45 +323,31 @@ class _OldJob:
 
     def _lots_of_list(self, count: int, *, is_first: bool) -> Iterator[Lot]:
         parts = self._parts(count)
-        for lo in range(0, count, BLOCK):
-            size = min(BLOCK, count - lo)
+        for first in range(0, count, BLOCK):
+            size = min(BLOCK, count - first)
             if is_first:
-                block, ids = self._found_out(lo, size, parts)
+                (identities, states), ids = self._found_out(first, size, parts)
             else:
-                block, ids = self._block(lo, size)
-            for at in range(0, size, OF_LIST):
-                hi = min(at + OF_LIST, size)
-                identities, states = (column[at * SIZE : hi * SIZE] for column in block[:2])
-                yield Lot(
-                    lo + at,
-                    hi - at,
-                    identities,
-                    None if states == identities else states,
-                    left_out=tuple(each - at for each in block[2] if at <= each < hi),
-                    ids=None if ids is None else ids[at:hi],
-                    parts=parts.get(lo + at, ()),
-                )
+                (identities, states), ids = self._block(first, size)
+            states_of = None if states == identities else states
+            mine = parts.get(first, ())
+            yield Lot(first, size, identities, states_of, ids=ids, parts=mine)
 
-    def _block(self, first: int, size: int) -> tuple[tuple[bytes, bytes, Sequence[int]], list[Any] | None]:
+    def _block(self, first: int, size: int) -> tuple[What, list[Any] | None]:
         row = self._run("SELECT body, ids FROM old_slots WHERE job = ? AND first = ?", (self._number, first)).fetchone()
         body, ids = row or (None, None)
         block = self._read(body, Place("slots", self._number, first))
-        identities, keys, left_out = (NOBODY * size, None, ()) if block is None else block
+        identities, keys = (NOBODY * size, None) if block is None else block[:2]
         named = None
         if ids is not None:
             named = self._read(ids, Place("slots.ids", self._number, first)) or [
                 Unreadable("its row in the journal is damaged") for _ in range(size)
             ]
-        return (identities, keys or identities, left_out), named
+        return (identities, keys or identities), named
 
-    def _found_out(
-        self, first: int, size: int, parts: dict[int, list[Part]]
-    ) -> tuple[tuple[bytes, bytes, Sequence[int]], list[Any] | None]:
+    def _found_out(self, first: int, size: int, parts: dict[int, list[Part]]) -> tuple[What, list[Any] | None]:
         """Compute, for a job of version 1, the data that `_block` reads."""
-        items: list[Any] = []
-        for at in range(first, first + size, OF_LIST):
-            count = min(OF_LIST, first + size - at)
-            items += Lot(at, count, None, parts=parts.get(at, ())).items(no_file)
+        items = Lot(first, size, None, parts=parts.get(first, ())).items(no_file)
         unknown = [isinstance(item, NotKept | Unreadable) for item in items]
         states = [UNKNOWN if is_unknown else state_of(item) for is_unknown, item in zip(unknown, items, strict=True)]
         ids = self._line["ids"]
@@ -362,8 +355,7 @@ class _OldJob:
             ids = self._read(ids, Place("jobs.ids", self._number)) or [Unreadable("damaged")] * self._line["slots"]
             ids = ids[first : first + size]
         named = states if ids is None else [NOBODY if isinstance(each, Unreadable) else _identity(each) for each in ids]
-        left_out = [at for at, item in enumerate(items) if isinstance(item, NotKept)]
-        return (b"".join(named), b"".join(states), left_out), ids
+        return (b"".join(named), b"".join(states)), ids
 
     def _parts(self, count: int) -> dict[int, list[Part]]:
         """Return the items, by the first slots of lots, in the lots' form."""
@@ -378,11 +370,11 @@ class _OldJob:
                 slots: Sequence[int] = numbers_of("Q", named)
             else:  # version 1 wrote the first slot only
                 slots = range(*named) if isinstance(named, tuple) else range(named, min(named + OF_LIST, count))
-            for first in sorted({slot - slot % OF_LIST for slot in slots if slot < count}):
-                which = [nth for nth, slot in enumerate(slots) if first <= slot < min(first + OF_LIST, count)]
+            for first in sorted({slot - slot % BLOCK for slot in slots if slot < count}):
+                which = [nth for nth, slot in enumerate(slots) if first <= slot < min(first + BLOCK, count)]
                 places = tuple(slots[nth] - first for nth in which)
                 mine = kept if len(which) == len(slots) else _some(kept, which)
-                is_all = places == (*range(min(OF_LIST, count - first)),)
+                is_all = places == (*range(min(BLOCK, count - first)),)
                 found.setdefault(first, []).append((None if is_all else places, mine))
         return found
 
@@ -415,7 +407,7 @@ class _OldJob:
                 self._write_ended(slots, ended)
             slots += len(ended)
             counts.update(one.status for one in ended)
-        line |= {"generation": 1, "slots": slots, "total": slots, "suspects": None}
+        line |= {"slots": slots, "total": slots, "suspects": None}
         line |= {"completed": counts[COMPLETED], "failed": counts[FAILED]}
 
     def _ended_item(self, generation: int, identity: bytes, nth: int, body: Any, item: Any) -> _EndedItem | None:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.pending import Care
 from mpqueue._os.files import NO_LINKS, open_file, write_at
-from mpqueue._parent.journal.guards import check_stat
+from mpqueue._parent.journal.checks import check_stat
 from mpqueue.errors import WorkerCrashedError
 
 # -- running marks -----------------------------------------------------------------------------------------------------

@@ -33,8 +33,6 @@ from mpqueue._wire.pickling.sources import digests_of, not_loaded
 
 #: The Python that compiled it, and the version of these parts' form.
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}/3"
-#: The prefix of parts that are the handlers of stages.
-STAGE = "stage "
 #: The most changed parts that are named.
 MOST_NAMED = 3
 
@@ -61,11 +59,6 @@ class Code(NamedTuple):
     def number(self) -> int:
         """The number that stands for it in a journal, beside each result. Not 0."""
         return zlib.crc32(repr((self.python, sorted(self.parts.items()))).encode(errors="replace")) or 1
-
-    @property
-    def is_of_stages(self) -> bool:
-        """True for the code of several handlers, one after the other."""
-        return any(name.startswith(STAGE) for name in self.parts)
 
 
 class CodeNow(NamedTuple):
@@ -110,9 +103,9 @@ def code_of_stages(stages: Sequence[tuple[str, Callable[..., Any], Callable[...,
     """Return the code of stages, each given by its name, handler and setup."""
     parts: list[tuple[str, Any]] = []
     for name, handler, setup in stages:
-        parts.append((f"{STAGE}{name!r}", handler))
+        parts.append((f"stage {name!r}", handler))
         if setup is not None:
-            parts.append((f"the setup of {STAGE}{name!r}", setup))
+            parts.append((f"the setup of stage {name!r}", setup))
     return _CodeWriter().look(parts)
 
 
@@ -168,11 +161,11 @@ class _CodeWriter(Writer):
         if is_importable(value):
             module = str(value.__module__)
             if self._reach(module) and isinstance(value, FunctionType):
-                self._wait(value, f"{module}.{name}", _OwnFunction(value))
+                self._wait(value, f"{module}.{name}", _Part(self._own_function, value))
         elif isinstance(value, FunctionType):
-            return self._wait(value, _name_of(value, name), _Function(value))
+            return self._wait(value, _name_of(value, name), _Part(self._function, value))
         elif isinstance(value, type):
-            return self._wait(value, _name_of(value, name), _Class(value))
+            return self._wait(value, _name_of(value, name), _Part(self._class, value))
         elif hasattr(value, "__wrapped__"):  # as the objects of `functools.cache`
             return self._wait(value, _name_of(value, name), (type(value).__name__, value.__wrapped__))
         return b"g%b" % f"{getattr(value, '__module__', '')} {name}".encode(errors="surrogatepass")
@@ -207,8 +200,8 @@ class _CodeWriter(Writer):
 
     def steps_of(self, value: Any) -> Steps:
         """Write a value of a handler; if it can't be pickled, only its type counts."""
-        if isinstance(value, _Sent):
-            return value.steps(self)
+        if isinstance(value, _Part):
+            return value.write(value.value)
         if isinstance(value, CodeType):
             return self.sequence(b"C", _code_fields(value))
         if isinstance(value, Shared):
@@ -225,37 +218,21 @@ class _CodeWriter(Writer):
         except Exception:  # noqa: BLE001 - whatever a class of users' raises
             return _opaque(value)
 
-    def note_imports(self, code: CodeType) -> None:
+    def _note_imports(self, code: CodeType) -> None:
         """Add the modules that the code imports when it runs."""
         for name in _imports_of(code):
             self._reach(name)
 
-    def note_data(self, name: str, value: Any) -> None:
+    def _note_data(self, name: str, value: Any) -> None:
         """Add a global variable of data, as a part of its own."""
         if name not in self._names:
             self._names.add(name)
             self._waiting.append((name, value))
 
-
-class _Sent:
-    """A value that has its own way of being written."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def steps(self, writer: _CodeWriter) -> Steps:
-        """Write the value."""
-        raise NotImplementedError
-
-
-class _Function(_Sent):
-    """A function that is sent by value."""
-
-    def steps(self, writer: _CodeWriter) -> Steps:
-        """Write its code, and its variables and attributes."""
-        function: FunctionType = self.value
+    def _function(self, function: FunctionType) -> Steps:
+        """Write a function that is sent by value: its code, and its variables and attributes."""
         code, space = function.__code__, function.__globals__
-        writer.note_imports(code)
+        self._note_imports(code)
         named: list[Any] = []
         for name in globals_of(code):
             if name not in space:
@@ -265,40 +242,39 @@ class _Function(_Sent):
             if _is_code(value):
                 named.append(value)
             else:
-                writer.note_data(_without_main(f"{space.get('__name__', '')}.{name}"), value)
+                self._note_data(_without_main(f"{space.get('__name__', '')}.{name}"), value)
         cells = [*_contents(function)]
         attributes = dict(vars(function))
-        return writer.sequence(b"V", (code, function.__defaults__, function.__kwdefaults__, cells, attributes, named))
+        return self.sequence(b"V", (code, function.__defaults__, function.__kwdefaults__, cells, attributes, named))
 
-
-class _OwnFunction(_Sent):
-    """A function of one of the program's own modules: its code, and plain data that it names."""
-
-    def steps(self, writer: _CodeWriter) -> Steps:
-        """Write its code, and the plain data that it names."""
-        function = inspect.unwrap(self.value)
+    def _own_function(self, value: FunctionType) -> Steps:
+        """Write a function of one of the program's own modules: its code, and plain data that it names."""
+        function = inspect.unwrap(value)
         code = getattr(function, "__code__", None)
         if not isinstance(code, CodeType):
-            return writer.sequence(b"Y", ())
-        writer.note_imports(code)
+            return self.sequence(b"Y", ())
+        self._note_imports(code)
         space = function.__globals__
         plain = [(name, encode_plain(space[name])) for name in globals_of(code) if name in space]
-        return writer.sequence(b"Y", (code, plain))
+        return self.sequence(b"Y", (code, plain))
 
-
-class _Class(_Sent):
-    """A class that is sent by value."""
-
-    def steps(self, writer: _CodeWriter) -> Steps:
-        """Write its metaclass, bases and attributes."""
-        kind: type = self.value
+    def _class(self, kind: type) -> Steps:
+        """Write a class that is sent by value: its metaclass, bases and attributes."""
         attributes = {name: value for name, value in vars(kind).items() if name not in _NO_PARTS}
         if issubclass(kind, enum.Enum):
             attributes = {name: value for name, value in attributes.items() if isinstance(value, _METHODS)}
             attributes |= {f"{member.name} =": member.value for member in kind}
         slots = (MemberDescriptorType, GetSetDescriptorType)
         held = {name: None if isinstance(value, slots) else value for name, value in attributes.items()}
-        return writer.sequence(b"K", (type(kind), kind.__bases__, held))
+        return self.sequence(b"K", (type(kind), kind.__bases__, held))
+
+
+class _Part:
+    """A value that has its own way of being written."""
+
+    def __init__(self, write: Callable[[Any], Steps], value: Any) -> None:
+        self.write = write
+        self.value = value
 
 
 def _code_fields(code: CodeType) -> Sequence[Any]:

@@ -13,20 +13,19 @@ from collections.abc import Sequence
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._live_page.served import Served, ShownJob
-from mpqueue._parent.journal.guards import own_path
+from mpqueue._parent.journal.checks import own_path
 from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
-from mpqueue._parent.surroundings.clock import SystemClock
-from mpqueue._queue.recorded.recorded_book import RecordedBook, recorded_timings
+from mpqueue._parent.system.clock import SystemClock
+from mpqueue._queue.recorded.past_job import PastJob, recorded_timings
 from mpqueue.errors import JournalError
 
 log = logging.getLogger("mpqueue")
 
 #: Seconds between two looks at a file.
 LOOK_SECONDS = 1.0
-_State = tuple[tuple[int, int, int] | None, ...]
 
 
-class ShownRecord(RecordedBook):
+class ShownRecord(PastJob):
     """A job as its journal had it at the last look. Satisfies `_live_page.served.ShownJob`."""
 
     def __init__(self, reader: Reader, recorded: RecordedJob, number: int, name: str, now: float) -> None:
@@ -37,7 +36,7 @@ class ShownRecord(RecordedBook):
     def take(self, reader: Reader, recorded: RecordedJob, now: float) -> None:
         """Take the journal's current record; items are read again on their next use."""
         super().__init__(reader, recorded)
-        self._items = RecordedBook(reader, recorded)  # a new object: a thread may be reading those of the last look
+        self._items = PastJob(reader, recorded)  # a new object: a thread may be reading those of the last look
         self.epoch += 1  # set last: data read once this is seen is not older
         self.number, self.id = self._shown_as
         self.line, self.is_live = recorded, bool(now)
@@ -49,7 +48,7 @@ class ShownRecord(RecordedBook):
 
     @property
     def table(self) -> ItemTable:
-        """The items, see `RecordedBook`."""
+        """The items, see `PastJob`."""
         return self._items.table
 
 
@@ -65,7 +64,7 @@ class JournalView(Served):
         self._lock = threading.Lock()
         self._numbers: dict[tuple[str, int], int] = {}
         self._shown: dict[int, ShownRecord] = {}
-        self._states: dict[str, _State] = {}
+        self._states: dict[str, object] = {}  #: of the files, and whether a process writes them
         self._complaint = ""
         self._looked_at = self.now()
         self._books: list[ShownJob] = []
@@ -89,12 +88,13 @@ class JournalView(Served):
         changed = False
         for reader in self._readers:
             before = self._states.get(reader.path)
-            state = _state_of(reader)
+            in_use = reader.in_use
+            state = (*reader.state(), in_use)
             if state == before:
                 continue
             jobs = reader.jobs()
             self._states[reader.path] = state
-            changed = self._take(reader, jobs, in_use=state[-1] is not None) or changed
+            changed = self._take(reader, jobs, in_use=in_use) or changed
         if changed:
             self._books = [*self._shown.values()]
 
@@ -119,15 +119,3 @@ class JournalView(Served):
             del self._shown[number]
             changed = True
         return changed
-
-
-def _state_of(reader: Reader) -> _State:
-    """Return facts that change when a journal is written; the last is whether a process writes it (None: none does)."""
-    found: list[tuple[int, int, int] | None] = []
-    for path in (reader.path, f"{reader.path}-wal"):
-        try:
-            stat = os.stat(path)
-            found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
-        except OSError:
-            found.append(None)
-    return (*found, (1, 0, 0) if reader.in_use else None)

@@ -10,7 +10,6 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,8 +18,8 @@ from mpqueue._parent.journal.suspects import is_guilty
 from mpqueue._queue.recorded.code_parts import Code, CodeNow
 from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._wire.item_names import IdRule
-from mpqueue.errors import shown
-from mpqueue.status import COMPLETED, FAILED, OVER, PENDING, JobStatus
+from mpqueue.errors import JournalMismatchError, shown
+from mpqueue.status import COMPLETED, FAILED, OVER, PENDING, JobKind, JobStatus
 
 if TYPE_CHECKING:
     from mpqueue._parent.journal.journal_reader import RecordedJob
@@ -38,34 +37,23 @@ NEW, CHANGED, AGAIN, LOST, RETRIED, GONE = range(250, 256)
 AFRESH = (CHANGED, AGAIN)
 
 
-class Kind(Enum):
-    """The kinds of recorded jobs, for people: what each is, and the call that resumes it."""
-
-    LIST = "a job with a list of items", "create_job"
-    OPEN = "an open job", "open_job"
-    STREAM = "a stream", "imap"
-    STAGES = "a job with stages", "run_stages"
-
-    @staticmethod
-    def of(recorded: RecordedJob, made: MadeBy) -> Kind:
-        """Return the kind of a recorded job; if its code is not known, it has stages if today's code has."""
-        if recorded.generation is not None:
-            return Kind.STREAM
-        if recorded.is_open:
-            return Kind.OPEN
-        has_stages = made.is_of_stages if made.was_of_stages is None else made.was_of_stages
-        return Kind.STAGES if has_stages else Kind.LIST
+#: What the jobs of each kind are, and the call that resumes them, for people.
+_KINDS = {
+    JobKind.LIST: ("a job with a list of items", "create_job"),
+    JobKind.OPEN: ("an open job", "open_job"),
+    JobKind.STREAM: ("a stream", "imap"),
+    JobKind.STAGES: ("a job with stages", "run_stages"),
+}
 
 
-def refuse_kind(case: Case, expected: Kind) -> str:
-    """Explain why a recorded job can't go on as one of the ``expected`` kind, for people; empty if it can."""
-    if case.kind is expected:
-        return ""
-    what, call = case.kind.value
-    return (
-        f"{case.where}: expected {expected.value[0]}, got {what}, which {call}() resumes; nothing was changed; use "
-        "another id, or call clear_job()"
-    )
+def check_kind(recorded: RecordedJob, kind: JobKind, path: str) -> None:
+    """Raise `JournalMismatchError` if the recorded job is of another kind than the program's."""
+    if recorded.kind is not kind:
+        (expected, _), (what, call) = _KINDS[kind], _KINDS[recorded.kind]
+        raise JournalMismatchError(
+            f"job {recorded.id!r} in {path}: expected {expected}, got {what}, which {call}() resumes; nothing was "
+            "changed; use another id, or call clear_job()"
+        )
 
 
 class MadeBy:
@@ -81,17 +69,7 @@ class MadeBy:
         self._last = next(reversed(self._codes), None)
         self._number = now.code.number
         self.changed: array[int] = array("Q")
-        self._numbers: Counter[int] | None = None  #: the numbers of ended items, by code, after a look at them
-
-    @property
-    def is_of_stages(self) -> bool:
-        """True if today's code has several handlers."""
-        return self._now.code.is_of_stages
-
-    @property
-    def was_of_stages(self) -> bool | None:
-        """True if the code that made its results has several handlers; None if not known."""
-        return None if self._last is None else self._codes[self._last].is_of_stages
+        self._numbers = Counter[int]()  #: the numbers of ended items, by code, after a look at them
 
     @property
     def is_new(self) -> bool:
@@ -109,10 +87,9 @@ class MadeBy:
 
     def look(self, ended_by: Iterable[int]) -> None:
         """Count items, by the numbers of the codes that ended them; -1: it has not ended."""
-        self._numbers = numbers = Counter[int]()
         for index, number in enumerate(ended_by):
             if number >= 0:
-                numbers[number] += 1
+                self._numbers[number] += 1
                 if self.is_other(number):
                     self.changed.append(index)
 
@@ -126,44 +103,34 @@ class MadeBy:
         return number != self._number and not self.is_other(number)
 
     def describe_change(self) -> str:
-        """Describe the changes since other code made some of the results, for people; empty if there are none.
-
-        Without a look at the results, all codes are taken to have made some.
-        """
-        numbers = self._codes if self._numbers is None else self._numbers
-        others = [number for number in numbers if self.is_other(number)]
-        return (
-            self.describe_others(others, "some" if self._numbers is None else f"{len(self.changed):,}")
-            if others
-            else ""
-        )
-
-    def describe_others(self, numbers: Sequence[int], count: str) -> str:
-        """Describe the changes since the codes of these numbers made results, for people."""
-        text = self._now.describe([self._codes[number] for number in numbers])
-        return f"{text} since {count} of these results {'was' if count == '1' else 'were'} made"
+        """Describe the changes since other code made some of the results, for people; empty if there are none."""
+        others = [self._codes[number] for number in self._numbers if self.is_other(number)]
+        if not others:
+            return ""
+        return f"{self._now.describe(others)} since {_counted(len(self.changed))} made"
 
     def describe_unknown(self) -> str:
         """Describe how many results are of code that can't be compared; empty if there are none."""
-        unknown = {number: count for number, count in (self._numbers or {}).items() if self.is_unknown(number)}
-        return self.describe_incomparable([*unknown], f"{sum(unknown.values()):,}") if unknown else ""
-
-    def describe_incomparable(self, numbers: Sequence[int], count: str) -> str:
-        """Describe that codes of these numbers can't be compared, for people."""
-        pythons = {self._codes[each].python.partition("/")[0] for each in numbers if each in self._codes}
+        unknown = {number: count for number, count in self._numbers.items() if self.is_unknown(number)}
+        if not unknown:
+            return ""
+        pythons = {self._codes[each].python.partition("/")[0] for each in unknown if each in self._codes}
         why = f"Python {', '.join(sorted(pythons))} made them" if pythons else "what made them is not recorded"
-        was = "was" if count == "1" else "were"
         return (
-            f"whether the code has changed since {count} of these results {was} made can't be known: {why}; "
+            f"whether the code has changed since {_counted(sum(unknown.values()))} made can't be known: {why}; "
             f"{NOT_AGAIN}; Rerun(redo='all') runs everything again"
         )
+
+
+def _counted(count: int) -> str:
+    return f"{count:,} of these results {'was' if count == 1 else 'were'}"
 
 
 # -- the job as a whole ------------------------------------------------------------------------------------------------
 
 
 class Brought(NamedTuple):
-    """The program's side of a job, beside its items: code, options, and a seed if it gave one."""
+    """The program's side of a job, beside its items: its code, options, and a seed if it gave one."""
 
     code: CodeNow
     options: RecordOptions
@@ -173,10 +140,7 @@ class Brought(NamedTuple):
 
 
 class Case(NamedTuple):
-    """A recorded job, in the journal of that path, and its program's side.
-
-    ``made`` has looked at the results, except for a stream's, which are judged as their items come, see `Judge`.
-    """
+    """A recorded job, in the journal of that path, and its program's side. ``made`` has looked at the results."""
 
     recorded: RecordedJob
     path: str
@@ -184,9 +148,9 @@ class Case(NamedTuple):
     brought: Brought
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> JobKind:
         """The kind of the recorded job."""
-        return Kind.of(self.recorded, self.made)
+        return self.recorded.kind
 
     @property
     def options(self) -> RecordOptions:
@@ -200,22 +164,21 @@ class Case(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """The terms of a run of a recorded job: ``anew`` if all of it runs again.
-
-    ``refused`` is the reason why it can't go on (empty: it can), ``warnings`` are texts for people.
-    """
+    """The terms of a run of a recorded job: ``anew`` if all of it runs again; ``warnings`` are texts for people."""
 
     anew: bool
-    refused: str = ""
-    warnings: tuple[str, ...] = ()
+    warnings: Sequence[str] = ()
 
 
 def agree(case: Case) -> Terms:
-    """The terms of this case. Raises ValueError if ``redo`` does not suit an open job."""
+    """Return the terms of this case.
+
+    Raises `JournalMismatchError` if it can't go on, and ValueError if ``redo`` does not suit an open job.
+    """
     recorded, made, options, seed = case.recorded, case.made, case.options, case.brought.seed
     kind, redo = case.kind, options.redo
     anew = redo == "all" or (options.version is not None and options.version != recorded.version)
-    if kind is Kind.OPEN:
+    if kind is JobKind.OPEN:
         if redo and not isinstance(redo, str) and recorded.rule == IdRule.POSITION:
             raise ValueError(
                 f"redo: expected 'failed', 'changed-code' or 'all' for an open job whose items have no ids, got "
@@ -224,63 +187,35 @@ def agree(case: Case) -> Terms:
         anew = anew or (redo == "changed-code" and bool(made.changed))
     change = unknown = ""
     if not anew and options.version is None:
-        if kind is not Kind.STREAM and (made.is_new or options.strict or redo == "changed-code"):
+        if made.is_new or options.strict or redo == "changed-code":
             unknown = made.describe_unknown()
         if redo != "changed-code":
             change = made.describe_change()
-            if kind is Kind.STREAM and options.names_one:  # logged once an older result comes
-                change = ""
-    is_other_seed = seed not in (None, recorded.seed) and not (anew and kind in (Kind.OPEN, Kind.STREAM))
-    refused, warnings = _object(case, change, is_other_seed=is_other_seed)
-    if unknown:
-        warnings.append(f"{case.where}: {unknown}")
-    return Terms(anew, refused, tuple(warnings))
+    is_other_seed = seed not in (None, recorded.seed) and not (anew and kind in (JobKind.OPEN, JobKind.STREAM))
+    warnings = _object(case, change, is_other_seed=is_other_seed)
+    return Terms(anew, [*warnings, f"{case.where}: {unknown}"] if unknown else warnings)
 
 
-def _object(case: Case, change: str, *, is_other_seed: bool) -> tuple[str, list[str]]:
-    """Return the reason to refuse kept results of changed code, or another seed; else return the warnings.
+def _object(case: Case, change: str, *, is_other_seed: bool) -> list[str]:
+    """Return warnings of kept results of changed code, and of another seed.
 
-    With ``strict`` both are refused. Other code is also refused for a call that may be of another callable than the
-    recorded one.
+    With ``strict`` both are refused, by `JournalMismatchError`. Other code is also refused for a call that may be of
+    another callable than the recorded one.
     """
     if change and not case.options.names_one:
-        return (
+        raise JournalMismatchError(
             f"{case.where}: {change}; so these may be results of another callable by that name, and nothing was "
             f"changed; expected a job_id= of its own for each callable; {WAYS}"
-        ), []
+        )
     seed = "its seed has changed since it was recorded" if is_other_seed else ""
     changes, ways = "; ".join(filter(None, (change, seed))), f"; {WAYS}" if change else ""
     if not changes:
-        return "", []
+        return []
     if case.options.strict:
-        return f"{case.where}: {changes}; with Rerun(strict=True) that is refused, and nothing was changed{ways}", []
-    return "", [f"{case.where}: {changes}; {NOT_AGAIN}{ways}"]
-
-
-class Judge:
-    """The judge of a stream's results, whose items come one by one. Changes are logged once."""
-
-    def __init__(self, case: Case, warn: Callable[[str], object]) -> None:
-        self._case = case
-        self._redo = case.options.redo == "changed-code"
-        self._tells = case.options.version is None
-        self._warn = warn
-
-    def counts(self, number: int) -> bool:
-        """True if a result made by the code of that number counts."""
-        made = self._case.made
-        if made.is_other(number):
-            if self._redo:
-                return False
-            self._tell(f"{made.describe_others([number], 'some')}; {NOT_AGAIN}; {WAYS}")
-        elif made.is_unknown(number) and (made.is_new or self._redo):
-            self._tell(made.describe_incomparable([number], "some"))
-        return True
-
-    def _tell(self, text: str) -> None:
-        if self._tells:
-            self._tells = False
-            self._warn(f"{self._case.where}: {text}")
+        raise JournalMismatchError(
+            f"{case.where}: {changes}; with Rerun(strict=True) that is refused, and nothing was changed{ways}"
+        )
+    return [f"{case.where}: {changes}; {NOT_AGAIN}{ways}"]
 
 
 # -- its items ---------------------------------------------------------------------------------------------------------
@@ -310,7 +245,6 @@ class Plan:
     """
 
     stands: bytearray
-    refused: str = ""
     warnings: list[str] = field(default_factory=list)
     lost: list[int] = field(default_factory=list)
     unreadable: list[int] = field(default_factory=list)
@@ -352,13 +286,13 @@ class Plan:
 def decide(case: Case, terms: Terms, match: Match, found: Found) -> Plan:
     """Plan a run of a list's items; ``match`` has the recorded ones.
 
-    Raises ValueError if ``redo`` has an id that no item has.
+    Raises `JournalMismatchError` for other items, unless ``update``; ValueError if ``redo`` has an id that none has.
     """
     recorded, made, options = case.recorded, case.made, case.options
     if not (options.update or match.is_same):
-        return Plan(found.status, f"{case.where}: expected the items that it was recorded with, got others: {match}; "
-                    "Rerun(update=True) runs those; nothing was changed")  # fmt: skip
-    plan = Plan(bytearray(found.status), terms.refused, [*terms.warnings])
+        raise JournalMismatchError(f"{case.where}: expected the items that it was recorded with, got others: {match}; "
+                                   "Rerun(update=True) runs those; nothing was changed")  # fmt: skip
+    plan = Plan(bytearray(found.status), [*terms.warnings])
     plan.unknown += [index for index in match.unknown if found.status[index] in (COMPLETED, FAILED)]
     plan.put(match.changed, CHANGED)
     if terms.anew:

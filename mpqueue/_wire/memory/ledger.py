@@ -12,9 +12,8 @@ LIMIT      parent       worker       the chunk, and the first position that must
                                      for chunks of even and of odd number: two may be on a lane
 FLAG_JOB   parent       worker       the number of the job for which the lane's flags count, or `NOBODY`; above its
                                      32 bits, how often they have changed
-OUTBOX     both         both         bytes of the message in the outbox: the worker sets it from 0, the parent back to 0
-UNSENT     worker       parent       bytes of log records that no report has sent, from `UNSENT_AT` on in the
-                                     outbox's file; read when the worker has died
+UNSENT     worker       parent       bytes of log records that no report has sent, in the outbox; read when the worker
+                                     has died
 MEMORY_LIMIT       parent       worker       bytes of private memory that the worker may have; 0: any number
 MEMORY_USED    worker       parent       with MEMORY_LIMIT, its bytes at the start of the work in CLAIM
 PAUSE      parent       worker       1 if the job of FLAG_JOB is paused; if the lane has Events, these count instead
@@ -41,14 +40,11 @@ import mmap
 from collections.abc import Callable
 from typing import NamedTuple
 
-CLAIM, SINCE, FRACTION, LIMIT, _LIMIT_ODD, FLAG_JOB, OUTBOX, UNSENT, MEMORY_LIMIT, MEMORY_USED = range(10)
-PAUSE, CANCEL, PIPED, LATE = range(10, 14)
+CLAIM, SINCE, FRACTION, LIMIT, _LIMIT_ODD, FLAG_JOB, UNSENT, MEMORY_LIMIT, MEMORY_USED = range(9)
+PAUSE, CANCEL, PIPED, LATE = range(9, 13)
 SIZE = mmap.PAGESIZE
 #: The value of LATE. The worker ends by it, so it is a number that a handler would not write there by chance.
 IS_LATE = 0x6C6174655F6E6F77
-
-#: The place of unsent log records in the outbox's file: far behind the longest report, in a file with a hole.
-UNSENT_AT = 1 << 40
 
 #: The chunk of an impossible claim. Chunks are numbered from 1; before the first one a claim is of chunk 0.
 NOWHERE = -1

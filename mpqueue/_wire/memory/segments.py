@@ -20,7 +20,7 @@ handlers            the caller of `create_job`  every worker that needs them; ne
 
 A segment is a memfd: it has no name, so no death can leave it behind, and it does not count against the size of
 /dev/shm. The other side opens it through ``/proc``. It is first filled by ``write``, which reports a full memory as an
-error, while a mapping would kill the process; later through a mapping, at 7 GB/s instead of 4.5.
+error, while a mapping would kill the process; later, and if it could be allocated in huge pages, through a mapping.
 
 On Windows it is a temporary file that is deleted with its last handle. The other side opens it by its name and maps it;
 Windows does not report mappings, so it is filled only once.
@@ -48,16 +48,20 @@ from typing import Any, NamedTuple, TypeAlias
 
 from mpqueue._os.descriptors import descriptor_limits, reopen_to_read
 from mpqueue._os.files import open_unseen, read_into, write_at
-from mpqueue._os.memory import mappings
-from mpqueue._os.memory.mappings import map_file, populate, room
+from mpqueue._os.memory import memory_files
 from mpqueue._os.memory.memory_files import (
+    HUGE_PAGE,
+    allocate_huge,
     can_be_opened_by_others,
     is_open_once,
     leases_tell,
     make_leasable,
     make_sealable,
+    map_file,
     may_be_one,
+    may_map_more,
     path_of,
+    populate,
     seal,
 )
 from mpqueue._os.process.own_forks import process_name
@@ -161,7 +165,10 @@ class Segment:
 
         Its size is fixed when it is filled first.
         """
-        memory = self._mapped() if self.capacity else None
+        if not self.capacity and size >= HUGE_PAGE and self._has_path and may_map_more():
+            with contextlib.suppress(OSError):  # writing meets the same obstacle
+                self._memory = allocate_huge(size, self._fd)
+        memory = self._mapped()
         write = functools.partial(_write_all, self._fd) if memory is None else functools.partial(_copy_all, memory)
         for buffer, offset in zip(buffers, offsets, strict=True):
             if type(buffer) is memoryview:
@@ -186,7 +193,8 @@ class Segment:
         The other side maps the file, and would see other bytes than those that it was sent; and a truncated file would
         end it. If sealing is not supported (many mappings, Linux before 5.1), nothing happens.
         """
-        self._memory = map_file(self.capacity, mappings.SHARED, self._fd) if room.is_left() else None
+        if self._memory is None and may_map_more():
+            self._memory = map_file(self.capacity, memory_files.SHARED, self._fd)
         if self._memory is not None:
             with contextlib.suppress(OSError):
                 seal(self._fd)
@@ -410,7 +418,7 @@ def view(
     free = None if on_free is None else functools.partial(on_free, ref.serial)
     fd = open_to_read(ref)
     try:
-        memory = map_file(ref.size, mappings.PRIVATE, fd, free) if ref.has_path and room.is_left() else None
+        memory = map_file(ref.size, memory_files.PRIVATE, fd, free) if ref.has_path and may_map_more() else None
         if memory is not None:
             return memoryview(memory).cast("B")[begin:end]
         copy = memoryview(bytearray((ref.size if end is None else end) - begin))

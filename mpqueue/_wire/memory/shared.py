@@ -4,31 +4,31 @@ The object is pickled once, its big buffers into a segment that every worker map
 name; a worker unpickles the object when it first meets the name, and keeps it until the parent drops it.
 
 If workers are on another machine, an engine brings the object there before the first frame that names it:
-`NotesShared` notes the names in a pickle; `parts_of` makes the data to send; a process there can `lend` it to its
+`context.noted` has the names in a pickle; `parts_of` makes the data to send; a process there can `lend` it to its
 workers, which map one copy (`take_in`). For workers on the parent's own machine that process is the parent
 (`lend_own`), and there is no copy.
 
 An object that a handler shares is the worker's, and so is its memory, which is freed with the handler's own objects. So
-a result contains the object itself, see `leaving`; the process that receives it shares it anew, once it sends it on.
+a result contains the object itself, see `context.leaving`; the process that receives it shares it anew, once it sends
+it on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from mpqueue._os.process.own_forks import process_name
 from mpqueue._wire.memory.segments import CommonSegment
-from mpqueue._wire.pickling import main_names
+from mpqueue._wire.pickling import context
 from mpqueue._wire.pickling.classes import Classes, Scope, may_bring_classes, scope_here
+from mpqueue._wire.pickling.context import within
 from mpqueue._wire.pickling.payload import (
     Packed,
     dump_code,
-    is_whole,
     lend_parts,
     load,
     load_parts,
@@ -41,22 +41,6 @@ T = TypeVar("T")
 Token = tuple[str, int]  #: the sharing process, and a number there
 
 _numbers = itertools.count(1)
-_notes = threading.local()
-
-
-class _Leaving(threading.local):
-    depth = 0  #: of nested `leaving` blocks
-
-    def __enter__(self) -> None:
-        self.depth += 1
-
-    def __exit__(self, *_: object) -> None:
-        self.depth -= 1
-
-
-#: In this block, a thread pickles things that may outlive this process's shared objects, such as a result.
-leaving = _Leaving()
-
 #: Objects that this process has shared or met, by token. A worker keeps those that it met, see `keep` and `drop`.
 _known: weakref.WeakValueDictionary[Token, Shared[Any]] = weakref.WeakValueDictionary()
 _kept: dict[Token, Shared[Any]] = {}
@@ -124,8 +108,9 @@ class Shared(Generic[T]):
 
     def _pack(self, obj: T) -> None:
         try:
-            with main_names.GoingTo(None), NotesShared() as inner:  # jobs of all queues may have it
-                packed, segment = dump_code(obj)
+            inner = list[Shared[Any]]()
+            # Jobs of all queues may have it.
+            packed, segment = within(lambda: dump_code(obj), (context.script, None), (context.noted, inner))
         except Exception as error:
             raise ItemPicklingError(
                 f"share: expected an object that can be pickled, got {shown(obj)} of type {type(obj).__name__} "
@@ -138,17 +123,17 @@ class Shared(Generic[T]):
 
     def _goes_itself(self) -> bool:
         """Tell whether the object itself is sent, since its name would find nothing here later."""
-        if leaving.depth:
+        if context.leaving.get():
             return self._sent is None or self._token[0] == process_name()
-        return self._sent is None and is_whole() and _noted_here() is None
+        return self._sent is None and context.whole.get() and context.noted.get() is None
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._goes_itself():
             return _share_later, (self.value,)
-        noted = _noted_here()
+        noted = context.noted.get()
         if noted is not None and self._packed.segment is not None:  # otherwise all of it is in its name
             noted += [*self._inner, self]
-        by_name = noted is not None or self._was_brought or not is_whole()
+        by_name = noted is not None or self._was_brought or not context.whole.get()
         return _meet, (self._token, self._packed if by_name else self._whole())
 
     def _whole(self) -> Packed:
@@ -243,31 +228,6 @@ def _meet_any(token: Token, packed: Packed) -> Shared[Any]:
         if token[0] != process_name():
             _kept[token] = shared
     return shared
-
-
-class NotesShared:
-    """A block that notes the shared objects with segments that this thread pickles in it, in the list.
-
-    The thread refers to it weakly: if a Ctrl-C comes before the block has begun, nothing of it is left.
-    """
-
-    __slots__ = ("__weakref__", "_before", "noted")
-
-    def __enter__(self) -> list[Shared[Any]]:
-        self._before = getattr(_notes, "current", None)
-        self.noted: list[Shared[Any]] = []
-        _notes.current = weakref.ref(self)
-        return self.noted
-
-    def __exit__(self, *_: object) -> None:
-        _notes.current = self._before
-
-
-def _noted_here() -> list[Shared[Any]] | None:
-    """Return the list in which this thread notes shared objects; None if it notes none."""
-    current: weakref.ref[NotesShared] | None = getattr(_notes, "current", None)
-    notes = None if current is None else current()
-    return None if notes is None else notes.noted
 
 
 def size_of(shared: Shared[Any]) -> int:

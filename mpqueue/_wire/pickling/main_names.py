@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from types import FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any, NewType, ParamSpec, TypeVar
 
+from mpqueue._wire.pickling import context
 from mpqueue._wire.pickling.classes import in_scope, of_initializers
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ _CODE = (FunctionType, ModuleType, type, type(functools.cache(len)))
 
 _space: dict[str, Any] | None = None  #: the namespace of this worker's initializers
 _kept: set[str] = set()  #: the names in it that are the worker's own
+_imported: Script | None = None  #: the main module, in a worker that has imported it
 _attributes: dict[str, dict[str, Any]] = {}  #: by the names of functions in it: attributes that initializers have set
 
 
@@ -52,32 +54,15 @@ class MainNames(dict[str, Any]):
 class _Thread(threading.local):
     names: dict[str, Any] | None = None  #: for objects that this thread loads `together`
     made: list[dict[str, Any]] | None = None  #: the namespaces of functions that it loads `with_own`
-    packed: dict[str, Any] | None = None  #: for objects that it pickles together
-    #: The main module imported by the receiver of its pickles; in a worker that has imported it, the default.
-    script: Script | None = None
 
 
 _thread = _Thread()
 
 
-class GoingTo:
-    """A block in which this thread pickles for processes that have imported that main module (None: have not)."""
-
-    __slots__ = ("_before", "_script")
-
-    def __init__(self, script: Script | None) -> None:
-        self._script = self._before = script
-
-    def __enter__(self) -> None:
-        self._before, _thread.script = _thread.script, self._script
-
-    def __exit__(self, *_: object) -> None:
-        _thread.script = self._before
-
-
 def set_imported(script: Script) -> None:
     """Note that this process has imported the program's main module, so its names are the program's too."""
-    _Thread.script = script
+    global _imported  # noqa: PLW0603 - one for the process
+    _imported = script
 
 
 #: Types that are looked up by name; all others are no part of a module, or are sent by value anyway.
@@ -86,12 +71,12 @@ _NAMED = (FunctionType, type, type(functools.cache(len)), TypeVar, ParamSpec, Ne
 
 def finds_names() -> bool:
     """True if the receiver of this thread's pickles has imported the main module."""
-    return _thread.script is not None
+    return context.script.get(_imported) is not None
 
 
 def found_by_name(obj: Any) -> str | None:
     """The name by which the other side finds the object in the main module; None if it does not, or has no name."""
-    script = _thread.script
+    script = context.script.get(_imported)
     if script is None or not isinstance(obj, _NAMED) or getattr(obj, "__module__", None) not in NAMES:
         return None
     name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
@@ -113,20 +98,10 @@ def together(names: dict[str, Any] | None = None) -> Iterator[None]:
         _thread.names = before
 
 
-class PackedTogether:
-    """A block in which functions unpickled `together`, such as a journal's, are pickled with one namespace."""
-
-    __slots__ = ("_names",)
-
-    def __init__(self, handler: Any, setup: Any) -> None:
-        found = [names for function in (handler, setup) if (names := _globals_of(function)) is not None]
-        self._names = found[0] if found and found[-1] is found[0] else None
-
-    def __enter__(self) -> None:
-        _thread.packed = self._names
-
-    def __exit__(self, *_: object) -> None:
-        _thread.packed = None
+def names_of(handler: Any, setup: Any) -> dict[str, Any] | None:
+    """Return the namespace that these functions, unpickled `together`, have in common; None if they have none."""
+    found = [names for function in (handler, setup) if (names := _globals_of(function)) is not None]
+    return found[0] if found and found[-1] is found[0] else None
 
 
 def _globals_of(function: Any) -> dict[str, Any] | None:
@@ -149,8 +124,8 @@ def namespaces() -> Iterator[dict[str, Any]]:
     main = sys.modules.get("__main__")
     if main is not None:
         yield vars(main)
-    if _thread.packed is not None:
-        yield _thread.packed
+    if (names := context.namespace.get()) is not None:
+        yield names
 
 
 def run_initializer(load: Callable[[], Callable[[], object]]) -> None:
@@ -161,7 +136,7 @@ def run_initializer(load: Callable[[], Callable[[], object]]) -> None:
     global _space  # noqa: PLW0603 - a process is one worker
     if _space is None:
         _space = {}
-        if _Thread.script is not None:  # a function that reads the module's name would bring the program's
+        if _imported is not None:  # a function that reads the module's name would bring the program's
             _space = vars(sys.modules["__main__"])
             _kept.add("__name__")
     with in_scope(of_initializers):

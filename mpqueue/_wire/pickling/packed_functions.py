@@ -23,12 +23,14 @@ from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._os.process.process_signals import came_of_signal
-from mpqueue._wire.pickling import main_names
+from mpqueue._wire.pickling import context, main_names
 from mpqueue._wire.pickling.classes import BringsClasses, Scope, in_scope, scope_here
+from mpqueue._wire.pickling.context import within
 from mpqueue._wire.pickling.payload import Packed, dump_code, load
 
 if TYPE_CHECKING:
     from mpqueue._wire.pickling.script import Script
+
 
 #: The most functions that a process keeps, on either side; the least recently used goes first.
 MAX_KEPT_FUNCTIONS = 64
@@ -88,20 +90,22 @@ class FunctionPacker:
         own: Any = vars(function).get("__wrapped__") if type(function) is CACHED else function
         if getattr(own, "__closure__", None):
             return function
+        return within(lambda: self._pack_function(function), (context.script, self._script))
+
+    def _pack_function(self, function: Any) -> Any:
+        if main_names.found_by_name(function) is not None:
+            return function
+        parts = constant_parts(function)
+        known = self._known.get(id(function))
+        if parts is not None and known is not None and known.parts is not None and are_same(known.parts, parts):
+            return known
         classes: list[str] = []
-        with main_names.GoingTo(self._script):
-            if main_names.found_by_name(function) is not None:
-                return function
-            parts = constant_parts(function)
-            known = self._known.get(id(function))
-            if parts is not None and known is not None and known.parts is not None and are_same(known.parts, parts):
-                return known
-            try:
-                packed, _ = dump_code(function, brought=classes)
-            except Exception as error:  # every error is raised for the call that brings it
-                if came_of_signal(error):
-                    raise
-                return function
+        try:
+            packed, _ = dump_code(function, brought=classes)
+        except Exception as error:  # every error is raised for the call that brings it
+            if came_of_signal(error):
+                raise
+            return function
         if not can_be_kept(packed):
             return function
         data = zlib.compress(packed.data, 1)
@@ -204,13 +208,13 @@ def _inside(value: Any) -> list[Any] | None:
     if (kind is CACHED or issubclass(kind, type | BuiltinFunctionType)) and is_importable(value):
         return []
     if kind is FunctionType:
-        return [] if is_importable(value) else _variables(value)
+        return [] if is_importable(value) else _inputs_of(value)
     if kind is functools.partial:
         return [value.func, value.args, *_named(value.keywords), *_named(vars(value))]
     return None
 
 
-def _variables(function: FunctionType) -> list[Any] | None:
+def _inputs_of(function: FunctionType) -> list[Any] | None:
     """Return a function's inputs: its code, defaults, attributes, closure and global variables."""
     found: list[Any] = [function.__code__, function.__defaults__]
     found += _named(function.__kwdefaults__ or {})

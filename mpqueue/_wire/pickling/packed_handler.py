@@ -1,4 +1,4 @@
-"""A job's handler, ready to be sent; and, if it can't be sent, the name of the cause."""
+"""A job's handler, ready to be sent; or, if it can't be sent, the name of the cause."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,9 +17,10 @@ from mpqueue._call_checks import check_callable
 from mpqueue._os.process.process_signals import came_of_signal
 from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.memory.segments import CommonSegment, log
-from mpqueue._wire.memory.shared import NotesShared, Shared
-from mpqueue._wire.pickling import main_names
+from mpqueue._wire.memory.shared import Shared
+from mpqueue._wire.pickling import context, main_names
 from mpqueue._wire.pickling.classes import BROUGHT
+from mpqueue._wire.pickling.context import within
 from mpqueue._wire.pickling.packed_functions import (
     MAX_KEPT_FUNCTIONS,
     PackedFunction,
@@ -97,25 +99,34 @@ def pack_handler(
     for name, function in ((argument, handler), ("setup", setup)):
         if name != "setup" or function is not None:
             check_callable(function, name, gets_items=name == argument)
+    noted = list[Shared[Any]]()
+    settings: list[tuple[ContextVar[Any], Any]] = [
+        (context.script, script),
+        (context.namespace, main_names.names_of(handler, setup)),
+    ]
+    if transport is not HandlerTransport.WHOLE:
+        settings.append((context.noted, noted))
     whole = transport is not HandlerTransport.IN_MEMORY
-    nothing: contextlib.AbstractContextManager[list[Shared[Any]]] = contextlib.nullcontext([])
-    sharing = nothing if transport is HandlerTransport.WHOLE else NotesShared()
     brought: list[str] = []
-    with main_names.GoingTo(script), sharing as noted, main_names.PackedTogether(handler, setup):
+
+    def pack_both() -> tuple[_Packing, _Packing | None, dict[str, bytes]]:
         pack = _pack if whole or script is not None or setup is not None else _pack_once
-        packed, segment, weight = pack(argument, handler, whole, brought)
-        packed_setup, setup_segment, setup_weight = (
-            (None, None, "") if setup is None else _pack("setup", setup, whole, brought)
-        )
+        of_handler = pack(argument, handler, whole, brought)
+        of_setup = None if setup is None else _pack("setup", setup, whole, brought)
         classes = dict.fromkeys(brought, BROUGHT)
         pin_classes(items[:LOOKED_AT], classes)
-    segments = tuple(made for made in (segment, setup_segment) if made is not None)
-    frame = HandlerFrame(job_id, packed, packed_setup, str(id_rule), seed)
-    if whole:
-        from mpqueue._wire.pickling.sources import sources_of  # on a cluster
+        return of_handler, of_setup, classes
 
-        frame = frame._replace(sources=sources_of(one.data for one in (packed, packed_setup) if one is not None))
-    return PackedHandler(frame, segments, weight or setup_weight, tuple(noted), name_of(handler), script, classes)
+    of_handler, of_setup, classes = within(pack_both, *settings)
+    made = [of_handler] if of_setup is None else [of_handler, of_setup]
+    frame = HandlerFrame(job_id, of_handler.packed, None if of_setup is None else of_setup.packed, str(id_rule), seed)
+    if whole:
+        from mpqueue._wire.pickling.sources import sources_of
+
+        frame = frame._replace(sources=sources_of(one.packed.data for one in made))
+    segments = tuple(one.segment for one in made if one.segment is not None)
+    weight = next((one.weight for one in made if one.weight), "")
+    return PackedHandler(frame, segments, weight, tuple(noted), name_of(handler), script, classes)
 
 
 def name_of(handler: Callable[..., Any]) -> str:
@@ -134,20 +145,26 @@ _kept: dict[int, tuple[tuple[Any, ...], int, Packed]] = {}
 atexit.register(_kept.clear)  # otherwise the variables of a script outlive it, and are freed after other modules
 
 
-def _pack_once(
-    name: str, function: Callable[..., Any], whole: bool, brought: list[str]
-) -> tuple[Packed, CommonSegment | None, str]:
+class _Packing(NamedTuple):
+    """A pickled function, the segment with its big parts, and the cause if it is heavy."""
+
+    packed: Packed
+    segment: CommonSegment | None = None
+    weight: str = ""
+
+
+def _pack_once(name: str, function: Callable[..., Any], whole: bool, brought: list[str]) -> _Packing:
     """`_pack`, or its last result: a tenth of the time for the handler of many small runs."""
     parts = constant_parts(function) if _lives_on(function) and all_go_by_name() else None
     known = _kept.get(id(function))
     if parts is not None and known is not None and known[1] == len(sys.modules) and are_same(known[0], parts):
-        return known[2], None, ""
-    packed, segment, weight = _pack(name, function, whole, brought)
-    if parts is not None and not brought and can_be_kept(packed):
+        return _Packing(known[2])
+    made = _pack(name, function, whole, brought)
+    if parts is not None and not brought and can_be_kept(made.packed):
         if len(_kept) >= MAX_KEPT_FUNCTIONS:
             _kept.clear()
-        _kept[id(function)] = (parts, len(sys.modules), packed)
-    return packed, segment, weight
+        _kept[id(function)] = (parts, len(sys.modules), made.packed)
+    return made
 
 
 def _lives_on(function: Any) -> bool:
@@ -157,12 +174,9 @@ def _lives_on(function: Any) -> bool:
     return getattr(sys.modules.get(name), "__dict__", None) is function.__globals__
 
 
-def _pack(
-    name: str, function: Callable[..., Any], whole: bool, brought: list[str]
-) -> tuple[Packed, CommonSegment | None, str]:
-    """Return the pickled function, the segment with its big parts, and the cause if it is heavy."""
+def _pack(name: str, function: Callable[..., Any], whole: bool, brought: list[str]) -> _Packing:
     try:
-        packed = dump_code(function, whole=whole, brought=brought)
+        packed, segment = dump_code(function, whole=whole, brought=brought)
     except Exception as error:
         if came_of_signal(error):
             raise
@@ -172,18 +186,18 @@ def _pack(
             f"{name}: expected a callable that can be serialized, got {shown(function)}{part} "
             f"({type(error).__name__}: {error}){_advice(error)}. Nothing was created."
         ) from error
-    if packed[0].size < HEAVY:
-        return *packed, ""
-    weight, culprit = heaviest_part(function, packed[0].size)
+    if packed.size < HEAVY:
+        return _Packing(packed, segment)
+    weight, culprit = heaviest_part(function, packed.size)
     log.warning(
         "%s: it carries %.0f MB, %.0f MB of them in %s; this is sent once per job. mpqueue.share() sends it once for "
         "many jobs",
         name,
-        packed[0].size / 1e6,
+        packed.size / 1e6,
         weight / 1e6,
         culprit,
     )
-    return *packed, culprit
+    return _Packing(packed, segment, culprit)
 
 
 def _advice(error: Exception) -> str:

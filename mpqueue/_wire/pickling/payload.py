@@ -14,9 +14,8 @@ import contextlib
 import functools
 import pickle
 import sys
-import threading
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
@@ -36,7 +35,7 @@ from mpqueue._wire.memory.segments import (
     log,
     view,
 )
-from mpqueue._wire.pickling import main_names
+from mpqueue._wire.pickling import context, main_names
 from mpqueue._wire.pickling.beside import Buffers, Pickled
 from mpqueue._wire.pickling.classes import (
     BROUGHT,
@@ -48,6 +47,7 @@ from mpqueue._wire.pickling.classes import (
     load_classes,
     reduce_slotted,
 )
+from mpqueue._wire.pickling.context import within
 from mpqueue._wire.pickling.reducers import PROTOCOL, dump_by, table
 
 #: Pickles an object; the second argument takes its big buffers.
@@ -143,19 +143,21 @@ def dump_code(
 
 
 def pin_classes(items: Iterable[Any], classes: dict[str, bytes]) -> None:
-    """Pickle the current classes of these items, if they are sent by value, for `at_one_moment`.
+    """Pickle the current classes of these items, if they are sent by value, for `context.moment`.
 
     Errors are raised later, for the items.
     """
     with contextlib.suppress(Exception):
         each = (kind for kind, _ in groupby(map(type, items)) if kind.__module__ != "builtins")
         kinds = {id(kind): kind for kind in each}  # by identity: a class may have no hash
-        if not kinds:
-            return
-        with at_one_moment(classes):
-            for kind in kinds.values():
-                with contextlib.suppress(Exception):
-                    dump(kind)
+        if kinds:
+            within(functools.partial(_pin_each, kinds.values()), (context.moment, classes))
+
+
+def _pin_each(kinds: Iterable[type]) -> None:
+    for kind in kinds:
+        with contextlib.suppress(Exception):
+            dump(kind)
 
 
 def dump_by_reference(obj: Any) -> tuple[bytes, list[memoryview]]:
@@ -167,8 +169,7 @@ def dump_by_reference(obj: Any) -> tuple[bytes, list[memoryview]]:
 def dump_by_value(obj: Any) -> tuple[bytes, list[memoryview]]:
     """Pickle like `dump_by_reference`, but with ``__main__``'s objects, or a function's, included."""
     buffers = Buffers()
-    with main_names.GoingTo(None):
-        return _cloud(obj, buffers).whole(), buffers.contiguous()
+    return within(lambda: _cloud(obj, buffers), (context.script, None)).whole(), buffers.contiguous()
 
 
 def weigh_code(obj: Any) -> int:
@@ -301,53 +302,13 @@ def _tell_of_pipes(error: OSError) -> None:
 
 
 def _whole(into: Into, obj: Any) -> Packed:
-    with whole:
-        return _in_one(into, obj)
+    return within(functools.partial(_in_one, into, obj), (context.whole, True))
 
 
 def _in_one(into: Into, obj: Any) -> Packed:
     buffers = Buffers(in_band=True)
     data = into(obj, buffers)
     return Packed(data.whole(), by_value=buffers.by_value)
-
-
-class _Here(threading.local):
-    depth = 0  #: of nested `whole` blocks
-    moment: dict[str, bytes] | None = None  #: by the ids of classes, their pickles
-
-
-_here = _Here()
-
-
-class _WholeBlock:
-    """A block in which this thread pickles for a process that shares no memory with it: elsewhere, or later."""
-
-    def __enter__(self) -> None:
-        _here.depth += 1
-
-    def __exit__(self, *_: object) -> None:
-        _here.depth -= 1
-
-
-whole = _WholeBlock()
-
-
-@contextlib.contextmanager
-def at_one_moment(classes: dict[str, bytes] | None = None) -> Iterator[None]:
-    """Pickle each class of the script once for the whole block, in its state at that time.
-
-    ``classes`` are the ones that were pickled before; the others are added.
-    """
-    before, _here.moment = _here.moment, {} if classes is None else classes
-    try:
-        yield
-    finally:
-        _here.moment = before
-
-
-def is_whole() -> bool:
-    """True inside of a block of `whole`."""
-    return _here.depth > 0
 
 
 def _plain_or_cloud(obj: Any, buffers: Buffers) -> Pickled:
@@ -430,7 +391,8 @@ class _CloudPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
         self._reduced: dict[int, Any] = {}  #: reduced forms of classes, as far as known
         self._inside = buffers.classes
         #: By the ids of separate classes, their pickles.
-        self._apart: dict[str, bytes] = {} if _here.moment is None else _here.moment
+        known = context.moment.get()
+        self._apart: dict[str, bytes] = {} if known is None else known
         self._adopted: set[str] = set()  #: the ids of classes that functions in this pickle bring
 
     def reducer_override(self, obj: Any) -> Any:

@@ -36,28 +36,24 @@ class Capture:
         #: The output of the current chunk's items, by position, in the order in which it was read.
         self._kept: deque[tuple[int, bytes, bytes]] = deque()
         self._taken = 0  #: up to this position it was taken
-        self._out, self._err = _Place(1, "stdout"), _Place(2, "stderr")
+        self._out, self._err = _KeptStream(1, "stdout"), _KeptStream(2, "stderr")
         self._flush_c = c_library().fflush
 
     @contextlib.contextmanager
     def around_chunk(self) -> Iterator[None]:
         """Keep the output in the block, and what processes have written to the files since the last chunk."""
         self._begin_anew()
-        could_flush = self._flush()
-        begun: list[_Place] = []
+        self._flush()
+        begun: list[_KeptStream] = []
         try:
-            for place, had_room in zip((self._out, self._err), could_flush, strict=True):
-                if place.begin():
-                    begun.append(place)
-                    if not had_room:
-                        place.renew_stream()  # what it could not write belongs to no item
+            begun.extend(kept for kept in (self._out, self._err) if kept.begin())
             self._flush()  # reopens streams that were closed before this chunk
             with _line_by_line():
                 yield
         finally:
             self._flush()
-            for place in begun:
-                place.end()
+            for kept in begun:
+                kept.end()
 
     def _begin_anew(self) -> None:
         """Give output that came after the report of its item to the first item of this chunk."""
@@ -78,7 +74,7 @@ class Capture:
         return kept
 
     def keep(self, position: int) -> None:
-        """Keep output since the last call for that item; if it returned an awaitable, also what follows.
+        """Keep output since the last call for that item.
 
         If the item has closed its stream, that is opened again, and unflushed output is lost.
         """
@@ -100,14 +96,13 @@ class Capture:
 
     def close(self) -> None:
         """Close the files: the job has ended."""
-        for place in (self._out, self._err):
-            place.close()
+        for kept in (self._out, self._err):
+            kept.close()
 
-    def _flush(self) -> tuple[bool, bool]:
-        """Flush everything; returns for each stream whether all was written."""
-        done = self._out.flush(), self._err.flush()
+    def _flush(self) -> None:
+        self._out.flush()
+        self._err.flush()
         self._flush_c(None)
-        return done
 
 
 def _text(output: bytes) -> str:
@@ -132,7 +127,7 @@ def _line_by_line() -> Iterator[None]:
                 stream.reconfigure(line_buffering=False)  # type: ignore[attr-defined]
 
 
-class _Place:
+class _KeptStream:
     """Standard output or error: a number under which a file in memory is open while a chunk runs.
 
     Raises OSError if no file can be made, except for lack of descriptors: then output is not kept.
@@ -181,8 +176,8 @@ class _Place:
         self._file = CapturedFile(self._name)
         os.dup2(self._file.fd, self._at)
 
-    def flush(self) -> bool:
-        """Flush Python's stream; False if it could not be flushed. Never raises.
+    def flush(self) -> None:
+        """Flush Python's stream. Never raises.
 
         If the handler has closed, detached or removed the stream, the next item finds a new one. The number comes
         first: it may be closed, so that the flush would be lost, or be another file's by now.
@@ -193,16 +188,11 @@ class _Place:
                 with contextlib.suppress(OSError):
                     self._put()
             stream.flush()
-        except BaseException as error:  # the handler's own, which may raise anything
+        except BaseException:  # the handler's own, which may raise anything
             if self._has_begun and _is_useless(stream):
                 with contextlib.suppress(OSError):
-                    self.renew_stream()
-            return not isinstance(error, OSError)
-        return True
-
-    def renew_stream(self) -> None:
-        """Give Python a new stream over the number."""
-        setattr(sys, self._name, os.fdopen(self._at, "w", 1, "utf-8", "backslashreplace", closefd=False))
+                    again = os.fdopen(self._at, "w", 1, "utf-8", "backslashreplace", closefd=False)
+                    setattr(sys, self._name, again)
 
     def take(self) -> bytes:
         """Return output since the last call. Never raises. Call after `flush`, which puts the file back."""

@@ -1,15 +1,14 @@
 """Running a chunk: the loop that every item goes through.
 
 A chunk runs in *stretches*: some items under one mark in the ledger, called by one ``map``, so that a tiny item costs
-little more than its own call. `mpqueue._worker.chunk.timing` decides how many; if one of them is slow, the watchdog
-(`mpqueue._worker.chunk.watchdog`) cuts the stretch off behind it. In a careful chunk every item is a stretch.
+little more than its own call. `mpqueue._worker.chunk.timing` decides how many; if one of them is slow, the chunk timer
+(`mpqueue._worker.chunk.chunk_timer`) cuts the stretch off behind it. In a careful chunk every item is a stretch.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import logging
 import sys
 import threading
@@ -17,37 +16,50 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mpqueue._os import monotonic as clock
+from mpqueue._os.memory import memory_use as memory
 from mpqueue._os.process.process_signals import came_of_signal, kill_self
 from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame, Several, dump_frame
-from mpqueue._wire.memory.ledger import CLAIM, FRACTION, IS_LATE, LATE, MEMORY_LIMIT, OUTBOX, SINCE, Phase, pack_claim
+from mpqueue._wire.memory.ledger import (
+    CLAIM,
+    FRACTION,
+    IS_LATE,
+    LATE,
+    MEMORY_LIMIT,
+    MEMORY_USED,
+    SINCE,
+    Ledger,
+    Phase,
+    pack_claim,
+)
 from mpqueue._wire.pickling.payload import Packed
 from mpqueue._worker.chunk import timing
 from mpqueue._worker.chunk.results import ChunkResults, can_pack, run_up_to_held
 from mpqueue._worker.chunk.timing import ChunkTimes, Costs
-from mpqueue._worker.exchange import Seat
-from mpqueue._worker.handlers import current_item as context
+from mpqueue._worker.exchange import WorkerContext
+from mpqueue._worker.handlers import current_item
 from mpqueue._worker.handlers.current_item import Running
 from mpqueue._worker.handlers.loaded_jobs import LoadedJob
-from mpqueue._worker.memory_growth import note_memory
-from mpqueue._worker.station import BrokenWorkerError
+from mpqueue._worker.worker_links import BrokenWorkerError
 from mpqueue.errors import text_of
 
 log = logging.getLogger("mpqueue")
 
 #: The least recursion limit at the start of an item, even if the item before has lowered it.
 RECURSION_LIMIT = sys.getrecursionlimit()
+#: Items of a stretch from which on they run in a loop in C.
+MANY = 512
 
 
 class ChunkRun:
     """One chunk on its way through the worker.
 
-    ``running.out`` has one entry for each position that ended, None if it failed. The watchdog may cut off the current
-    stretch, and send finished positions early.
+    ``running.out`` has one entry for each position that ended, None if it failed. The chunk timer may cut off the
+    current stretch, and send finished positions early.
     """
 
-    def __init__(self, seat: Seat, job: LoadedJob, frame: ChunkFrame, times: ChunkTimes) -> None:
-        self.seat = seat
-        self.station = station = seat.station
+    def __init__(self, context: WorkerContext, job: LoadedJob, frame: ChunkFrame, times: ChunkTimes) -> None:
+        self.context = context
+        self.links = links = context.links
         self.job = job
         self.number = frame.chunk
         self.careful = isinstance(frame.items, list)
@@ -55,7 +67,7 @@ class ChunkRun:
         #: Called when several items begin under one mark, in a chunk that ends too late for that.
         self.stretch_begins: Callable[[ChunkRun], object] | None = None
         self.running = Running(
-            station,
+            links,
             job.number,
             job.id,
             job.id_rule,
@@ -70,18 +82,18 @@ class ChunkRun:
             self.running,
             self.careful,
             self._mark_result,
-            seat.exchange.store,
-            is_own_process=station.is_own_process,
+            context.exchange.store,
+            is_own_process=links.is_own_process,
         )
         self._trace = sys.gettrace()  #: the trace function at this chunk's start
         self.times = times
         self.started = clock.monotonic()
         self._told = self.started  #: the time of the last report
-        self.stretch: list[Any] = []  #: the items of the current ``map``; the watchdog may cut them off
+        self.stretch: list[Any] = []  #: the items of the current ``map``; the chunk timer may cut them off
         self.stretch_lock = threading.Lock()  #: held while the stretch is ended, or marked as cut off
         self.stretch_lo = 0
         self.stretch_started = self.started
-        self.cut_at: int | None = None  #: the position behind which the watchdog cut the stretch off
+        self.cut_at: int | None = None  #: the position behind which the chunk timer cut the stretch off
         self._costs = Costs()
         self.sampling = job.sampling
         if self.sampling is not None:
@@ -95,15 +107,15 @@ class ChunkRun:
             return self._report(0, Ended.MEMORY)
         if not self._unpack():
             return self._report(0, Ended.UNREADABLE)
-        if self.careful and self.station.is_own_process and self.station.has_run and not can_pack():
+        if self.careful and self.links.is_own_process and self.links.has_run and not can_pack():
             raise BrokenWorkerError("what ran before has made pickling impossible")
-        context.enter(self.station, self.running)
-        self.seat.home.sender = self
+        current_item.enter(self.links, self.running)
+        self.context.logs.sender = self
         with self.job.around_chunk():
             ended = self._run_stretches()
-        self.seat.home.sender = None
+        self.context.logs.sender = None
         if self.running.reported:
-            self.station.ledger.reals[FRACTION] = 0.0
+            self.links.ledger.reals[FRACTION] = 0.0
         done = len(self.running.out)
         report = self._report(done, ended)
         self.claim(Phase.IDLE, done, done)
@@ -116,16 +128,16 @@ class ChunkRun:
         process is not the worker's own: then the engine ends the worker.
         """
         self.claim(Phase.IDLE, self._begun, self._begun)
-        if self.station.is_own_process:
+        if self.links.is_own_process:
             with contextlib.suppress(BaseException):
                 sys.setrecursionlimit(max(sys.getrecursionlimit(), RECURSION_LIMIT))  # the log record must be written
-                log.warning("worker %d ends itself: %s", self.station.lane, text_of(error))
+                log.warning("worker %d ends itself: %s", self.links.lane, text_of(error))
             kill_self()
 
     def claim(self, phase: Phase, lo: int, hi: int) -> None:
         """Note in the ledger which items may run from now on."""
         self._begun = hi
-        words = self.station.ledger.words
+        words = self.links.ledger.words
         words[SINCE] = clock.monotonic_ns()
         words[CLAIM] = pack_claim(self.number, phase, lo, hi)
 
@@ -148,7 +160,7 @@ class ChunkRun:
         return True
 
     def _unpack_all(self, packed: Packed | Several) -> list[Any]:
-        exchange = self.seat.exchange
+        exchange = self.context.exchange
         if isinstance(packed, Several):
             return exchange.load_several(packed.each)
         items: list[Any] = exchange.load(packed)
@@ -156,10 +168,9 @@ class ChunkRun:
 
     def _run_stretches(self) -> Ended:
         out, total = self.running.out, len(self.running.items)
-        one_by_one = self.careful or self.job.may_await
-        ledger, size = self.station.ledger, 1 if one_by_one else timing.first_size(self.job.pace)
+        ledger, size = self.links.ledger, 1 if self.careful else timing.first_size(self.job.pace)
         while (lo := len(out)) < total:
-            # The stretch would go beyond the chunk's end: in the middle of it, the watchdog would report too.
+            # The stretch would go beyond the chunk's end: in the middle of it, the chunk timer would report too.
             hi = min(lo + size, total)
             expected = timing.expected_seconds(hi - lo, self.job.pace)
             if lo and clock.monotonic() - self.started + expected >= self.limit:
@@ -179,7 +190,7 @@ class ChunkRun:
                 self.claim(Phase.UNPACKING if self.careful else Phase.RUNNING, lo, hi)
             if self.careful and not self._unpack_one(lo):
                 continue
-            self.station.has_run = True
+            self.links.has_run = True
             size = self._run_stretch(lo, hi)
         return Ended.DONE
 
@@ -188,21 +199,21 @@ class ChunkRun:
 
         Never before its first item. To be called once between two stretches.
         """
-        used, most = self.note_memory(), self.station.ledger.words[MEMORY_LIMIT]
-        return used is not None and self.station.growth.likely(used) > most and self.station.has_run
+        used, most = self.note_memory(), self.links.ledger.words[MEMORY_LIMIT]
+        return used is not None and self.links.growth.likely(used) > most and self.links.has_run
 
     def note_memory(self) -> int | None:
-        """Return the memory at the start of the current item, see `memory_growth.note_memory`."""
-        return note_memory(self.station.ledger)
+        """Return the memory at the start of the current item, see `note_memory`."""
+        return note_memory(self.links.ledger)
 
     def _unpack_one(self, position: int) -> bool:
         """Unpickle the item at this position; an error is the item's failure, and costs no try the first time."""
         assert isinstance(self._packed_items, list)
         began = clock.monotonic()
         try:
-            item = self.seat.exchange.load(self._packed_items[position])
+            item = self.context.exchange.load(self._packed_items[position])
         except BaseException as error:
-            if self.seat.exchange.is_cut_off(error):
+            if self.context.exchange.is_cut_off(error):
                 self.claim(Phase.IDLE, position, position)  # it has not begun
                 raise
             if came_of_signal(error):
@@ -220,7 +231,7 @@ class ChunkRun:
         job, out = self.job, self.running.out
         if self.running.reported:
             self.running.reported = False
-            self.station.ledger.reals[FRACTION] = 0.0
+            self.links.ledger.reals[FRACTION] = 0.0
         self.stretch_lo, self.cut_at = lo, None
         self.stretch = stretch = self.running.items[lo:hi]
         self._costs.stretch_begins(lo, hi, job.pace)
@@ -230,16 +241,11 @@ class ChunkRun:
         if self.sampling is not None:
             self.sampling.handler_begins(started)
         packing = self._run_to_end(stretch, hi - lo == 1)
-        if self.station.ledger.words[LATE] == IS_LATE:
+        if self.links.ledger.words[LATE] == IS_LATE:
             kill_self()
         ended = clock.monotonic()
         with self.stretch_lock:
             self.stretch = []
-        if job.may_await and lo not in self.results.failures:
-            job.may_await = False
-            if inspect.isawaitable(out[lo]):
-                self._await_first(lo, stretch)
-                ended = clock.monotonic()
         if self.sampling is not None:
             self.sampling.handler_ends(ended)
         self.times.handling += ended - started - packing
@@ -263,6 +269,8 @@ class ChunkRun:
                     if isinstance(error, StopIteration):
                         return packing
                     raise  # from a signal's handler, between two items: the next item must not fail for it
+                if isinstance(error, StopIteration):
+                    self.job.raises_stop_iteration = True  # the next one is to arrive whole
                 seconds, before = clock.monotonic() - began, len(out) - at
                 # The clock was not read when the items before it ended.
                 elapsed = max(seconds - before * (self.job.pace or 0.0), seconds / (before + 1))
@@ -287,41 +295,20 @@ class ChunkRun:
             if alone or (job.discards and not job.is_open):  # pickled at the stretch's end, or not at all
                 # `next` raises the handler's own StopIteration; all other loops in C would take it for the end.
                 return next(filter(out.append, results))
-            return run_up_to_held(results, out, self.running.added)
+            many = len(self.stretch) >= MANY and not job.is_open and not job.raises_stop_iteration
+            return run_up_to_held(results, out, self.running.added, many=many)
         finally:
             if sys.gettrace() is not self._trace:
                 plain_settrace(self._trace)
             if sys.getrecursionlimit() < RECURSION_LIMIT:
                 sys.setrecursionlimit(RECURSION_LIMIT)
 
-    def _await_first(self, lo: int, stretch: list[Any]) -> None:
-        """Await the first result of a handler that is no coroutine function but returned an awaitable.
-
-        All of its results are awaited from now on. It is the first result, so it is alone in its stretch.
-        """
-        self.job.await_results()
-        pending = self.running.out.pop()
-        self.stretch = stretch  # it still runs: the failures before it may be sent early
-        try:
-            result = self.job.resolve(pending)
-        except BrokenWorkerError:
-            raise
-        except BaseException as error:
-            self.results.fail(lo, error, clock.monotonic() - self.stretch_started)
-        else:
-            self.running.out.append(result)
-        finally:
-            with self.stretch_lock:
-                self.stretch = []
-            if self.job.capture is not None:
-                self.job.capture.keep(lo)
-
     def _time_stretch(self, lo: int, hi: int, seconds: float, packing: float) -> int:
         # If it was cut off, all but the last item were as fast as expected.
         cut_pace = None if self.cut_at is None else self.job.pace or 0.0
         pace = self._costs.stretch_ended(lo, hi, seconds, cut_pace, packing) + packing / (hi - lo)
         self.job.pace = pace
-        if self.careful or self.job.may_await:
+        if self.careful:
             return 1
         return timing.next_size(pace, hi - lo)
 
@@ -335,7 +322,7 @@ class ChunkRun:
         """Return a report on the positions since the last report, up to ``done``. Call with the lock held."""
         began = clock.monotonic()
         first, packed, failures = self.results.take(done, final=final)
-        self.seat.exchange.sent(self.number, packed)
+        self.context.exchange.sent(self.number, packed)
         told, self._told = self._told, clock.monotonic()
         if final:
             # The lists of items may be reused, unless the handler has kept a view of them.
@@ -350,8 +337,8 @@ class ChunkRun:
             busy=self._told - told,
             ended=ended,
             final=final,
-            returned=self.seat.exchange.done_with(),
-            records=self.seat.home.take(),
+            returned=self.context.exchange.done_with(),
+            records=self.context.logs.take(),
             output=None if self.job.capture is None else self.job.capture.take(first, done),
             peaks=self._costs.peaks_between(first, done),
             times=self.times.take(self._told, self._told - began),
@@ -362,15 +349,15 @@ class ChunkRun:
         )
 
     def send_records(self) -> bool:
-        """Leave log records in the outbox, if it is free and no report is being made. On any thread."""
-        results, station = self.results, self.station
+        """Send log records, if no report is being made. On any thread."""
+        results, links = self.results, self.links
         if not results.lock.acquire(blocking=False):
             return False
         try:
-            outbox = station.outbox
-            if outbox is None or self.seat.home.sender is not self or station.ledger.words[OUTBOX]:
+            outbox = links.outbox
+            if outbox is None or self.context.logs.sender is not self:
                 return False
-            at, records = results.sent, self.seat.home.take()
+            at, records = results.sent, self.context.logs.take()
             report = ReportFrame(
                 chunk=self.number,
                 first=at,
@@ -386,11 +373,19 @@ class ChunkRun:
             try:
                 outbox.leave(dump_frame(report))
             except OSError:
-                self.seat.home.give_back(records)
+                self.context.logs.give_back(records)
                 return False
             return True
         finally:
             results.lock.release()
+
+
+def note_memory(ledger: Ledger) -> int | None:
+    """Write the memory at the start of an item or a setup into the ledger, and return it; None without a limit."""
+    if not ledger.words[MEMORY_LIMIT]:
+        return None
+    ledger.words[MEMORY_USED] = used = memory.private_bytes() or 0
+    return used
 
 
 def _has_one_in_hand(items: Iterator[Any], ended: int) -> bool:

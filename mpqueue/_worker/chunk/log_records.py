@@ -1,8 +1,8 @@
 """Handlers' log records on their way to the parent: a handler at the root logger keeps them for the next report.
 
-A report may take long, and a worker that dies sends none. So a record is sent at once, by the outbox, if none was
+A report may take long, and a worker that dies sends none. So a record is sent at once, in an early report, if none was
 sent for `SENDING_INTERVAL_S`; a separate thread sends those that follow within that time together. Until a record has
-been sent it is also in the outbox's file, where the parent finds it after this worker's death. A job that logs nothing
+been sent it is also in the outbox, where the parent finds it after this worker's death. A job that logs nothing
 costs one look at an empty queue for each report.
 
 Warnings (`warnings.warn`) become records of the logger ``py.warnings``, as with `logging.captureWarnings`.
@@ -27,17 +27,17 @@ from mpqueue._plain import plain
 from mpqueue._text import repr_of
 from mpqueue._wire.frames import RecordFrame, Speech, begin_unsent, dump_frame, unsent
 from mpqueue._wire.memory.ledger import UNSENT
-from mpqueue._worker import station
-from mpqueue._worker.chunk.failures import plain_text
-from mpqueue._worker.handlers import current_item as context
-from mpqueue._worker.station import Station
+from mpqueue._worker import worker_links
+from mpqueue._worker.chunk.results import plain_text
+from mpqueue._worker.handlers import current_item
+from mpqueue._worker.worker_links import WorkerLinks
 
-#: Seconds between two sendings by the outbox, and the longest delay of a record, if the parent has emptied the outbox.
+#: Seconds between two sendings, and the longest delay of a record.
 #: If chunks may take longer, as with many workers, the delay is as long as theirs.
 SENDING_INTERVAL_S = 0.2
 #: The most records that are kept for one sending; further ones are counted and dropped.
 MAX_KEPT_RECORDS = 10_000
-#: The most bytes of them in the outbox's file for the case of this worker's death.
+#: The most bytes of them in the outbox for the case of this worker's death.
 MAX_UNSENT_BYTES = 1_000_000
 #: Attributes of every LogRecord; others came by ``extra``.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
@@ -52,17 +52,17 @@ class Sender(Protocol):
         """Send them now; False if that must wait."""
 
 
-class RecordsHome(logging.Handler):
+class LogOutlet(logging.Handler):
     """One worker's handler at the root logger. Any thread may log."""
 
-    def __init__(self, station: Station) -> None:
+    def __init__(self, links: WorkerLinks) -> None:
         super().__init__()
-        self._station = station
+        self._links = links
         self.levels: Mapping[str, int] = {"": logging.NOTSET}  #: the parent's loggers' levels; the root's name is empty
         self.sender: Sender | None = None  #: the current chunk; set by the main thread
         self.chunk = 0  #: the current chunk's number, also while its handler is loaded
         self._kept: deque[bytes] = deque()
-        self._unsent = 0  #: bytes of them in the outbox's file
+        self._unsent = 0  #: bytes of them in the outbox
         self._dropped = 0
         self._sent_at = float("-inf")
         self.interval = SENDING_INTERVAL_S  #: seconds between two sendings; longer if chunks are
@@ -79,7 +79,7 @@ class RecordsHome(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the record, and send it soon."""
-        if not self._station.is_own_process and station.here() is not self._station:
+        if not self._links.is_own_process and worker_links.here() is not self._links:
             return  # of another worker in the same process
         if record.levelno < self._level_of(record.name):
             return
@@ -112,7 +112,7 @@ class RecordsHome(logging.Handler):
     @property
     def is_alone(self) -> bool:
         """True if no other code logs in this process."""
-        return self._station.is_own_process
+        return self._links.is_own_process
 
     def take(self) -> Sequence[bytes]:
         """Take the records since the last call, to be sent."""
@@ -123,7 +123,7 @@ class RecordsHome(logging.Handler):
             self._kept.clear()
             dropped, self._dropped = self._dropped, 0
             self._unsent = 0
-            self._station.ledger.words[UNSENT] = 0
+            self._links.ledger.words[UNSENT] = 0
         if dropped:
             text = f"{dropped} log records were dropped: more than {MAX_KEPT_RECORDS} came within {self.interval:g} s"
             taken.append(dump_frame(_frame_of(logging.makeLogRecord(_of_ours(text)))))
@@ -135,7 +135,7 @@ class RecordsHome(logging.Handler):
 
     def _leave(self, data: bytes) -> None:
         """Leave a record for the parent in case this worker dies now. Called with the handler's lock held."""
-        outbox = self._station.outbox
+        outbox = self._links.outbox
         if outbox is None or self._unsent > MAX_UNSENT_BYTES:
             return
         data = unsent(data) if self._unsent else begin_unsent(self.chunk) + unsent(data)
@@ -144,7 +144,7 @@ class RecordsHome(logging.Handler):
         except OSError:  # files must not grow that large: if this worker dies, the record is lost
             return
         self._unsent += len(data)
-        self._station.ledger.words[UNSENT] = self._unsent
+        self._links.ledger.words[UNSENT] = self._unsent
 
     def _send_now(self) -> bool:
         now = clock.monotonic()
@@ -188,7 +188,7 @@ def _frame_of(record: logging.LogRecord) -> RecordFrame:
     fields["msg"] = record.getMessage()
     if record.exc_info and not record.exc_text:
         fields["exc_text"] = logging.Formatter().formatException(record.exc_info)
-    index, attempt = context.place()
+    index, attempt = current_item.index_and_attempt()
     return RecordFrame(fields, index, attempt)
 
 
@@ -212,18 +212,18 @@ def leave_to_the_program() -> None:
             logger.propagate = True
 
 
-def install(home: RecordsHome, speech: Speech | None) -> None:
+def install(outlet: LogOutlet, speech: Speech | None) -> None:
     """Take records from now on, as far as the parent's loggers accept them."""
     root = logging.getLogger()
-    if home not in root.handlers:
-        root.addHandler(home)
-        if home.is_alone:
-            _once(home)
+    if outlet not in root.handlers:
+        root.addHandler(outlet)
+        if outlet.is_alone:
+            _once(outlet)
     if speech is not None:
         # Setting a level costs a look at every logger, even if it does not change.
-        if home.is_alone and root.manager.disable != speech.disabled:
+        if outlet.is_alone and root.manager.disable != speech.disabled:
             logging.disable(speech.disabled)
-        home.levels = speech.levels
+        outlet.levels = speech.levels
         with _setting:
             _set_levels(speech.levels)
 
@@ -256,10 +256,10 @@ def _set_levels(levels: Mapping[str, int]) -> None:
 
 
 @cache
-def _once(home: RecordsHome) -> None:
+def _once(outlet: LogOutlet) -> None:
     warnings.showwarning = _log_warning
     # In a process that a handler has forked, nothing can be sent: it logs like any process.
-    in_each_fork(lambda: logging.getLogger().removeHandler(home))
+    in_each_fork(lambda: logging.getLogger().removeHandler(outlet))
 
 
 def _log_warning(

@@ -20,7 +20,7 @@ from types import CoroutineType, FrameType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._os import monotonic as clock
-from mpqueue._wire.sampled_stacks import OTHERS, Place, Stack, Stacks, dump_stacks
+from mpqueue._wire.frames import OTHERS, Place, Stack, Stacks, dump_stacks
 
 if TYPE_CHECKING:
     from mpqueue._worker.handlers.current_item import Running

@@ -16,8 +16,7 @@ import time
 
 from mpqueue._os.memory import memory_use as memory
 from mpqueue._os.process.process_facts import read_run_delay
-from mpqueue._wire.frames import WorkTimes
-from mpqueue._wire.pace import STRETCH_SECONDS
+from mpqueue._wire.frames import STRETCH_SECONDS, WorkTimes
 
 #: Seconds between two readings, which cost 10 us each.
 READ_INTERVAL_S = 0.05
@@ -125,7 +124,7 @@ WORTH_COUNTING = 0.002
 
 
 class Costs:
-    """The costs of one chunk. Written by the main thread, read by it and by the watchdog."""
+    """The costs of one chunk. Written by the main thread, read by it and by the chunk timer."""
 
     def __init__(self) -> None:
         self._stretches: list[tuple[int, int, float, float]] = []  #: lo, hi, seconds per item, CPU seconds per item

@@ -13,11 +13,12 @@ from mpqueue._os import monotonic as clock
 from mpqueue._wire.added_items import plain_ids
 from mpqueue._wire.item_names import IdRule, find_id
 from mpqueue._wire.memory.ledger import FRACTION
-from mpqueue._wire.memory.shared import leaving
+from mpqueue._wire.pickling import context
+from mpqueue._wire.pickling.context import within
 from mpqueue._wire.pickling.payload import dump, load_parts
 from mpqueue._wire.seed import READ_INTERVAL
-from mpqueue._worker import station as stations
-from mpqueue._worker.station import Station
+from mpqueue._worker import worker_links
+from mpqueue._worker.worker_links import WorkerLinks
 from mpqueue.errors import ItemPicklingError, JobStateError, shown, text_of
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Running:
     The position of the current item is ``first`` plus the number of results so far, so that it needs no update.
     """
 
-    station: Station
+    links: WorkerLinks
     job: int
     job_id: str
     id_rule: IdRule
@@ -53,7 +54,7 @@ class Running:
         now = clock.monotonic()
         if now - self._flags_read >= READ_INTERVAL:
             self._flags_read = now
-            self._flags = self.station.flags_of(self.job)
+            self._flags = self.links.flags_of(self.job)
         return self._flags
 
     def rng(self, position: int) -> Any:
@@ -69,8 +70,7 @@ class PickledItems:
     """A snapshot of items, safe from later changes. Unpickling the object that holds it restores their list."""
 
     def __init__(self, items: list[Any]) -> None:
-        with leaving:
-            self._pickle = dump(items).data
+        self._pickle = within(lambda: dump(items), (context.leaving, True)).data
 
     def __reduce__(self) -> tuple[Any, ...]:
         return load_parts, (self._pickle, ())
@@ -119,7 +119,7 @@ class CurrentItem:
     @property
     def worker(self) -> int:
         """The worker's number, from 0 to concurrency - 1, the same after restarts; say, for one GPU per worker."""
-        return self._running.station.lane
+        return self._running.links.lane
 
     @property
     def uses(self) -> dict[str, list[int]]:
@@ -127,7 +127,7 @@ class CurrentItem:
 
         For ``uses={"gpu": 1}`` that is ``{"gpu": [1]}``, for example. In ``setup``, the units of the first item there.
         """
-        return {name: [*units] for name, units in self._running.station.uses.items()}
+        return {name: [*units] for name, units in self._running.links.uses.items()}
 
     @property
     def rng(self) -> np.random.Generator:
@@ -150,7 +150,7 @@ class CurrentItem:
         if math.isnan(value) or not 0.0 <= value <= 1.0:
             raise ValueError(f"fraction: expected a number from 0 to 1, got {shown(fraction)}")
         self._running.reported = True
-        self._running.station.ledger.reals[FRACTION] = value
+        self._running.links.ledger.reals[FRACTION] = value
 
     def add(self, items: Iterable[Any]) -> None:
         """Add items to the job, if it is open: they are sent with this item's result, and run once each.
@@ -198,21 +198,21 @@ def _can_be_pickled(item: Any) -> bool:
     return True
 
 
-def enter(station: Station, running: Running | None) -> None:
+def enter(links: WorkerLinks, running: Running | None) -> None:
     """Set this worker's current work; None: nothing."""
-    station.running = running
+    links.running = running
 
 
 def _running_here() -> Running | None:
-    station = stations.here()
-    if station is None:
+    links = worker_links.here()
+    if links is None:
         return None
-    running: Running | None = station.running
+    running: Running | None = links.running
     return running
 
 
-def place() -> tuple[int | None, int]:
-    """Return the place in the job of the running item (None: none runs), and its try."""
+def index_and_attempt() -> tuple[int | None, int]:
+    """Return the index of the running item (None: none runs), and its try."""
     running = _running_here()
     if running is None or len(running.out) >= len(running.indices):
         return None, 0

@@ -19,10 +19,10 @@ from mpqueue._wire.pickling import classes, main_names
 from mpqueue._worker.chunk import log_records as records
 from mpqueue._worker.chunk.capture import Capture, beside_bar
 from mpqueue._worker.chunk.sampler import JobSampling
-from mpqueue._worker.exchange import Seat
-from mpqueue._worker.handlers import current_item as context
+from mpqueue._worker.exchange import WorkerContext
+from mpqueue._worker.handlers import current_item
 from mpqueue._worker.handlers.called import run_call
-from mpqueue._worker.station import BrokenWorkerError
+from mpqueue._worker.worker_links import BrokenWorkerError
 
 if TYPE_CHECKING:
     import asyncio
@@ -34,7 +34,7 @@ _AS_EVER = contextlib.nullcontext()
 class LoadedJob:
     """One job's handler, ready to be called."""
 
-    def __init__(self, number: int, frame: HandlerFrame, seat: Seat) -> None:
+    def __init__(self, number: int, frame: HandlerFrame, context: WorkerContext) -> None:
         self.number = number
         self.id = frame.job_id
         self.id_rule = IdRule(frame.id_rule)
@@ -42,17 +42,18 @@ class LoadedJob:
         self.is_open = frame.is_open
         self.discards = frame.discards
         self.pace: float | None = None  #: seconds per item, as last measured
+        self.raises_stop_iteration = False  #: an item has
         self.passes_on = frame.passes_on
         self.plain = not frame.passes_on  #: all results so far were plain data, and are for the parent
         self._gathered = _gathering(self) if frame.is_stage else None
         self._runner: asyncio.Runner | None = None
         self._task: asyncio.Task[Any] | None = None
         self._finish: Callable[[], object] | None = None
-        station, speech = seat.station, None if seat.is_at_home else frame.speech
-        context.enter(station, context.Running(station, number, self.id, self.id_rule, self.seed))
-        if not seat.is_at_home:
-            records.install(seat.home, speech)
-        if speech is not None and speech.capture and not station.is_own_process:
+        links, speech = context.links, None if context.is_in_program else frame.speech
+        current_item.enter(links, current_item.Running(links, number, self.id, self.id_rule, self.seed))
+        if not context.is_in_program:
+            records.install(context.logs, speech)
+        if speech is not None and speech.capture and not links.is_own_process:
             raise RuntimeError(
                 f"capture_output: expected a worker with a process of its own, got one in process {os.getpid()}, which "
                 "runs other things too, since no process could be started there"
@@ -61,10 +62,10 @@ class LoadedJob:
         self.beside_bar = speech is not None and speech.beside_bar
         began = clock.monotonic()
         #: The classes of the script here; None: the program's own, in its process.
-        self.scope = None if seat.is_at_home else classes.Scope()
+        self.scope = None if context.is_in_program else classes.Scope()
         with main_names.together(), classes.in_scope(self.scope):
-            handler = seat.exchange.load(frame.handler)
-            setup = None if frame.setup is None else seat.exchange.load(frame.setup)
+            handler = context.exchange.load(frame.handler)
+            setup = None if frame.setup is None else context.exchange.load(frame.setup)
         if handler is run_call and self.scope is not None:
             self.scope = classes.CallsScope()
         if frame.sources is not None:
@@ -80,12 +81,8 @@ class LoadedJob:
             self.seconds_in_setup = clock.monotonic() - loaded
         self._handler: Any = handler
         self.sampling = JobSampling(self, _name_of(handler)) if frame.profile else None
-        # Only Python functions let other threads of the worker run between two items.
-        self._call: Any = handler if _is_python(handler) else _python_call(handler)
-        self.awaits = False
-        self.may_await = True  #: no item has returned yet, so it is not known whether results have to be awaited
-        if _is_async(handler) or handler is run_call:  # each call may be of another function
-            self.await_results()
+        # Each call of `run_call` may be of another function.
+        self._call: Any = self._await_call if _is_async(handler) or handler is run_call else self._first_call
 
     def map(self, items: Any, out: list[Any]) -> Any:
         """An iterator over the handler's results, which it adds to ``out``."""
@@ -105,15 +102,19 @@ class LoadedJob:
             return self.capture.around_chunk()
         return beside_bar() if self.beside_bar else _AS_EVER
 
-    def await_results(self) -> None:
-        """Await the handler's results from now on, one item at a time."""
-        handler = self._handler
-        self.awaits, self.may_await = True, False
+    def _await_call(self, *args: Any) -> Any:
+        """Call the handler, and await what it returns."""
+        return self.resolve(self._handler(*args))
 
-        def call(*args: Any) -> Any:
-            return self.resolve(handler(*args))
-
-        self._call = call
+    def _first_call(self, *args: Any) -> Any:
+        """Call a handler of which no call has returned yet, so it is not known whether its results are awaitable."""
+        result = self._handler(*args)
+        if inspect.isawaitable(result):
+            self._call = self._await_call
+            return self.resolve(result)
+        # Only Python functions let other threads of the worker run between two items.
+        self._call = self._handler if _is_python(self._handler) else _python_call(self._handler)
+        return result
 
     def resolve(self, result: Any) -> Any:
         """Await the result on this job's event loop, if it is an awaitable.

@@ -13,10 +13,10 @@ from typing import Any, cast
 from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.item_names import IdRule
 from mpqueue._wire.memory.ledger import Ledger
-from mpqueue._worker.exchange import take_seat
-from mpqueue._worker.handlers import current_item as context
+from mpqueue._worker.exchange import make_context
+from mpqueue._worker.handlers import current_item
 from mpqueue._worker.handlers.loaded_jobs import LoadedJob
-from mpqueue._worker.station import Station, seated
+from mpqueue._worker.worker_links import WorkerLinks, as_worker
 
 #: The number of no job.
 NO_JOB = -1
@@ -25,14 +25,14 @@ NO_JOB = -1
 def replay(frame: HandlerFrame, item: Any, index: int, attempt: int, slots: Sequence[int] = ()) -> Any:
     """Return the handler's result for the item at ``index``. Raises the errors of the handler, or of the setup."""
     ledger = cast("Ledger", SimpleNamespace(words={}, reals={}))  # it is not read
-    station = Station(0, 0, ledger, lambda _: (False, False), None, is_own_process=False)
-    with seated(station):
-        job = LoadedJob(NO_JOB, frame, take_seat(station, shares_memory=True, is_at_home=True))
+    links = WorkerLinks(0, 0, ledger, lambda _: (False, False), None, is_own_process=False)
+    with as_worker(links):
+        job = LoadedJob(NO_JOB, frame, make_context(links, shares_memory=True, is_in_program=True))
         try:
-            running = context.Running(station, NO_JOB, frame.job_id, IdRule(frame.id_rule), frame.seed)
+            running = current_item.Running(links, NO_JOB, frame.job_id, IdRule(frame.id_rule), frame.seed)
             running.items, running.indices, running.attempts = [item], [index], [attempt]
             running.slots, running.is_open = slots, frame.is_open  # items that it adds are dropped
-            context.enter(station, running)
-            return job.resolve(next(job.map([item], running.out)))
+            current_item.enter(links, running)
+            return next(job.map([item], running.out))
         finally:
             job.close()

@@ -1,6 +1,6 @@
-"""Claim, limit, watchdog and death: nothing runs twice, nobody else is blamed, whatever comes when.
+"""Claim, limit, chunk timer and death: nothing runs twice, nobody else is blamed, whatever comes when.
 
-The worker runs the real `ChunkRun._run_stretches` on two or three items in one stretch, and its watchdog the real
+The worker runs the real `ChunkRun._run_stretches` on two or three items in one stretch, and its chunk timer the real
 `cut_off`; they have one store buffer, as whoever takes the interpreter over sees what was stored before. The parent
 takes items back with the real `Ledger`, as `mpqueue._core.rules.stealing` does (`_lower`, `judge`, `_collect`): it
 lowers a limit, waits until what was stored before that must have become visible, reads the claim, and hands on what
@@ -21,7 +21,7 @@ import pytest
 from mpqueue._wire.frames import ChunkFrame
 from mpqueue._wire.memory.ledger import CLAIM, LIMIT, Phase
 from mpqueue._wire.pickling.payload import Packed
-from mpqueue._worker.chunk import chunk_run, watchdog
+from mpqueue._worker.chunk import chunk_run, chunk_timer
 from mpqueue._worker.chunk.chunk_run import ChunkRun
 from mpqueue._worker.chunk.timing import ChunkTimes
 from tests.unit.models.explorer import Lock, Model, ModelLedger, Process, World, explore, reverted
@@ -60,7 +60,7 @@ class ModelRun(ChunkRun):
     def __init__(self, world: World, process: Process, count: int) -> None:
         Shared.world = world
         ledger = ModelLedger(world, process, SHARED)
-        station = SimpleNamespace(ledger=ledger, flags_of=lambda _: (False, False), has_run=False, is_own_process=False)
+        links = SimpleNamespace(ledger=ledger, flags_of=lambda _: (False, False), has_run=False, is_own_process=False)
         job = SimpleNamespace(
             number=1,
             id="job",
@@ -70,14 +70,13 @@ class ModelRun(ChunkRun):
             seed=0,
             plain=True,
             pace=1e-6,
-            may_await=False,
             capture=None,
             sampling=None,
             map=self._map,
         )
-        seat = SimpleNamespace(station=station, exchange=SimpleNamespace(store=None))
+        context = SimpleNamespace(links=links, exchange=SimpleNamespace(store=None))
         frame = ChunkFrame(job=1, chunk=CHUNK, items=Packed(b""), indices=range(count), limit=1e9)
-        super().__init__(seat, job, frame, ChunkTimes(0.0, own_process=False))  # type: ignore[arg-type]
+        super().__init__(context, job, frame, ChunkTimes(0.0, own_process=False))  # type: ignore[arg-type]
         self.world = world
         self.running.items = self.items = Shared(range(count))
         self.running.out = self.out = Shared()
@@ -110,9 +109,9 @@ def model(
     limit: int | None = 1,
     waits: bool = True,
     run_class: type[ModelRun] = ModelRun,
-    cut_off: Callable[[Any], None] | None = watchdog.cut_off,
+    cut_off: Callable[[Any], None] | None = chunk_timer.cut_off,
 ) -> Model:
-    """A worker with a watchdog; a parent that takes back what lies beyond ``limit`` (None: nothing)."""
+    """A worker with a chunk timer; a parent that takes back what lies beyond ``limit`` (None: nothing)."""
 
     def make(world: World) -> Callable[[], None]:
         parent, worker = world.process("parent"), world.process("worker")
@@ -134,7 +133,7 @@ def model(
             # What is neither goes home with the report, and out again.
             assert run.begun == [*range(len(run.begun))], "in order, and once"
             running = run.begun[len(run.ended) :]
-            claim = run.station.ledger.read()  # as it is seen once all stores are
+            claim = run.links.ledger.read()  # as it is seen once all stores are
             claimed = range(claim.lo, claim.hi) if claim.is_of(CHUNK) and claim.phase is Phase.RUNNING else range(0)
             assert {*running} <= {*claimed}, f"{running} runs, and {claimed} would be blamed"
 
@@ -191,4 +190,4 @@ def test_the_model_finds_a_claim_that_is_stored_after_the_limit_is_read() -> Non
 )
 def test_the_model_finds_a_watchdog_that(old: str, new: str) -> None:
     with pytest.raises(AssertionError, match="would be blamed"):
-        explore(model(count=3, limit=None, cut_off=reverted(watchdog.cut_off, old, new)))
+        explore(model(count=3, limit=None, cut_off=reverted(chunk_timer.cut_off, old, new)))

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mpqueue._engines.loky.parent_line import FlagSetter
+from mpqueue._parent.users_threads import Errands
 from mpqueue._wire.memory.ledger import CANCEL, FLAG_JOB, PAUSE, Ledger
 from mpqueue._wire.seed import Flags
 from tests.unit.models.explorer import Model, ModelLedger, Process, World, explore, reverted
@@ -66,7 +67,9 @@ def model(orders: Orders, has_events: bool, ledger_class: type[ModelLedger]) -> 
         heard = []
 
         def set_flags() -> None:
-            setter = FlagSetter(Flags(*(event.seen_by(parent) for event in events)), ledgers[0], "", print)
+            setter = FlagSetter(
+                Flags(*(event.seen_by(parent) for event in events)), ledgers[0], Errands("", print, print)
+            )
             for job, pause, cancel in orders:
                 if has_events:
                     setter._carry_out(job, pause, cancel)

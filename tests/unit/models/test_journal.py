@@ -1,6 +1,6 @@
 """What is announced against what is on disk: an item's end, and a job's, are told once they are written.
 
-The real `Recorder`, and the real `Journal`'s way to write (`_keep`, `_commit`, `_fail`) with a disk that may fail once.
+The real `JournalOutlet`, and the real `Journal`'s way to write (`_keep`, `_commit`, `_fail`) with a disk that may fail.
 The coordinator announces two short items, a long one between them, what a handler logged, and the job's end; what the
 writer sends back comes to it at any later moment; the writer groups what was posted in any way. The program may be
 killed in any state: so in each, what was told is what was promised to survive (`docs/explanation/promises.md`).
@@ -19,11 +19,12 @@ from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceReco
 from mpqueue._core.state.item_table import make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._options import JobOptions
+from mpqueue._parent.deliveries import Backlog
 from mpqueue._parent.journal.chunk_rows import ADD_CHUNK
+from mpqueue._parent.journal.journal_outlet import ENDED, JournalJob, JournalOutlet
 from mpqueue._parent.journal.journal_writer import GROUP, Entry, Journal
 from mpqueue._parent.journal.kept_values import Statement
-from mpqueue._parent.journal.recorder import ENDED, Recorder, Recording
-from mpqueue._parent.users_threads import Asides
+from mpqueue._parent.users_threads import Picklers
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support.fake_worker import Handler
@@ -59,7 +60,6 @@ class ModelJournal(Journal):
         self._rows = itertools.count(1)
         self._unwritten, self._trouble, self._told, self._troubled_at = [], None, False, 0.0
         self._unconfirmed = []
-        self._taken = self._written = 0
 
     def _check_in_place(self) -> None:
         """Nobody moves it."""
@@ -69,7 +69,7 @@ class ModelJournal(Journal):
 
 
 class Coordinator:
-    """What a recorder needs of one: whom to ask later."""
+    """What an outlet needs of one: whom to ask later."""
 
     def __init__(self) -> None:
         self.asked: list[Callable[[], object]] = []
@@ -94,20 +94,24 @@ def name(announcement: Any) -> Named:
 
 
 def model(  # noqa: C901 - one thread after the other
-    *, fails: bool, recorder_class: type[Recorder] = Recorder, journal_class: type[ModelJournal] = ModelJournal
+    *,
+    fails: bool,
+    recorder_class: type[JournalOutlet] = JournalOutlet,
+    journal_class: type[ModelJournal] = ModelJournal,
 ) -> Model:
     def make(world: World) -> Callable[[], None]:  # noqa: C901
         disk = Disk(fails=fails)
         journal, coordinator = journal_class(disk), Coordinator()
-        recorder, told = recorder_class(journal), list[Named]()
+        outlet, told = recorder_class(journal), list[Named]()
         job = JobBook(1, "job", make_table(range(len(SECONDS))), JobOptions(RetryPolicy()), Handler())
         job.started_at, job.finished_at = 0.0, 1.0
         job.table.complete(range(len(SECONDS)), [None] * len(SECONDS))
         for at, seconds in enumerate(SECONDS):
             job.table.elapsed[at] = seconds
-        recorder.add(job, Recording(1))
-        recorder.keepers = Asides("keeper", lambda: 0.0, coordinator.do_later)
-        recorder._coordinator = coordinator  # type: ignore[assignment]
+        outlet.add(job, JournalJob(1))
+        outlet.picklers = Picklers(lambda: 0.0, coordinator)  # type: ignore[arg-type]
+        outlet.backlog = Backlog(lambda *_: None)
+        outlet._coordinator = coordinator  # type: ignore[assignment]
         announced = announcements(job)
         expected = [*map(name, announced)]
         process = world.process("parent")
@@ -116,7 +120,7 @@ def model(  # noqa: C901 - one thread after the other
         def announce() -> None:
             for announcement in announced:
                 world.pause()
-                recorder._take(lambda one: told.append(name(one)), announcement)
+                outlet._take(lambda one: told.append(name(one)), announcement)
 
         def hear() -> None:
             while len(told) < everything:
@@ -167,22 +171,27 @@ def test_what_is_told_was_promised_to_survive(fails: bool) -> None:
 @pytest.mark.parametrize(
     ("method", "old", "new"),
     [
-        pytest.param("_take", "if self._waits(note):", "if False:", id="does not wait"),
-        pytest.param("_take", "elif recording.held:", "elif False:", id="lets what need not wait overtake"),
+        pytest.param("_kept", "waits = note.waits", "waits = False", id="does not wait"),
+        pytest.param("_take", "elif journal_job.held:", "elif False:", id="lets what need not wait overtake"),
         pytest.param(
-            "_release", "while recording.held and recording.held[0].ready:", "while recording.held:", id="releases all"
+            "_release",
+            "while journal_job.held and journal_job.held[0].ready:",
+            "while journal_job.held:",
+            id="releases all",
         ),
     ],
 )
 def test_the_model_finds_a_recorder_that(method: str, old: str, new: str) -> None:
-    changed = type("Changed", (Recorder,), {method: reverted(getattr(Recorder, method), old, new)})
+    changed = type("Changed", (JournalOutlet,), {method: reverted(getattr(JournalOutlet, method), old, new)})
     with pytest.raises(AssertionError):
         explore(model(fails=False, recorder_class=changed))
 
 
 def test_the_model_finds_a_writer_that_takes_a_failure_for_done() -> None:
     commit = reverted(
-        Journal._commit, "self._fail(error)\n        return", "self._unconfirmed, self._unwritten = self._unwritten, []"
+        Journal._commit,
+        "self._fail(error)\n        return",
+        "self._unconfirmed, self._unwritten = [(one, True) for one in self._unwritten], []",
     )
     changed = type("Changed", (ModelJournal,), {"_commit": commit})
     with pytest.raises(AssertionError):

@@ -1,8 +1,7 @@
 // Two runs side by side: their figures, how fast they went, and the items that came out differently.
 
 import { askForComparison, askForLike, askForThroughput } from "../asking.js";
-import { drawThroughput } from "../charts.js";
-import { byId, make, setText, show } from "../dom.js";
+import { byId, make, place, setText, show } from "../dom.js";
 import { bytes, clock, count, duration, jobStatusName, moment, plural, statusName } from "../format.js";
 
 const seconds = (value) => (value === undefined || value === null ? "–" : duration(value));
@@ -83,14 +82,14 @@ export class CompareView {
     const alone = only.map((n, at) => (n ? ` ${count(n)} only in ${runs[at].jobId}.` : "")).join("");
     setText(byId("compare-note"), `${plural(matched, "item")} in both: ${count(changed)} ended otherwise, ${count(slower)} took longer, ${count(faster)} less.${alone}`);
     byId("compare-body").replaceChildren(this.#figures(runs, speeds), ...(items.length ? [this.#items(runs, items)] : []));
-    for (const canvas of this.dialog.querySelectorAll("canvas")) drawThroughput(canvas, speeds[Number(canvas.dataset.at)]);
   }
 
   #figures(runs, speeds) {
     const cell = (text) => make("td", { text });
     const rows = ROWS.map(([name, show, key]) => make("tr", { children: [make("th", { scope: "row", text: name }), ...runs.map((run) => cell(show(run))), cell(key ? change(runs[0][key], runs[1][key]) : "")] }));
     if (speeds.some((one) => one !== null)) {
-      const charts = speeds.map((one, at) => make("td", { children: one === null ? [] : [make("canvas", { role: "img", "data-at": at })] }));
+      const charts = speeds.map(() => cell(""));
+      charts.forEach((one, at) => place(one, speeds[at] ?? ""));
       rows.push(make("tr", { children: [make("th", { scope: "row", text: "Items per second" }), ...charts, cell("")] }));
     }
     return table(["", ...runs.map((run) => run.jobId), "Change"], rows);

@@ -261,12 +261,12 @@ export class ItemList {
   #paint() {
     const job = this.#job;
     if (job === null) return;
-    const { counts, total, finishedAt } = job.state;
+    const { counts, total } = job.state;
     for (const [name, { button, number, word }] of this.filters) {
       setText(word, name === "all" ? "All" : statusName(name, this.#live));
       setText(number, count(name === "all" ? total : counts[name]));
       button.disabled = !this.#live;
-      show(button, name === "all" || name === this.#filter || counts[name] > 0 || !finishedAt); // nothing comes any more
+      show(button, name === "all" || name === this.#filter || counts[name] > 0);
       if (name === "failed") button.classList.toggle("bad", counts.failed > 0);
     }
     for (const button of this.columns.values()) button.disabled = !this.#live;

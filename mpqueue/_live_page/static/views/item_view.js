@@ -30,22 +30,20 @@ export class ItemView {
     this.dialog = byId("item");
     this.heading = byId("item-heading");
     this.onClose = onClose;
-    byId("item-close").addEventListener("click", () => this.dialog.close());
+    byId("item-close").addEventListener("click", () => this.#leave());
     byId("item-previous").addEventListener("click", () => step(-1));
     byId("item-next").addEventListener("click", () => step(1));
     byId("item-head-copy").append(copyButton("Copy link", () => linkTo(this.#job.id, this.#details?.id ?? this.#index)));
     this.dialog.addEventListener("keydown", (event) => {
       if (event.key === "Escape" && !this.dialog.matches(":modal")) {
         event.preventDefault();
-        this.dialog.close();
+        this.#leave();
       }
     });
-    this.dialog.addEventListener("close", () => {
-      const index = this.#index;
-      this.#index = null;
-      if (index === null) return; // it was closed by an address
-      if (!byId("list").hidden) byId("list").focus();
-      this.onClose();
+    // By Escape, or a phone's way back. Its "close" comes later than the next item may be opened, and tells nothing.
+    this.dialog.addEventListener("cancel", (event) => {
+      event.preventDefault();
+      this.#leave();
     });
   }
 
@@ -76,6 +74,13 @@ export class ItemView {
   close() {
     this.#index = null;
     if (this.dialog.open) this.dialog.close();
+  }
+
+  // The user closes it.
+  #leave() {
+    this.close();
+    if (!byId("list").hidden) byId("list").focus();
+    this.onClose();
   }
 
   render(job, live, now, canAct = this.canAct) {

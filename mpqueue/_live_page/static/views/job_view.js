@@ -1,11 +1,9 @@
 // The job that is looked at: its bar, its figures, how fast it went, and the buttons.
 
 import { act, askForThroughput } from "../asking.js";
-import { drawThroughput, throughputAt } from "../charts.js";
 import { confirm } from "../confirm.js";
-import { byId, fill, say, setAttribute, setText, show } from "../dom.js";
+import { byId, fill, place, say, setAttribute, setText, show } from "../dom.js";
 import { clock, count, duration, jobStatusName, percent, plural, rate, shade } from "../format.js";
-import { tipOver } from "../tip.js";
 import { waits } from "./job_list.js";
 
 const EVERY = 2000; // milliseconds between two questions for the throughput
@@ -13,7 +11,7 @@ const EVERY = 2000; // milliseconds between two questions for the throughput
 export class JobView {
   #job = null;
   #live = false;
-  #throughput = null; // {job, version, at, told}
+  #throughput = null; // {job, version, at}
 
   constructor(onError, keys) {
     this.onError = onError;
@@ -22,8 +20,6 @@ export class JobView {
     this.buttons.resume.addEventListener("click", () => this.#act("resume", "pause"));
     this.buttons.retry.addEventListener("click", () => this.#act("retry-failed", "pause"));
     this.buttons.cancel.addEventListener("click", () => this.#askBeforeCancel());
-    const chart = byId("throughput");
-    tipOver(chart, (x) => this.#throughput?.told && throughputAt(chart, x, this.#throughput.told));
     keys.on("p", () => this.#askBeforeKey());
   }
 
@@ -115,17 +111,16 @@ export class JobView {
     if (other) show(byId("throughput"), false);
     const due = other || (known.version !== version && performance.now() > known.at + EVERY);
     if (live && due && job.state.startedAt && !this.asking) this.#ask(job, version);
-    else if (!other && known.told) drawThroughput(byId("throughput"), known.told);
   }
 
   async #ask(job, version) {
     this.asking = true;
     const told = await askForThroughput(job.number);
     this.asking = false;
-    this.#throughput = { job, version, at: performance.now(), told };
+    this.#throughput = { job, version, at: performance.now() };
     if (job !== this.#job) return;
     show(byId("throughput"), told !== null);
-    if (told !== null) drawThroughput(byId("throughput"), told);
+    place(byId("throughput"), told ?? "");
   }
 
   // -- buttons ------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 // What each worker is at, and has been at: a strip of time for each, the last minutes. Also what it uses.
 
 import { askForHistory, labelOf, resize } from "../asking.js";
-import { colour, prepared } from "../charts.js";
 import { confirm } from "../confirm.js";
 import { byId, make, say, setAttribute, setText, show } from "../dom.js";
 import { bytes, count, duration, moment, plural } from "../format.js";
@@ -231,6 +230,20 @@ export class WorkersView {
     if (axis.children.length !== labels.length) axis.replaceChildren(...labels.map((text) => make("span", { text })));
     labels.forEach((text, at) => setText(axis.children[at], text));
   }
+}
+
+// The canvas with as many pixels as the screen has; returns its context and its size.
+function prepared(canvas) {
+  const ratio = window.devicePixelRatio || 1;
+  const [width, height] = [Math.round(canvas.clientWidth * ratio), Math.round(canvas.clientHeight * ratio)];
+  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+  const context = canvas.getContext("2d");
+  context.clearRect(0, 0, width, height);
+  return { context, width, height, ratio };
+}
+
+function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name);
 }
 
 function kindOf(store, lane, selected) {

@@ -1,1 +1,0 @@
-"""Rules on a job's speed, applied to its figures: `rule.py` defines them, `_report/advice.py` chooses."""
