@@ -10,8 +10,10 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from loky import process_executor
 from loky.backend.synchronize import Condition
 
 from mpqueue import ItemTimeoutError, JobQueue, RetryPolicy, WorkerCrashedError
@@ -128,3 +130,28 @@ NO_CHILD = """
 
 def test_a_handler_finds_no_child_of_its_worker_to_wait_for(tmp_path: Path) -> None:
     assert run_program(tmp_path, NO_CHILD).stdout == "none none\n"
+
+
+def test_loky_s_thread_does_not_wait_for_a_process_whose_handle_is_closed_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On Windows it looks at each handle again once one of them has told something, and fails at a closed one."""
+    start, wait, waited_for = threading.Thread.start, process_executor.wait, list[Any]()
+    waits = threading.Event()
+
+    def start_first(thread: threading.Thread) -> None:
+        start(thread)
+        waits.wait(300)  # before the starter goes on
+
+    def wait_noting(ends: list[Any]) -> list[Any]:
+        waited_for.extend(ends)
+        waits.set()
+        return wait(ends)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(process_executor._ExecutorManagerThread, "start", start_first)
+    monkeypatch.setattr(process_executor, "wait", wait_noting)
+    with JobQueue(1) as queue:
+        assert queue.run(ITEMS, str).results == ITEMS
+        queue.close(kill=True)
+    assert waited_for
+    assert not [end for end in waited_for if isinstance(end, int)], "sentinels of processes"

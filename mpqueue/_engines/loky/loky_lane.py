@@ -5,8 +5,9 @@ for many trusted workers per executor; so this is needed here:
 
 - The parent closes its own copies of the pipe ends that the worker uses. Otherwise there is no end of file when a
   worker dies in the middle of a large message, and loky's manager thread waits for the rest for ever.
-- So loky must never start a second worker in the same executor, whose pipes could not be handed over any more:
-  no idle timeout, no memory guard (`LOKY_MAX_MEMORY_LEAK_SIZE`).
+- So loky must never start a second worker in the same executor, whose pipes could not be handed over any more: once it
+  has its worker, the executor is told that it is to have none. No idle timeout, no memory guard
+  (`LOKY_MAX_MEMORY_LEAK_SIZE`).
 - The manager thread may still be stuck (a grandchild holds the pipe): it is a daemon, since the starter that starts it
   is one, and loky does not know of it at exit.
 """
@@ -228,13 +229,18 @@ class LokyLane:
         self._executor: Any = process_executor.ProcessPoolExecutor(
             1, context=context, initializer=serving.initialize, initargs=(seed,), env=environment, timeout=None
         )
-        on_failure.callback(_abort, self._executor, leash)
+        on_failure.callback(self._executor.shutdown, wait=False, kill_workers=True)
+        on_failure.callback(leash.pull)
+        self._executor._adjust_process_count()
+        ((_, self._process),) = self._executor._processes.items()
+        on_failure.callback(_abort, self._process)
+        # loky's thread gets no worker to kill, for which it would look for its children first, through `pgrep`; nor a
+        # sentinel to wait for, which may be closed meanwhile. So no worker is what the executor is full with.
+        self._executor._processes.clear()
+        self._executor._max_workers = 0
         self._serving: Future[int] = self._executor.submit(serving.serve, *RECEIVER)
         # loky forgets that it has registered its exit hook: with each start it would come before ours again.
         process_executor.process_pool_executor_at_exit = True
-        self._process: Any = next(iter(self._executor._processes.values()), None)
-        if self._process is None:
-            raise ChildProcessError("the worker ended as soon as it was started")
         self.worker = WorkerProcess(self._process.pid, self._process.sentinel, leash)
         self.pid = self.worker.pid
         self._call_queue: Any = self._executor._call_queue
@@ -243,8 +249,6 @@ class LokyLane:
         self.thread: threading.Thread = self._executor._executor_manager_thread
         # loky would wait for it at exit: a hung worker would keep it for ever. It is a daemon, and the pool ends it.
         process_executor._threads_wakeups.pop(self.thread, None)
-        # loky's thread has no worker to kill, then: it would look for its children first, through `pgrep`.
-        self._executor._processes.clear()
 
     def begin(self, tell: Tell) -> None:
         """Take in what the worker says from now on; ``tell`` gets its first answer. On the inbox's thread, once."""
@@ -401,10 +405,7 @@ def _launch_alone() -> Launch:
     return Launching
 
 
-def _abort(executor: Any, leash: Leash) -> None:
-    """End an executor that could not be started completely: it may lack the thread that does so."""
-    leash.pull()
-    for process in list(executor._processes.values()):
-        kill_process(process.pid)
-        process.join(ABORT_WAIT_S)
-    executor.shutdown(wait=False, kill_workers=True)
+def _abort(process: Any) -> None:
+    """End the worker of an executor that could not be started completely: it may lack the thread that does so."""
+    kill_process(process.pid)
+    process.join(ABORT_WAIT_S)
