@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mpqueue._call_checks import check_callable
+from mpqueue._call_checks import check_callable, is_module_builtin
 from mpqueue._os.process.process_signals import came_of_signal
 from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.memory.segments import CommonSegment, log
@@ -169,6 +169,8 @@ def _pack_once(name: str, function: Callable[..., Any], whole: bool, brought: li
 
 def _lives_on(function: Any) -> bool:
     """True for a function of a module, whose variables live as long as the module, whether or not it is kept."""
+    if is_module_builtin(function):
+        return True
     if type(function) is not FunctionType or type(name := function.__globals__.get("__name__")) is not str:
         return False
     return getattr(sys.modules.get(name), "__dict__", None) is function.__globals__
