@@ -11,8 +11,8 @@ import pytest
 from mpqueue._core.state.job_book import JobBook
 from mpqueue.errors import RemoteError, Retry, SetupError
 from mpqueue.retry import RetryPolicy
-from tests.support.fake_lanes import FakeLanes, attempts, errors, fail, packed, statuses, succeed
-from tests.support.fake_worker import Item, Outcome, Packing, Try
+from tests.support.fake_lanes import FakeLanes, attempts, errors, fail, statuses, succeed
+from tests.support.fake_worker import Item, Outcome, Try
 
 
 def begins(fleet: FakeLanes, job: JobBook, index: int = 0) -> list[float]:
@@ -39,14 +39,6 @@ def test_an_item_is_tried_again_after_two_four_and_eight_seconds(fleet: FakeLane
     assert gaps(moments) == [2.0, 4.0, 8.0]
     assert (statuses(job), attempts(job), job.retries) == (["failed"], [4], 3)
     assert [(event.name, event.item) for event in job.timings.events][-3:] == [("retry", 0)] * 3
-
-
-def test_a_waiting_item_holds_no_worker(fleet: FakeLanes) -> None:
-    job = fleet.started([fail(times=1), *[succeed(0.5)] * 3])
-    fleet.run_until(1.9)
-    assert statuses(job) == ["retry", "completed", "completed", "completed"]
-    fleet.run_until_over(job)
-    assert fleet.now == pytest.approx(2.1)
 
 
 def test_a_retry_that_is_due_goes_before_fresh_items(fleet: FakeLanes) -> None:
@@ -76,12 +68,6 @@ def test_these_are_failed_tries_like_any_other(fleet: FakeLanes, error: BaseExce
     fleet.run_all(job)
     assert gaps(moments) == [wait]
     assert (statuses(job), attempts(job)) == (["completed"], [2])
-
-
-def test_the_worker_gets_the_handler_although_the_first_chunk_was_refused(fleet: FakeLanes) -> None:
-    """The chunk that was to bring it never left."""
-    job = fleet.run([packed(Packing.UNPICKLABLE), packed(Packing.UNPICKLABLE), succeed()])
-    assert statuses(job) == ["failed", "failed", "completed"]
 
 
 class _NeverPolicy(RetryPolicy):
