@@ -17,7 +17,7 @@ from typing import Any
 
 from mpqueue import RetryPolicy
 from mpqueue._core.commands import Command
-from mpqueue._core.messages import ChunkReported, Message
+from mpqueue._core.messages import Message
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk, LaneState
 from mpqueue.errors import JobFullError, JobStateError, JournalError, QueueClosedError
@@ -235,7 +235,6 @@ class Life:
         self.is_ending = False
         self.scheduler: Any = None
         self.states = self._states()
-        self._reported: dict[tuple[int, int, int], int] = {}  #: by chunk: positions that have come home
 
     def _states(self) -> dict[str, Callable[[], bool]]:
         def jobs() -> list[JobBook]:
@@ -343,7 +342,6 @@ class Life:
         real = scheduler.handle
 
         def handle_message(message: Message, now: float) -> list[Command]:
-            self._check_order(message)
             commands: list[Command] = real(message, now)
             self.world.note((type(message).__name__, [type(command).__name__ for command in commands]))
             if self.pool is None:
@@ -354,13 +352,6 @@ class Life:
             return commands
 
         scheduler.handle = handle_message
-
-    def _check_order(self, message: Message) -> None:
-        """What a worker says of a chunk comes in the order in which it said it, however long it takes to unpickle."""
-        if isinstance(message, ChunkReported):
-            chunk = message.lane, message.generation, message.chunk
-            assert message.first == self._reported.get(chunk, 0), "a report has overtaken an earlier one"
-            self._reported[chunk] = message.done
 
     def _opened(self, pool: SimulatedPool) -> None:
         self.pool = pool
