@@ -11,10 +11,13 @@ import pytest
 
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import AnnounceItems, RecycleLane, SendChunk, StartLane
+from mpqueue._core.messages import ChunkReported
 from mpqueue._core.rules import dispatch
 from mpqueue._core.rules.chunking import TARGET_BYTES
 from mpqueue._core.rules.dispatch import STICKINESS
+from mpqueue._core.rules.reports import EMPTY_CHUNK_S
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE
+from mpqueue._wire.frames import Ended, WorkTimes
 from mpqueue.retry import RetryPolicy
 from tests.support.auditor import audited
 from tests.support.fake_lanes import FakeLanes, fail, succeed
@@ -53,6 +56,16 @@ def test_big_items_travel_in_small_chunks(most: int) -> None:
     job = fleet.started([succeed(1e-4)] * 1000)
     fleet.run_while(lambda: job.completed < 500)
     assert max(len(chunk.indices) for chunk in fleet.books.lanes[0].chunks) == most
+
+
+@pytest.mark.parametrize(("handling", "seconds"), [(0.25, 0.5 - EMPTY_CHUNK_S), (0.75, 0.75)])
+def test_what_is_done_once_for_a_job_or_for_any_chunk_is_no_time_of_its_items(handling: float, seconds: float) -> None:
+    fleet = FakeLanes(1)
+    job = fleet.started([succeed(10.0)] * 2, chunksize=1)
+    fleet.run_until(1.0)
+    times = WorkTimes(0.0, 1.0, 0.25, 0.25, 0.0, handling, 0.0, cpu=1.0, delayed=0.0)
+    fleet.handle(ChunkReported(0, 1, 1, 0, 1, [0], {}, (), busy=1.0, ended=Ended.DONE, times=times))
+    assert job.sizer.seconds_per_item == pytest.approx(seconds, rel=1e-6)
 
 
 def test_a_step_gives_only_so_many_lanes_a_chunk_and_the_next_steps_go_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,10 @@ from itertools import pairwise
 import pytest
 
 from mpqueue._core.state.job_book import JobBook
-from mpqueue.errors import RemoteError, Retry, SetupError
+from mpqueue.errors import SetupError
 from mpqueue.retry import RetryPolicy
 from tests.support.fake_lanes import FakeLanes, attempts, errors, fail, statuses, succeed
-from tests.support.fake_worker import Item, Outcome, Try
+from tests.support.fake_worker import Outcome, Try
 
 
 def begins(fleet: FakeLanes, job: JobBook, index: int = 0) -> list[float]:
@@ -46,28 +46,6 @@ def test_a_retry_that_is_due_goes_before_fresh_items(fleet: FakeLanes) -> None:
     fleet.run_until(2.5)
     assert statuses(job)[0] == "completed"
     assert job.completed == 5
-
-
-def raising(error: BaseException) -> Item:
-    return Item((Try(0.0, Outcome.FAILURE, error), Try()))
-
-
-@pytest.mark.parametrize(
-    ("error", "wait"),
-    [
-        (Retry(delay=30), 30.0),
-        (Retry(), 2.0),
-        (SystemExit(3), 2.0),
-        (KeyboardInterrupt(), 2.0),
-        (RemoteError("builtins.SystemExit", "3", "", ("builtins.SystemExit", "builtins.BaseException")), 2.0),
-    ],
-)
-def test_these_are_failed_tries_like_any_other(fleet: FakeLanes, error: BaseException, wait: float) -> None:
-    job = fleet.job([raising(error)])
-    moments = begins(fleet, job)
-    fleet.run_all(job)
-    assert gaps(moments) == [wait]
-    assert (statuses(job), attempts(job)) == (["completed"], [2])
 
 
 class _NeverPolicy(RetryPolicy):
