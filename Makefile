@@ -125,7 +125,7 @@ test-all:  ## each night: what .ci/run does, with the tests too that are too lon
 chaos: .venv/.dev  ## workers and programs killed at random; SEED= repeats a run, MINUTES= for each of its tests
 	MPQUEUE_CHAOS_SEED='$(SEED)' MPQUEUE_CHAOS_MINUTES='$(MINUTES)' $(BIN)/python -m pytest -s --timeout=0 -o faulthandler_timeout=0 tests/chaos
 
-simulate: .venv/.dev  ## histories of a simulated parent from SEED= on, for MINUTES=; prints which marks they reached
+simulate: .venv/.dev  ## histories of a simulated parent from SEED= on, for MINUTES=
 	MPQUEUE_SIMULATION_SEED='$(or $(SEED),0)' MPQUEUE_SIMULATION_MINUTES='$(MINUTES)' $(BIN)/python -m pytest -q \
 		--timeout=0 tests/simulation -k books_balance
 

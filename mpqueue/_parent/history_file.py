@@ -241,6 +241,7 @@ class PlainWriter:
             "needs": None if book.needs is None else _plain_needs(book.needs),
             "sealed": book.sealed,
             "listed": book.listed,
+            "heavy": book.handler is not None and not book.handler.light,
             "options": {
                 **{name: getattr(options, name) for name in vars(options) if name not in _NOT_OPTIONS},
                 "max_retries": retry.max_retries,

@@ -10,34 +10,21 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mpqueue import RetryPolicy
-from mpqueue._core.commands import AnnounceFinished, Command, KillLane, LowerLimit, RecycleLane
-from mpqueue._core.messages import (
-    ChunkReported,
-    FailedItemsReset,
-    ItemsDropped,
-    JobCancelled,
-    JobPaused,
-    JobResumed,
-    LaneDied,
-    LaneStartFailed,
-    Message,
-    QueueClosing,
-)
+from mpqueue._core.commands import Command
+from mpqueue._core.messages import Message
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk, LaneState
-from mpqueue._wire.frames import Ended
 from mpqueue.errors import JobFullError, JobStateError, JournalError, QueueClosedError
 from mpqueue.events import ItemRetry, JobFinished, JobProgress
 from mpqueue.status import COMPLETED, FAILED, RETRY, ItemStatus
 from tests.simulation.disk import Disk, left_by_kill
 from tests.simulation.lanes import SimulatedPool, queue_in, result_of
-from tests.simulation.marks import Marks
 from tests.simulation.parent import BIG, abandon, simulated_parent, use_disk
 from tests.simulation.world import Thread, World, in_world
 from tests.support.auditor import Auditor
@@ -62,8 +49,12 @@ DEEDS = {
     "kill a worker": 5,
     "let starts fail": 1,
     "let starts work": 1,
-    "close": 0.5,
-    "close and kill": 0.5,
+    "cancel items": 1,
+    "cancel items and kill": 1,
+    "retry some": 1,
+    "close": 0.4,
+    "drain": 0.3,
+    "close and kill": 0.4,
 }
 DISK_DEEDS = {"fill the disk": 2, "break fsync": 2, "mend the disk": 3, "kill the program": 3}
 MOMENTS = (
@@ -72,7 +63,7 @@ MOMENTS = (
 )
 DISK_MOMENTS = ("bad disk", "held", "commit")
 #: Half of the histories are about one of these deeds at one of these moments.
-FOCUSED_DEEDS = ("pause", "cancel", "cancel and kill", "kill a worker", "close", "close and kill")
+FOCUSED_DEEDS = ("pause", "cancel", "cancel and kill", "kill a worker", "close", "drain", "close and kill")
 FOCUSED_DISK_DEEDS = ("fill the disk", "break fsync", "kill the program", "kill the program")
 FOCUSED_MOMENTS = ("retry due", "stealing", "stealing", "last item", "paused", "careful", "early", "dying", "starting")
 
@@ -92,6 +83,15 @@ def prepare() -> None:
 
 
 @dataclass(frozen=True)
+class PlannedJob:
+    """A job of a plan; ``later``: it is open, and gets these items while it is there."""
+
+    items: list[Item]
+    options: dict[str, Any]
+    later: list[list[Item]] | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a seed decides beforehand."""
 
@@ -99,80 +99,32 @@ class Plan:
     latency: float
     max_items_per_worker: int | None
     has_journal: bool
-    jobs: list[tuple[list[Item], dict[str, Any]]]
+    jobs: dict[str, PlannedJob]
     deeds: list[list[tuple[str, float, str]]]  #: by thread: moment, seconds to wait for it at most, deed
     ending: str
-    open_jobs: dict[int, list[list[Item]]] = field(default_factory=dict)  #: by their numbers: what is added later
 
 
 def make_plan(rng: random.Random) -> Plan:
     """A plan for that chance."""
-    has_journal = rng.random() < 0.5
+    has_journal, lanes = rng.random() < 0.5, rng.randint(1, 3)
     deeds = [make_deeds(rng, has_journal=has_journal) for _ in range(2)]
-    jobs = [make_job(rng) for _ in range(rng.choice((1, 1, 2, 3)))]
-    lanes = rng.randint(1, 3)
-    if rng.random() < 0.5:
-        moment = rng.choice(FOCUSED_MOMENTS + DISK_MOMENTS * has_journal)
+    moment = rng.choice(FOCUSED_MOMENTS + DISK_MOMENTS * has_journal) if rng.random() < 0.5 else None
+    if moment is not None:
         deed = rng.choice(FOCUSED_DEEDS + FOCUSED_DISK_DEEDS * has_journal)
         deeds[0] = [(moment, 20.0, deed)] * 2 + deeds[0]
-        lead_to(rng, moment, deeds[1], jobs)
+        lead_to(rng, moment, deeds[1])
         lanes = max(lanes, 2)
+    cpus = 0 if has_journal else lanes
+    jobs = [make_job(rng, moment if number == 0 else None, cpus) for number in range(rng.choice((1, 1, 2, 3)))]
     return Plan(
         lanes=lanes,
         latency=rng.choice((0.0, 0.0003, 0.004)),
         max_items_per_worker=rng.choice((None, None, None, 3)),
         has_journal=has_journal,
-        jobs=jobs,
+        jobs={f"job {number}": job for number, job in enumerate(jobs)},
         deeds=deeds,
-        ending=rng.choice(("close", "close", "close", "close at once", "close and kill")),
+        ending=rng.choice(("close", "close", "drain", "close at once", "close and kill")),
     )
-
-
-def with_needs(plan: Plan, rng: random.Random) -> Plan:
-    """The same plan, in some jobs of which items need more than a worker; drawn last, too."""
-    if plan.has_journal:
-        return plan
-
-    def drawn(items: list[Item], options: dict[str, Any]) -> tuple[list[Item], dict[str, Any]]:
-        if rng.random() < 0.6:
-            return items, options
-        uses = rng.choice(({"gpu": 1}, {"gpu": 2}, {"license": 1}))
-        return items, options | {"uses": uses | {"cpu": rng.randint(1, plan.lanes)}}
-
-    return replace(plan, jobs=[drawn(*job) for job in plan.jobs])
-
-
-def with_drains(plan: Plan, rng: random.Random) -> Plan:
-    """The same plan, some of whose closes are drains: drawn last, so that older seeds are what they were."""
-
-    def drawn(deed: str) -> str:
-        return "drain" if deed.startswith("close") and rng.random() < 0.3 else deed
-
-    deeds = [[(moment, seconds, drawn(deed)) for moment, seconds, deed in each] for each in plan.deeds]
-    return replace(plan, deeds=deeds, ending=drawn(plan.ending))
-
-
-def with_single_items(plan: Plan, rng: random.Random) -> Plan:
-    """The same plan, with single items that are cancelled, and run again: drawn last, as the drains."""
-    deeds = [[*each] for each in plan.deeds]
-    for each in deeds:
-        if rng.random() < 0.4:
-            moment = rng.choice(FOCUSED_MOMENTS)
-            deed = rng.choice(("cancel items", "cancel items and kill", "retry some"))
-            each.insert(rng.randrange(len(each) + 1), (moment, rng.choice((0.0, 0.01, 1.0)), deed))
-    return replace(plan, deeds=deeds)
-
-
-def with_open_jobs(plan: Plan, rng: random.Random) -> Plan:
-    """The same plan, some of whose jobs are open, and whose items bring others along: drawn last, as the drains."""
-    jobs, open_jobs = [*plan.jobs], dict[int, list[list[Item]]]()
-    for number, (items, options) in enumerate(plan.jobs):
-        if rng.random() < 0.2:
-            grown = [growing(rng, item) for item in items]
-            first = rng.randrange(len(items) + 1)
-            open_jobs[number] = [grown[at : at + 2] for at in range(first, len(grown), 2)]
-            jobs[number] = grown[:first], options | {"max_waiting": rng.choice((None, None, 2))}
-    return replace(plan, jobs=jobs, open_jobs=open_jobs)
 
 
 def growing(rng: random.Random, item: Item) -> Item:
@@ -191,40 +143,50 @@ def make_deeds(rng: random.Random, *, has_journal: bool) -> list[tuple[str, floa
     ]
 
 
-def lead_to(rng: random.Random, moment: str, deeds: list[tuple[str, float, str]], jobs: list[Any]) -> None:
-    """Have that moment come: change the jobs, or what the other user does."""
-    options = jobs[0][1] | {"chunksize": None}
-    match moment:
-        case "stealing" | "early":
-            jobs[0] = [succeed(0.001)] * 2 + [succeed(rng.choice((0.3, 3.0)))] + [succeed(0.03)] * 9, options
-        case "retry due":
-            options["retry"] = RetryPolicy(max_retries=3, base_delay=1.0)
-            jobs[0] = [fail(0.03, times=2), succeed(3.0), *jobs[0][0]], options
-        case "careful":
-            jobs[0] = [crash(0.001, times=1), *[succeed(0.001)] * 5], options
-        case "held" | "commit":
-            jobs[0] = [succeed(0.3)] * 4, options
-        case "paused":
-            deeds.insert(0, ("at once", 0.1, "pause"))
-        case "bad disk":
-            deeds.insert(0, ("at once", 0.1, rng.choice(("fill the disk", "break fsync"))))
-        case _:
-            pass
+def lead_to(rng: random.Random, moment: str, deeds: list[tuple[str, float, str]]) -> None:
+    """Have that moment come by what the other user does."""
+    if moment == "paused":
+        deeds.insert(0, ("at once", 0.1, "pause"))
+    elif moment == "bad disk":
+        deeds.insert(0, ("at once", 0.1, rng.choice(("fill the disk", "break fsync"))))
 
 
-def make_job(rng: random.Random) -> tuple[list[Item], dict[str, Any]]:
-    """A job's items and options."""
+def make_job(rng: random.Random, moment: str | None, cpus: int) -> PlannedJob:
+    """A job, which has that moment come; its items may need up to so many CPUs."""
     timeout = rng.choice((None, 1.0, 10.0))
-    usual = succeed(rng.choice(DURATIONS))
-    items = [make_item(rng, timeout) if rng.random() < 0.3 else usual for _ in range(rng.choice((1, 2, 3, 5, 8, 12)))]
-    policy = RetryPolicy(max_retries=rng.choice((3, 3, 0, 1)), base_delay=rng.choice((0.0, 0.1, 1.0)))
     options: dict[str, Any] = {
         "timeout": timeout,
-        "retry": policy,
+        "retry": RetryPolicy(max_retries=rng.choice((3, 3, 0, 1)), base_delay=rng.choice((0.0, 0.1, 1.0))),
         "chunksize": rng.choice((None, None, 1, 4)),
         "seed": 0,
+        "priority": rng.choice((0, 0, 1)),
     }
-    return items, options | {"priority": rng.choice((0, 0, 1))}
+    usual = succeed(rng.choice(DURATIONS))
+    items = [make_item(rng, timeout) if rng.random() < 0.3 else usual for _ in range(rng.choice((1, 2, 3, 5, 8, 12)))]
+    match moment:
+        case "stealing" | "early":
+            items = [succeed(0.001)] * 2 + [succeed(rng.choice((0.3, 3.0)))] + [succeed(0.03)] * 9
+            options["chunksize"] = None
+        case "retry due":
+            items = [fail(0.03, times=2), succeed(3.0), *items]
+            options |= {"chunksize": None, "retry": RetryPolicy(max_retries=3, base_delay=1.0)}
+        case "careful":
+            items = [crash(0.001, times=1), *[succeed(0.001)] * 5]
+            options["chunksize"] = None
+        case "held" | "commit":
+            items = [succeed(0.3)] * 4
+            options["chunksize"] = None
+        case _:
+            pass
+    if cpus and rng.random() < 0.4:
+        uses = rng.choice(({"gpu": 1}, {"gpu": 2}, {"license": 1}))
+        options["uses"] = uses | {"cpu": rng.randint(1, cpus)}
+    if rng.random() < 0.8:
+        return PlannedJob(items, options)
+    grown = [growing(rng, item) for item in items]
+    first = rng.randrange(len(items) + 1)
+    later = [grown[at : at + 2] for at in range(first, len(grown), 2)]
+    return PlannedJob(grown[:first], options | {"max_waiting": rng.choice((None, None, 2))}, later)
 
 
 def make_item(rng: random.Random, timeout: float | None) -> Item:
@@ -257,7 +219,7 @@ class Told:
 class Life:
     """One life of the program, from its start to its end or its being killed."""
 
-    def __init__(self, world: World, plan: Plan, path: Path | None, marks_of: Callable[[Life], Marks]) -> None:
+    def __init__(self, world: World, plan: Plan, path: Path | None) -> None:
         self.world, self.plan, self.path = world, plan, path
         self.disk = Disk(world)
         self.killed = False
@@ -273,7 +235,6 @@ class Life:
         self.is_ending = False
         self.scheduler: Any = None
         self.states = self._states()
-        self.marks = marks_of(self)
 
     def _states(self) -> dict[str, Callable[[], bool]]:
         def jobs() -> list[JobBook]:
@@ -300,7 +261,6 @@ class Life:
             "careful": lambda: any(chunk.careful for lane in lanes() for chunk in lane.chunks),
             "early": lambda: self.pool is not None and any(lane and lane.early for lane in self.pool.lanes),
             "two jobs": lambda: len(jobs()) > 1,
-            "closing": lambda: self.scheduler is not None and self.scheduler.books.closing,
         }
 
     # -- the program -----------------------------------------------------------------------------------------------
@@ -333,17 +293,15 @@ class Life:
         queue.on("job:progress", self._hear_progress)
         queue.on("item:retry", self._hear_retry)
         queue.on("job:finished", self._hear_finished)
-        for number, (items, options) in enumerate(plan.jobs):
-            name = f"job {number}"
-            create: Any = queue.open_job if number in plan.open_jobs else queue.create_job
+        for number, (name, job) in enumerate(plan.jobs.items()):
+            create: Any = queue.create_job if job.later is None else queue.open_job
             handler: Callable[..., object] = handle_prepared if number % 2 else handle
-            setup = prepare if number % 2 else None
-            create(name, items, handler, **(options | {"setup": setup}))
+            create(name, job.items, handler, setup=prepare if number % 2 else None, **job.options)
             self.books_of[name], self.told[name] = queue._jobs.find(name).book, Told()
         self.created()
-        for number, later in plan.open_jobs.items():
-            name = f"job {number}"
-            Thread(target=lambda name=name, later=later: self._add(name, later), name=f"adds to {name}").start()
+        for name, job in plan.jobs.items():
+            if job.later is not None:
+                Thread(target=partial(self._add, name, job.later), name=f"adds to {name}").start()
         for deeds in plan.deeds:
             Thread(target=lambda deeds=deeds: self._disturb(deeds), name="user").start()
         for name in self.books_of:
@@ -375,7 +333,6 @@ class Life:
         except BaseException:
             self.refused.add(name)
             raise
-        self.marks.reach("items are added")
         assert added <= len(book.table) - before
         if self._keeps_promises():
             self.added[name] += len(items)
@@ -385,11 +342,8 @@ class Life:
         real = scheduler.handle
 
         def handle_message(message: Message, now: float) -> list[Command]:
-            self._mark_message(message)
             commands: list[Command] = real(message, now)
             self.world.note((type(message).__name__, [type(command).__name__ for command in commands]))
-            for command in commands:
-                self._mark_command(command)
             if self.pool is None:
                 check_invariants(scheduler.books)
             else:
@@ -408,57 +362,6 @@ class Life:
 
     def _items_begin(self, chunk: Chunk, lo: int, hi: int) -> None:
         self.begun.update((chunk.job.id, index) for index in chunk.indices[lo:hi])
-
-    # -- marks -----------------------------------------------------------------------------------------------------
-
-    def _mark_message(self, message: Message) -> None:  # noqa: C901 - a list
-        books = self.scheduler.books
-        match message:
-            case LaneDied():
-                lane = books.live_lane(message.lane, message.generation)
-                if lane is not None and lane.chunks:
-                    self.marks.reach("a worker dies")
-                    if any(chunk.settling is not None for chunk in lane.chunks):
-                        self.marks.pairs["a worker dies", "own theft"] += 1
-                    if any(chunk.end < len(chunk.indices) for chunk in lane.chunks):
-                        self.marks.pairs["a worker dies", "own stolen"] += 1
-            case LaneStartFailed():
-                self.marks.reach("a start fails")
-            case ChunkReported():
-                if books.live_lane(message.lane, message.generation) is None:
-                    self.marks.reach("a dead worker reports")
-                elif not message.final:
-                    self.marks.reach("an early report")
-                elif message.ended is Ended.LIMIT:
-                    self.marks.reach("a limit is met")
-            case JobPaused():
-                self.marks.reach("pause")
-            case JobResumed():
-                self.marks.reach("resume")
-            case JobCancelled():
-                self.marks.reach("cancel and kill" if message.kill else "cancel")
-            case FailedItemsReset():
-                self.marks.reach("retry failed")
-            case ItemsDropped():
-                self.marks.reach("cancel items")
-            case QueueClosing():
-                draining = message.within is not None
-                self.marks.reach("close and kill" if message.kill else "drain" if draining else "close")
-            case _:
-                pass
-
-    def _mark_command(self, command: Command) -> None:
-        match command:
-            case LowerLimit():
-                self.marks.reach("a theft")
-            case KillLane():
-                self.marks.reach("a kill")
-            case RecycleLane():
-                self.marks.reach("a worker is replaced")
-            case AnnounceFinished():
-                self.marks.reach("a job ends")
-            case _:
-                pass
 
     # -- what users and the world do -------------------------------------------------------------------------------
 
@@ -508,16 +411,12 @@ class Life:
             case "let starts work" if self.pool is not None:
                 self.pool.broken.clear()
             case "fill the disk":
-                self.marks.reach("the disk is full")
                 self.disk.is_full = self.disk.was_bad = True
             case "break fsync":
-                self.marks.reach("fsync fails")
                 self.disk.fsync_fails = self.disk.was_bad = True
             case "mend the disk":
-                self.marks.reach("the disk is mended")
                 self.disk.is_full = self.disk.fsync_fails = False
             case "kill the program":
-                self.marks.reach("the program is killed")
                 self.killed = True
                 self.world.wait(lambda: False)
             case "close" | "close at once":
@@ -587,9 +486,10 @@ class Life:
         assert all(run.done() for run in self.runs), "a run that nobody resolves"
         resources = self.scheduler.books.resources
         assert resources.left == resources.limits or any(lane.chunks for lane in self.scheduler.books.lanes), "not back"
-        for number, later in self.plan.open_jobs.items():
-            name = f"job {number}"
-            table, given = self.books_of[name].table, len(self.plan.jobs[number][0]) + sum(map(len, later))
+        for name, job in self.plan.jobs.items():
+            if job.later is None:
+                continue
+            table, given = self.books_of[name].table, len(job.items) + sum(map(len, job.later))
             brought = sum(len(item.adds) for at, item in enumerate(table.payloads) if table.status[at] == COMPLETED)
             assert len(table) <= given + brought, f"{name} has items that nobody has added"
             if name not in self.refused:
@@ -615,17 +515,15 @@ class SecondLife(Life):
 
     def __init__(self, before: Life, path: Path) -> None:
         quiet = Plan(**{**before.plan.__dict__, "deeds": [], "ending": "close"})
-        super().__init__(before.world, quiet, path, lambda _: before.marks)
+        super().__init__(before.world, quiet, path)
         self._before = before
 
     def created(self) -> None:
         """What is known of the first life's items before they go on."""
-        self.marks.reach("the program runs again")
         for name, told in self._before.told.items():
-            table = self.books_of[name].table
-            number = int(name.removeprefix("job "))
-            if number in self.plan.open_jobs:
-                assert len(table) >= len(self.plan.jobs[number][0]) + self._before.added[name], f"{name} has lost items"
+            table, job = self.books_of[name].table, self.plan.jobs[name]
+            if job.later is not None:
+                assert len(table) >= len(job.items) + self._before.added[name], f"{name} has lost items"
             for index, (status, survives) in told.ended.items():
                 if survives and not (told.was_reset and status == "failed"):
                     is_there = index < len(table) and table.ended(index)
@@ -648,20 +546,17 @@ class History:
     digest: int
     steps: int
     lives: int
-    marks: Marks
 
 
 def live_through(seed: int, folder: Path) -> History:
     """Run the history of that seed; ``folder`` is for its journal. Raises AssertionError where it fails."""
-    chance = random.Random(seed)
-    plan = with_needs(with_open_jobs(with_drains(make_plan(chance), chance), chance), chance)
-    plan = with_single_items(plan, chance)
+    plan = make_plan(random.Random(seed))
     first, second = folder / f"{seed}-1", folder / f"{seed}-2"
     world = World(seed)
     with simulated_parent(), in_world(world):
         if plan.has_journal:
             first.mkdir()
-        life = Life(world, plan, first / "run.db" if plan.has_journal else None, lambda life: Marks(life.states))
+        life = Life(world, plan, first / "run.db" if plan.has_journal else None)
         lives = 1
         try:
             life.run()
@@ -674,4 +569,4 @@ def live_through(seed: int, folder: Path) -> History:
             world.kill()
             abandon(first)
             abandon(second)
-    return History(seed, world.digest, world.steps, lives, life.marks)
+    return History(seed, world.digest, world.steps, lives)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mpqueue.errors as errors_of_ours
@@ -195,7 +196,7 @@ class PlainReader:
             f"job {form['job']}",
             table,
             JobOptions(policy, seed=0, **named),
-            None,
+            SimpleNamespace(light=not form.get("heavy", False)),
             sealed=form["sealed"],
             listed=form["listed"],
             costs=form.get("costs"),

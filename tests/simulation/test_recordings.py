@@ -1,8 +1,9 @@
-"""``MPQUEUE_RECORD``: real runs, whose messages give the same commands in a fresh scheduler."""
+"""``MPQUEUE_RECORD``: real and simulated runs, whose messages give the same commands in a fresh scheduler."""
 
 from __future__ import annotations
 
 import json
+import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from mpqueue import Executor, JobQueue, MPQueueError, Pool, RetryPolicy, Stage, current_item
+from mpqueue import Executor, JobQueue, MPQueueError, Pool, RetryPolicy, Stage
+from tests.simulation.history import live_through, make_plan
 from tests.simulation.replaying import Replay
 from tests.support import handlers as do
 from tests.support.waiting import Gate, wait_until
@@ -33,69 +35,6 @@ def fail_in_setup() -> int:
 
 def take_two(item: int, state: int) -> int:
     return item + state
-
-
-def crashes_and_retries(folder: Path) -> None:
-    handle = do.only(5, do.segfault, do.only(7, do.at_first(do.fail), do.only(9, fail_with_secret)))
-    with JobQueue(2, retry=SOON) as queue:
-        job = queue.run(range(30), handle)
-        assert [item.id for item in job.items if item.status == "failed"] == [5, 9]
-        queue.retry_failed(job.id).result()
-
-
-def thefts(folder: Path) -> None:
-    gate = Gate(folder)
-    with JobQueue(2) as queue:
-        job = queue.create_job("job", range(60), do.only(0, do.block_until_told(gate)), chunksize=30)
-        run = queue.start("job")
-        wait_until(lambda: job.completed == 59, what="all to be taken from the worker that is stuck")
-        gate.open()
-        run.result()
-
-
-def pauses_and_cancels(folder: Path) -> None:
-    gate = Gate(folder)
-    with JobQueue(2) as queue:
-        queue.create_job("job", range(20), do.block_until_told(gate), chunksize=1)
-        other = queue.create_job("other", range(3), do.succeed, priority=1)
-        run = queue.start("job")
-        gate.wait_for_count(2)
-        queue.pause("job")
-        queue.start("other")
-        gate.open()
-        wait_until(lambda: other.status == "completed")
-        queue.resume("job")
-        run.result()
-        queue.create_job("hung", range(4), do.hang_sleep)
-        hung = queue.start("hung")
-        wait_until(lambda: any(item.status == "processing" for item in hung.job.items))
-        queue.cancel("hung", kill=True)
-        wait_until(hung.done)
-        queue.create_job("never", [1], do.succeed)
-        queue.cancel("never")
-
-
-def single_items(folder: Path) -> None:
-    gate = Gate(folder)
-    with JobQueue(2, max_retries=0) as queue:
-        job = queue.create_job("job", range(40), do.only(0, do.block_until_told(gate)), chunksize=5)
-        run = queue.start("job")
-        gate.wait_for(0)
-        queue.cancel_items("job", [2, 17, 38, 39])
-        wait_until(lambda: job.completed + job.failed == 39)
-        queue.cancel_items("job", [0], kill=True)
-        run.result()
-        gate.open()
-        failed = [item.id for item in job.items if item.status == "failed"]
-        assert 0 in failed
-        queue.retry_failed("job", items=failed[::2]).result()
-        assert job.failed == len(failed) // 2
-
-
-def timeouts_and_recycling(folder: Path) -> None:
-    with JobQueue(2, per_worker={"items": 4}, max_retries=0) as queue:
-        job = queue.run(range(12), do.only(3, do.hang_sleep), timeout=0.3)
-        assert [item.id for item in job.items if item.status == "failed"] == [3]
 
 
 def streams(folder: Path) -> None:
@@ -124,21 +63,6 @@ def a_journal(folder: Path) -> None:
         assert again.completed == 20
 
 
-def an_open_job(folder: Path) -> None:
-    with JobQueue(2) as queue:
-        queue.open_job("grows", handler=lead_on)
-        queue.add_items("grows", [{"id": 2}])
-        run = queue.start("grows")
-        queue.add_items("grows", [{"id": 1}, {"id": 3}, {"id": 1}])
-        queue.add_items("grows", [{"id": 3}])
-        queue.seal("grows")
-        assert run.result().total == 60
-
-
-def lead_on(item: dict[str, int]) -> None:
-    current_item().add([{"id": number} for number in (item["id"] + 1, item["id"] * 2) if number <= 60])
-
-
 def stages(folder: Path) -> None:
     with JobQueue(2, retry=SOON) as queue:
         steps: list[Any] = [twice, Stage(do.only(14, do.segfault), max_waiting=3), Stage(do.double, ordered=True)]
@@ -164,22 +88,10 @@ def items_with_code(folder: Path) -> None:
         assert executor.submit(do.succeed, Fraction(1)).result() == 1
 
 
-RUNS = [
-    crashes_and_retries,
-    thefts,
-    pauses_and_cancels,
-    single_items,
-    timeouts_and_recycling,
-    streams,
-    an_open_job,
-    stages,
-    a_journal,
-    a_setup_that_fails,
-    items_with_code,
-]
+RUNS = [streams, stages, a_journal, a_setup_that_fails, items_with_code]
 
 
-@pytest.mark.long(but=["crashes_and_retries", "pauses_and_cancels", "streams", "a_journal"])
+@pytest.mark.long(but=["streams", "a_journal"])
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.__name__)
 def test_a_run_s_messages_give_the_same_commands_again(
     run: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -187,17 +99,34 @@ def test_a_run_s_messages_give_the_same_commands_again(
     file = tmp_path / "bug.jsonl"
     monkeypatch.setenv("MPQUEUE_RECORD", str(file))
     run(tmp_path)
-    monkeypatch.delenv("MPQUEUE_RECORD")
-    recordings = sorted(tmp_path.glob("bug.jsonl*"))
-    kinds: Counter[str] = Counter()
-    for recording in recordings:
-        assert SECRET not in recording.read_text()
-        assert [step for step in Replay(str(recording)).steps() if not step.same] == []
-        kinds += kinds_in(recording)
+    kinds = replayed(file)
     assert kinds["ChunkSent"], "something ran"
     if run is items_with_code:
         assert {"ChunkPacking", "ChunkPacked", "ChunkRefused"} <= kinds.keys()
-    assert len(recordings) == (2 if run in (streams, a_journal, items_with_code) else 1)
+    assert len([*tmp_path.glob("bug.jsonl*")]) == (2 if run in (streams, a_journal, items_with_code) else 1)
+
+
+def replayed(file: Path) -> Counter[str]:
+    """Replay the recordings of that name: how many messages of each kind were recorded."""
+    kinds: Counter[str] = Counter()
+    for recording in sorted(file.parent.glob(f"{file.name}*")):
+        assert SECRET not in recording.read_text()
+        assert [step for step in Replay(str(recording)).steps() if not step.same] == []
+        kinds += kinds_in(recording)
+    return kinds
+
+
+def test_simulated_histories_give_the_same_commands_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have crashes, thefts, time limits, pauses, cancels and drains, and items that come later."""
+    kinds: Counter[str] = Counter()
+    for seed in range(40):
+        if any(deed == "kill the program" for deeds in make_plan(random.Random(seed)).deeds for _, _, deed in deeds):
+            continue  # nothing would close its recording
+        (folder := tmp_path / str(seed)).mkdir()
+        monkeypatch.setenv("MPQUEUE_RECORD", str(tmp_path / f"history-{seed}.jsonl"))
+        live_through(seed, folder)
+        kinds += replayed(tmp_path / f"history-{seed}.jsonl")
+    assert {"LaneDied", "JobPaused", "JobCancelled", "FailedItemsReset", "ItemsDropped", "ItemsAdded"} <= kinds.keys()
 
 
 def kinds_in(recording: Path) -> Counter[str]:

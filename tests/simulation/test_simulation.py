@@ -1,7 +1,7 @@
-"""Histories of a simulated parent: one seed, one history; and what all of them together must have come to.
+"""Histories of a simulated parent: one seed, one history.
 
-``make simulate SEED= MINUTES=`` runs histories from that seed on for so long, and prints how often each pair of marks
-was reached. A history that fails is named by its seed, which is all that is needed to see it again.
+``make simulate SEED= MINUTES=`` runs histories from that seed on for so long. A history that fails is named by its
+seed, which is all that is needed to see it again.
 """
 
 from __future__ import annotations
@@ -15,68 +15,25 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from mpqueue._core.state.books import Books
+from mpqueue._parent import users_threads
 from mpqueue._parent.journal.journal_outlet import JournalOutlet
-from mpqueue._parent.journal.journal_writer import Journal
-from tests.simulation.history import History, live_through
-from tests.simulation.marks import Marks, Pair
+from mpqueue._parent.lane_protocol import Answers
+from tests.simulation.history import History, handle, live_through
+from tests.simulation.lanes import queue_in
+from tests.simulation.parent import simulated_parent
+from tests.simulation.world import Thread, World, in_world
+from tests.support.fake_lanes import succeed
 from tests.support.length import IS_LONG
 from tests.unit.models.explorer import reverted
 
 #: How many histories are run where nobody says for how long. Of those that ever failed, two of three were among the
 #: first 300.
 HISTORIES = 2000 if IS_LONG else 300
-
-#: What only a thousand histories and more come to.
-RARELY_REACHED: tuple[Pair, ...] = (
-    ("a dead worker reports", "starting"),
-    ("pause", "stealing"),
-    ("cancel", "stealing"),
-    ("drain", "stealing"),
-    ("close and kill", "commit"),
-)
-#: What these must have come to: a thing that happened, and what was so then. Each is a way in which two things that are
-#: right by themselves could spoil each other.
-REACHED: tuple[Pair, ...] = (
-    ("a worker dies", "own theft"),
-    ("a worker dies", "own stolen"),
-    ("a worker dies", "early"),
-    ("a worker dies", "held"),
-    ("a theft", "careful"),
-    ("a job ends", "bad disk"),
-    ("a job ends", "held"),
-    ("pause", "retry due"),
-    ("pause", "held"),
-    ("resume", "bad disk"),
-    ("cancel", "retry due"),
-    ("cancel", "paused"),
-    ("cancel and kill", "dying"),
-    ("cancel and kill", "stealing"),
-    ("retry failed", "two jobs"),
-    ("cancel items", "stealing"),
-    ("cancel items", "retry due"),
-    ("a start fails", "retry due"),
-    ("a worker is replaced", "retry due"),
-    ("close", "retry due"),
-    ("close", "stealing"),
-    ("drain", "retry due"),
-    ("drain", "held"),
-    ("close and kill", "bad disk"),
-    ("the disk is full", "last item"),
-    ("the disk is full", "commit"),
-    ("fsync fails", "commit"),
-    ("fsync fails", "last item"),
-    ("the program is killed", "commit"),
-    ("the program is killed", "held"),
-    ("the program is killed", "retry due"),
-    ("the program is killed", "stealing"),
-    ("the program is killed", "bad disk"),
-    ("the program runs again", "retry due"),
-    *(RARELY_REACHED if IS_LONG else ()),
-)
 
 
 @pytest.fixture(scope="module")
@@ -109,20 +66,15 @@ def simulate(seed: int, folder: Path) -> History:
 def test_the_books_balance_in_every_history(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, minutes = (os.environ.get(f"MPQUEUE_SIMULATION_{name}") for name in ("SEED", "MINUTES"))
     ends_at = time.monotonic() + 60 * float(minutes) if minutes else None
-    marks, lives, steps, began = Marks(), 0, 0, int(first or 0)
-    seeds = itertools.count(began) if ends_at else range(began, began + HISTORIES)
-    done = 0
-    for seed in seeds:
+    began, lives, steps, done = int(first or 0), 0, 0, 0
+    for seed in itertools.count(began) if ends_at else range(began, began + HISTORIES):
         history = simulate(seed, folder)
-        marks.add(history.marks)
         lives, steps, done = lives + history.lives, steps + history.steps, done + 1
         if ends_at and time.monotonic() > ends_at:
             break
     if minutes or first:
         with capsys.disabled():
-            print(f"\n{marks.table()}\n\n{done} histories from seed {began} on: {lives} lives, {steps} steps")
-    if not (minutes or first):
-        assert marks.missing(REACHED) == [], "histories that do not come to what they are for"
+            print(f"\n{done} histories from seed {began} on: {lives} lives, {steps} steps")
 
 
 @pytest.mark.slow
@@ -132,55 +84,23 @@ def test_a_seed_is_a_history(folder: Path) -> None:
         assert (once.digest, once.steps, once.lives) == (again.digest, again.steps, again.lives)
 
 
-#: Histories that failed once, each with what was wrong.
-FAILED_ONCE = {
-    133: "a run was never resolved: its queue was killed when its disk had just failed",
-    224: "flags of a job that had ended stayed on a lane that held an empty chunk of it",
-    775: "the same, where a disk that could not be written had paused the job",
-}
-
-
-@pytest.mark.parametrize("seed", FAILED_ONCE)
-def test_a_history_that_failed_once(seed: int, folder: Path) -> None:
-    simulate(seed, folder)
-
-
 #: What the simulation has to find: a line of the program, what stands there instead, and a seed that found it last.
+#: Faults of what is told before it is on disk are those of `tests/unit/models/test_journal.py`.
 FAULTS: dict[str, tuple[Any, str, str, str, int]] = {
     "messages of dead workers count": (
         Books,
         "live_lane",
         "return lane if lane.generation == generation else None",
         "return lane",
-        1253,
+        73,
     ),
-    "what is held is told together": (
-        JournalOutlet,
-        "_release",
-        "while journal_job.held and journal_job.held[0].ready:",
-        "while journal_job.held:",
-        21,
-    ),
-    "announcements do not wait for the disk": (
-        JournalOutlet,
-        "_kept",
-        "waits = note.waits",
-        "waits = False",
-        1,
-    ),
+    "an answer overtakes one that is being unpickled": (Answers, "put_plain", "if self.busy:", "if False:", 48),
     "what handlers add is not in their transaction": (
         JournalOutlet,
         "_note_items",
         "coming = growth.take(job.table) if isinstance(growth, RecordedGrowth) else None",
         "coming = None",
-        306,
-    ),
-    "a failed write is taken for done": (
-        Journal,
-        "_commit",
-        "self._fail(error)\n        return",
-        "self._unconfirmed, self._unwritten = [(one, True) for one in self._unwritten], []",
-        2632,
+        100,
     ),
 }
 
@@ -197,3 +117,29 @@ def test_the_simulation_finds(fault: str, folder: Path, monkeypatch: pytest.Monk
 
     with pytest.raises(AssertionError):
         run_until_it_fails()
+
+
+def test_an_answer_for_which_there_was_no_thread_is_handed_over_once_there_is_room() -> None:
+    refused = list[str]()
+
+    class Refusing(Thread):
+        def start(self) -> None:
+            if self.name.startswith("mpqueue-answers") and not refused:
+                refused.append(self.name)
+                raise RuntimeError("can't start new thread")
+            super().start()
+
+    def live() -> None:
+        queue = queue_in(world, 1, 0.01)
+        with mock.patch.object(vars(users_threads)["threading"], "Thread", Refusing):
+            while not refused:  # whether an answer is plain is a matter of chance
+                assert queue.run([succeed(0.001)], handle).completed == 1
+        assert queue._engine._scheduler.books.deaths == {}
+        queue.close()
+
+    world = World(0)
+    with simulated_parent(), in_world(world):
+        thread = Thread(target=live, name="main")
+        thread.start()
+        world.run(lambda: not thread.is_alive())
+    assert refused

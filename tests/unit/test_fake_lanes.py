@@ -84,9 +84,3 @@ def test_an_item_that_begins_while_its_job_is_paused_is_noticed() -> None:
     worker._run.started = 5.0  # type: ignore[union-attr]  # its 50 ms are not over
     with pytest.raises(AssertionError, match="while paused"):
         fleet.run_until(2.0)
-
-
-def test_many_lanes_finish_side_by_side() -> None:
-    fleet = FakeLanes(64)
-    fleet.run([succeed(1.0)] * 64)
-    assert fleet.now == pytest.approx(1.1)

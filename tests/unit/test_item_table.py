@@ -169,10 +169,15 @@ def test_a_failed_try_is_kept_in_the_history() -> None:
     assert table.elapsed[0] == 2.5
 
 
-def test_a_try_that_is_not_charged_is_not_counted() -> None:
-    table = table_of(1)
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_try_that_is_not_charged_is_not_counted(is_stream: bool) -> None:
+    table = ItemTable.of_stream() if is_stream else table_of(1)
+    if is_stream:
+        table.admit(table.add([0]))
     assert table.fail_try(0, Failure(TypeError("no"), charged=False), None) == 0
     assert len(table.history[0]) == 1
+    table.complete([0], ["fine"])
+    assert table.attempts[0] == 1
 
 
 def test_a_failure_s_text_is_its_message_or_its_type() -> None:
@@ -211,13 +216,16 @@ def test_what_starts_afresh_is_as_if_it_had_never_run() -> None:
     assert [list(getattr(table, name)) for name in columns] == [list(getattr(fresh, name)) for name in columns]
 
 
-def test_items_that_wait_for_a_retry_can_be_made_pending() -> None:
-    table = table_of(5)
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_items_that_wait_for_a_retry_can_be_made_pending(is_stream: bool) -> None:
+    table = ItemTable.of_stream() if is_stream else table_of(5)
+    if is_stream:
+        table.admit(table.add(range(5)))
     for index in (0, 2, 4):
         table.status[index] = RETRY
     table.status[1] = FAILED
     table.reset_waiting()
-    assert list(table.status) == [PENDING, FAILED, PENDING, PENDING, PENDING]
+    assert [table.status[index] for index in range(5)] == [PENDING, FAILED, PENDING, PENDING, PENDING]
 
 
 @pytest.mark.parametrize("indices", [range(1, 3), [1, 2]])
@@ -254,6 +262,9 @@ def test_what_an_item_cost_is_forgotten_before_its_next_try() -> None:
     assert list(table.peak) == [3 << 10, (1 << 32) - 1]
     table.forget_costs(0)
     assert (table.cpu[0], table.peak[0], table.cpu[1]) == (0, 0, 0.25)
+    for output in ({0: ("first", ""), 1: ("other", "")}, {}):
+        table.note_output([0], output)
+    assert table.output == {1: ("other", "")}, "of the last try"
 
 
 @pytest.mark.parametrize(
@@ -329,6 +340,7 @@ def test_what_has_left_a_stage_holds_no_memory_but_for_small_values_that_failed(
     table = ItemTable([1, 2, Parcel(b"3"), Parcel(b"4", held), Parcel(b"5", held)], None, IdRule.POSITION, grows=True)
     table.origins = Origins(table_of(5))
     table.origins.note([(at,) for at in range(5)])
+    assert table.slots_of([2, 4]) == [2, 4], "the random numbers of their inputs"
     small = table.payloads[2]
     table.complete([0, 4], [1, 5])
     for index in (1, 2, 3):
@@ -342,10 +354,13 @@ def test_a_row_stays_as_it_was() -> None:
     table = make_table([{"id": "a"}, {"id": "b"}])
     table.fail_try(1, Failure(ValueError("no"), elapsed=1.0), 99)
     table.status[1] = RETRY
+    table.note_times([1], [(1, 1.0, 0.25)])
+    table.note_peaks({1: 3 << 20})
     row = table.row(1)
     table.fail_try(1, Failure(ValueError("again")), 99)
     table.fail(1, Failure(ValueError("again")))
     assert (row.id_of(0), row.status[0], row.attempts[0], row.elapsed[0]) == ("b", RETRY, 1, 1.0)
+    assert (row.cpu[0], row.peak[0]) == (0.25, 3 << 10)
     assert row.failures[0].message == "no"
     assert len(row.history[0]) == 1
 
@@ -409,6 +424,22 @@ def test_a_stream_s_table_answers_as_any_other() -> None:
     assert [stream.status.count(code) for code in range(4)] == [plain.status.count(code) for code in range(4)]
     assert stream.unfinished() == plain.unfinished()
     assert stream.ended_indices() == plain.ended_indices()
+
+
+def test_a_stream_s_rows_are_counted_from_its_beginning_on() -> None:
+    table = ItemTable.of_stream()
+    assert len(table) == 0
+    table.admit(table.add(["a", "b"]))
+    assert table.add(["c"]) == range(2, 3)
+    assert table.add(["d"]) == range(3, 4)
+    table.complete([0], ["A"])
+    table.take(0)
+    assert (len(table), table.added) == (2, 4), "the scheduler has not heard of the last two"
+    assert (list(table.payloads), list(table.status)) == ([None, "b"], [COMPLETED, PENDING])
+    assert ([*table.ended_stretches()], [*table.unfinished_stretches()]) == ([range(1)], [range(1, 2)])
+    table.admit(range(2, 4))
+    assert len(table) == 4
+    assert table.payloads_of(range(1, 4)) == ["b", "c", "d"]
 
 
 def test_a_stream_keeps_nothing_of_what_was_taken() -> None:

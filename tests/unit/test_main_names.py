@@ -23,16 +23,19 @@ class Config:
 count, other = 0, "first"
 
 def begin():
-    global count
-    count = 5
+    global count, choose
+    count, choose = 5, lambda: "another"
     Config.level = 7
     helper.marked = True
 
 def helper():
     return count
 
+def choose():
+    return "the program's"
+
 def read():
-    return count, other, Config.level, Config.names, getattr(helper, "marked", False), helper()
+    return count, other, Config.level, Config.names, getattr(helper, "marked", False), helper(), choose()
 
 def fail():
     global count
@@ -105,12 +108,12 @@ def test_what_it_names_is_the_workers_own_for_functions_that_come_later_and_the_
     first, initializer = program.send("read"), program.send("begin")
     begin(initializer)
     read = loaded(first)
-    assert read() == (5, "first", 7, ["a"], True, 5)
+    assert read() == (5, "first", 7, ["a"], True, 5, "another")
     program.main.other, program.main.count = "second", 1
     program.main.Config.level, program.main.Config.names = 2, ["a", "b"]
     again = loaded(program.send("read"))
-    assert again() == (5, "second", 7, ["a"], True, 5)
-    assert read() == (5, "first", 7, ["a"], True, 5), "each has what the program had when it was sent"
+    assert again() == (5, "second", 7, ["a"], True, 5, "another")
+    assert read() == (5, "first", 7, ["a"], True, 5, "another"), "each has what the program had when it was sent"
 
 
 def test_without_one_each_function_has_names_of_its_own_unless_they_are_loaded_together(program: Program) -> None:

@@ -59,17 +59,6 @@ def test_suspects_go_first_and_carefully_and_alone() -> None:
     assert pending.take(10) == ([0, 1, 4], Care.NONE)
 
 
-def test_an_item_that_goes_alone_goes_before_the_other_suspects() -> None:
-    pending = PendingItems(5)
-    pending.take(5)
-    pending.suspect([0, 1, 3, 4])
-    pending.handle_with(2, Care.ALONE)
-    pending.put_back(range(5))
-    assert pending.next_care is Care.ALONE
-    assert pending.take(10) == ([2], Care.ALONE)
-    assert pending.take(10) == ([0, 1, 3, 4], Care.CAREFUL)
-
-
 def test_care_is_never_taken_back() -> None:
     pending = PendingItems(3)
     pending.take(3)
@@ -229,11 +218,3 @@ def test_items_that_are_taken_together_need_the_same(costs: list[float] | None) 
         (6, [6, 7]),
         (8, [8]),
     ]
-
-
-def test_of_the_costliest_what_is_removed_is_gone_too() -> None:
-    pending = LongestFirst([1.0, 5.0, 3.0, 4.0])
-    pending.remove({1, 2})
-    assert len(pending) == 2
-    assert pending.head == 3
-    assert pending.take(9) == ([3, 0], Care.NONE)

@@ -12,11 +12,11 @@ from mpqueue._core.messages import Message
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.pipeline import Pipeline
-from mpqueue.errors import JobStateError, SetupError, StageError
+from mpqueue.errors import JobStateError, SetupError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import COMPLETED, FAILED, PENDING, JobStatus
 from tests.support.auditor import Auditor, audited
-from tests.support.fake_lanes import FakeLanes, begun, crash, errors, fail, statuses, succeed
+from tests.support.fake_lanes import FakeLanes, begun, crash, fail, statuses, succeed
 from tests.support.fake_worker import Item, Outcome, Try
 
 NO_RETRY = RetryPolicy(max_retries=0)
@@ -121,23 +121,6 @@ def test_a_bounded_number_waits_between_stages(lanes: int, most: int) -> None:
     fleet.watchers.append(look)
     fleet.run_all(head)
     assert max(seen) == most
-
-
-def test_a_failure_ends_the_input_with_the_name_of_the_stage() -> None:
-    fleet = audited(2)
-    items = [
-        through(succeed(), fail()),
-        through(succeed(), succeed()),
-        spread(succeed(), succeed(), fail(), fail(1)),
-        fail(),
-    ]
-    head = fleet.stages(items, [None] * 2, retry=NO_RETRY)
-    fleet.run_all(head)
-    assert statuses(head) == ["failed", "completed", "failed", "failed"]
-    assert errors(head) == [StageError, None, StageError, StageError]
-    names = [failure.error.stage for _, failure in sorted(head.table.failures.items())]  # type: ignore[attr-defined]
-    assert names == ["stage 1", "stage 1", "stage 0"]
-    assert isinstance(head.table.failures[0].error.__cause__, ValueError)
 
 
 def test_a_stage_that_can_run_nowhere_fails_what_comes_to_it() -> None:

@@ -138,18 +138,6 @@ def test_a_paused_job_frees_its_workers_for_others(fleet: FakeLanes) -> None:
     assert job.completed == 2
 
 
-def test_a_paused_job_keeps_due_retries_waiting(fleet: FakeLanes) -> None:
-    job = fleet.started([fail(times=1)])
-    fleet.run_until_ready()
-    fleet.advance(1.0)
-    fleet.pause(job)
-    fleet.advance(60.0)
-    assert statuses(job) == ["pending"]
-    fleet.resume(job)
-    fleet.run_until_over(job)
-    assert attempts(job) == [2]
-
-
 def test_pausing_and_resuming_twice_does_nothing_more(fleet: FakeLanes) -> None:
     job = paused(fleet)
     fleet.pause(job)
@@ -180,26 +168,6 @@ def test_cancel_with_kill_ends_what_runs_and_charges_nobody(
     fleet.run_until_over(job)
     assert fleet.now == 1.0
     assert (statuses(job), attempts(job)) == (["pending"] * 5, [0] * 5)
-
-
-def test_cancel_with_kill_spares_the_workers_of_other_jobs(fleet: FakeLanes) -> None:
-    job, other = fleet.job([succeed(10.0)]), fleet.job([succeed(10.0)])
-    fleet.start(job, other)
-    fleet.run_until(1.0)
-    fleet.cancel(job, kill=True)
-    fleet.run_until_over(job, other)
-    assert attempts(other) == [1]
-    assert fleet.now == pytest.approx(10.1)
-
-
-def test_items_that_wait_for_a_retry_end_as_pending(fleet: FakeLanes) -> None:
-    job = fleet.started([fail(), succeed(5.0)])
-    fleet.run_until(1.0)
-    assert statuses(job) == ["retry", "pending"]
-    fleet.cancel(job)
-    assert statuses(job) == ["pending", "pending"]
-    fleet.run_until_over(job)
-    assert (statuses(job), attempts(job)) == (["pending", "completed"], [1, 1])
 
 
 @pytest.mark.parametrize(
@@ -272,6 +240,7 @@ def test_a_start_that_a_fault_cuts_short_is_one_that_failed() -> None:
         commands = fleet.scheduler.handle(FaultFound(InternalError("a mistake"), lane=0), fleet.now)
         assert not any(isinstance(command, StartLane) for command in commands), "after a pause"
         assert fleet.books.lanes[0].start_failures == failures
+        assert fleet.books.lanes[0].generation == failures + 1, "of the one before nothing counts"
 
 
 @pytest.mark.parametrize("has_them", [False, True])
@@ -347,13 +316,6 @@ def test_closing_with_kill_ends_every_job_at_once(fleet: FakeLanes) -> None:
     assert (job.status, other.status) == (JobStatus.CANCELLED, JobStatus.CANCELLED)
     assert attempts(job) == [0] * 5
     assert fleet.scheduler.quiet
-
-
-def test_where_nothing_can_be_decided_any_more_all_jobs_end_as_they_stand(fleet: FakeLanes) -> None:
-    jobs, error = [run(fleet), paused(fleet)], InternalError("a mistake")
-    assert fleet.scheduler.break_down(error) == jobs
-    assert [(job.status, job.fault) for job in jobs] == [(JobStatus.COMPLETED_WITH_ERRORS, error)] * 2
-    assert not fleet.books.jobs
 
 
 # -- drain -------------------------------------------------------------------------------------------------------------

@@ -139,13 +139,6 @@ def test_what_was_sent_home_early_does_not_run_again(fleet: FakeLanes) -> None:
     assert attempts(job) == [1, 1, 2, 1]
 
 
-def test_what_had_finished_and_was_not_sent_runs_again_uncharged(fleet: FakeLanes) -> None:
-    job = fleet.job([succeed(0.01), crash(0.01, times=1)], chunksize=2, retry=AT_ONCE)
-    fleet.run_all(job)
-    assert begun(fleet).count(0) == 2
-    assert attempts(job) == [1, 2]
-
-
 def test_a_message_of_a_worker_that_is_gone_means_nothing(fleet: FakeLanes) -> None:
     job = fleet.started([crash(0.01, times=1), succeed(0.01)], chunksize=2, retry=AT_ONCE)
     fleet.run_until(0.15)

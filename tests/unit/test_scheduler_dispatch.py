@@ -11,12 +11,13 @@ import pytest
 
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import AnnounceItems, RecycleLane, SendChunk, StartLane
+from mpqueue._core.messages import ChunkReported
 from mpqueue._core.rules import dispatch
 from mpqueue._core.rules.chunking import TARGET_BYTES
 from mpqueue._core.rules.dispatch import STICKINESS
-from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, Chunk, LaneState
-from mpqueue._core.state.pending import Care
-from mpqueue._wire.pickling.packed_handler import HandlerTransport
+from mpqueue._core.rules.reports import EMPTY_CHUNK_S
+from mpqueue._core.state.lane_book import CHUNKS_PER_LANE
+from mpqueue._wire.frames import Ended, WorkTimes
 from mpqueue.retry import RetryPolicy
 from tests.support.auditor import audited
 from tests.support.fake_lanes import FakeLanes, fail, succeed
@@ -57,6 +58,16 @@ def test_big_items_travel_in_small_chunks(most: int) -> None:
     assert max(len(chunk.indices) for chunk in fleet.books.lanes[0].chunks) == most
 
 
+@pytest.mark.parametrize(("handling", "seconds"), [(0.25, 0.5 - EMPTY_CHUNK_S), (0.75, 0.75)])
+def test_what_is_done_once_for_a_job_or_for_any_chunk_is_no_time_of_its_items(handling: float, seconds: float) -> None:
+    fleet = FakeLanes(1)
+    job = fleet.started([succeed(10.0)] * 2, chunksize=1)
+    fleet.run_until(1.0)
+    times = WorkTimes(0.0, 1.0, 0.25, 0.25, 0.0, handling, 0.0, cpu=1.0, delayed=0.0)
+    fleet.handle(ChunkReported(0, 1, 1, 0, 1, [0], {}, (), busy=1.0, ended=Ended.DONE, times=times))
+    assert job.sizer.seconds_per_item == pytest.approx(seconds, rel=1e-6)
+
+
 def test_a_step_gives_only_so_many_lanes_a_chunk_and_the_next_steps_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "MOST_AT_ONCE", 3)
     fleet, sent = FakeLanes(8), list[int]()
@@ -83,15 +94,6 @@ def test_a_lane_gets_a_second_chunk_in_advance_only_of_items_known_to_be_short()
     assert chunks_on(fleet) == [1], "nothing is known yet"
     fleet.advance(0.05)
     assert chunks_on(fleet) == [CHUNKS_PER_LANE]
-
-
-@pytest.mark.parametrize(
-    ("care", "in_order", "may"), [(Care.NONE, False, True), (Care.ALONE, False, False), (Care.NONE, True, False)]
-)
-def test_nothing_is_sent_behind_what_travels_alone_or_in_order(care: Care, in_order: bool, may: bool) -> None:
-    job = audited(1).run([succeed(0.001)] * 50)
-    job.in_order = in_order
-    assert Chunk(1, job, range(2), care, expected=0.002, sent_at=0.0).may_be_followed is may
 
 
 # -- priorities --------------------------------------------------------------------------------------------------------
@@ -217,18 +219,6 @@ def test_a_worker_is_replaced_after_so_many_items(
     assert (fleet.counts[RecycleLane], fleet.counts[StartLane]) == (recycled, recycled + 1)
 
 
-def test_a_recycled_lane_gets_a_worker_although_the_first_start_fails() -> None:
-    fleet = audited(1, max_items_per_worker=1)
-    job = fleet.started([succeed(0.2)] * 3)
-    fleet.run_until(0.15)
-    fleet.broken.add(0)
-    fleet.run_until(2.0)
-    assert fleet.books.lanes[0].state is not LaneState.READY
-    fleet.broken.clear()
-    fleet.run_until_over(job)
-    assert job.completed == 3
-
-
 def test_lanes_may_be_added_while_jobs_run() -> None:
     fleet = audited(1)
     job = fleet.started([succeed(1.0)] * 12)
@@ -258,17 +248,3 @@ def longest_first(seconds: list[float], lanes: int) -> float:
     for each in sorted(seconds, reverse=True):
         heapq.heappush(ends, heapq.heappop(ends) + each)
     return max(ends)
-
-
-@pytest.mark.parametrize(
-    ("shares_memory", "is_here", "transport"),
-    [
-        (True, True, HandlerTransport.IN_MEMORY),
-        (False, False, HandlerTransport.SHARED_APART),
-        (False, True, HandlerTransport.WHOLE),
-    ],
-)
-def test_how_handlers_travel_is_said_by_the_engine(
-    shares_memory: bool, is_here: bool, transport: HandlerTransport
-) -> None:
-    assert Capabilities(shares_memory=shares_memory, is_here=is_here).handler_transport is transport

@@ -59,17 +59,6 @@ def test_without_kill_what_runs_may_complete_and_is_not_tried_again(fleet: FakeL
     assert errors(job)[1] is not ItemCancelledError, "it failed by itself"
 
 
-def test_with_kill_what_runs_ends_and_its_neighbours_run_again_uncharged() -> None:
-    fleet = audited(2, kill_seconds=0.05)
-    job = fleet.started([succeed(100.0), *[succeed(0.5)] * 4], chunksize=3, retry=NO_RETRY)
-    fleet.run_until(1.0)
-    fleet.drop(job, 0, kill=True)
-    fleet.run_until_over(job)
-    assert fleet.now < 50
-    assert (statuses(job), attempts(job)) == (["failed"] + ["completed"] * 4, [0, 1, 1, 1, 1])
-    assert errors(job)[0] is ItemCancelledError
-
-
 def test_those_of_a_job_that_has_not_started_fail_when_it_does(fleet: FakeLanes) -> None:
     order: list[str] = []
 

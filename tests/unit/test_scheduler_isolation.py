@@ -9,11 +9,11 @@ import pytest
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.messages import LaneDied, LanesResized, LaneStartFailed
 from mpqueue._core.state.pending import Care
-from mpqueue.errors import WorkerCrashedError, WorkerStartError
+from mpqueue.errors import WorkerStartError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support.auditor import audited
-from tests.support.fake_lanes import attempts, crash, errors, fail, hang, spoil, statuses, succeed
+from tests.support.fake_lanes import attempts, crash, fail, hang, spoil, statuses, succeed
 from tests.support.fake_worker import Outcome, Try
 
 AT_ONCE = RetryPolicy(max_retries=1, base_delay=0.0)
@@ -46,14 +46,6 @@ def test_an_item_that_ends_its_worker_before_its_answer_is_found_among_those_tha
     job = fleet.run([*quick, succeed(9.0)], retry=AT_ONCE, chunksize=8)
     assert attempts(job) == [2 if at == 5 else 1 for at in range(9)]
     assert fleet.counts[LaneDied] <= 2 * 8
-
-
-def test_where_claims_can_be_read_only_those_who_ran_are_suspects() -> None:
-    """Two slots of one process: one of two items has killed it, and which one shows when each runs alone."""
-    fleet = audited(2, fate_of=lambda _: "process")
-    job = fleet.run([crash(0.5), succeed(1.0), succeed(1.0), succeed(1.0)], retry=AT_ONCE)
-    assert attempts(job) == [2, 1, 1, 1]
-    assert errors(job) == [WorkerCrashedError, None, None, None]
 
 
 def test_while_a_suspect_runs_nothing_else_does_in_its_process() -> None:

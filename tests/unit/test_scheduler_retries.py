@@ -9,10 +9,10 @@ from itertools import pairwise
 import pytest
 
 from mpqueue._core.state.job_book import JobBook
-from mpqueue.errors import RemoteError, Retry, SetupError
+from mpqueue.errors import SetupError
 from mpqueue.retry import RetryPolicy
-from tests.support.fake_lanes import FakeLanes, attempts, errors, fail, packed, statuses, succeed
-from tests.support.fake_worker import Item, Outcome, Packing, Try
+from tests.support.fake_lanes import FakeLanes, attempts, errors, fail, statuses, succeed
+from tests.support.fake_worker import Outcome, Try
 
 
 def begins(fleet: FakeLanes, job: JobBook, index: int = 0) -> list[float]:
@@ -41,47 +41,11 @@ def test_an_item_is_tried_again_after_two_four_and_eight_seconds(fleet: FakeLane
     assert [(event.name, event.item) for event in job.timings.events][-3:] == [("retry", 0)] * 3
 
 
-def test_a_waiting_item_holds_no_worker(fleet: FakeLanes) -> None:
-    job = fleet.started([fail(times=1), *[succeed(0.5)] * 3])
-    fleet.run_until(1.9)
-    assert statuses(job) == ["retry", "completed", "completed", "completed"]
-    fleet.run_until_over(job)
-    assert fleet.now == pytest.approx(2.1)
-
-
 def test_a_retry_that_is_due_goes_before_fresh_items(fleet: FakeLanes) -> None:
     job = fleet.started([fail(times=1), *[succeed(0.5)] * 10])
     fleet.run_until(2.5)
     assert statuses(job)[0] == "completed"
     assert job.completed == 5
-
-
-def raising(error: BaseException) -> Item:
-    return Item((Try(0.0, Outcome.FAILURE, error), Try()))
-
-
-@pytest.mark.parametrize(
-    ("error", "wait"),
-    [
-        (Retry(delay=30), 30.0),
-        (Retry(), 2.0),
-        (SystemExit(3), 2.0),
-        (KeyboardInterrupt(), 2.0),
-        (RemoteError("builtins.SystemExit", "3", "", ("builtins.SystemExit", "builtins.BaseException")), 2.0),
-    ],
-)
-def test_these_are_failed_tries_like_any_other(fleet: FakeLanes, error: BaseException, wait: float) -> None:
-    job = fleet.job([raising(error)])
-    moments = begins(fleet, job)
-    fleet.run_all(job)
-    assert gaps(moments) == [wait]
-    assert (statuses(job), attempts(job)) == (["completed"], [2])
-
-
-def test_the_worker_gets_the_handler_although_the_first_chunk_was_refused(fleet: FakeLanes) -> None:
-    """The chunk that was to bring it never left."""
-    job = fleet.run([packed(Packing.UNPICKLABLE), packed(Packing.UNPICKLABLE), succeed()])
-    assert statuses(job) == ["failed", "failed", "completed"]
 
 
 class _NeverPolicy(RetryPolicy):

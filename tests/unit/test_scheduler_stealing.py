@@ -132,6 +132,14 @@ def test_what_has_run_is_not_taken_while_its_results_are_pickled() -> None:
     assert chunk.end == 8
 
 
+def test_a_chunk_may_be_taken_once_the_one_before_it_whose_limit_was_settling_is_gone() -> None:
+    fleet = FakeLanes(2)
+    lane, (first, _) = lane_with_chunks(fleet, 20, 20)
+    first.settling, first.job.lanes_to_rob = 5, 0  # as whoever looks for stuck items leaves it
+    fleet.books.remove_chunk(lane, first)
+    assert first.job.lanes_to_rob == lane.bit
+
+
 def test_what_the_worker_claims_while_the_limit_settles_stays_with_it() -> None:
     fleet = audited(2)
     fleet.run([succeed(SETTLE * 0.9)] * 200, chunksize=40)

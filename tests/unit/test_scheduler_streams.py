@@ -7,10 +7,9 @@ import pytest
 from mpqueue._core.messages import ItemsAdded
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.pending import Care
-from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support.auditor import audited
-from tests.support.fake_lanes import FakeLanes, attempts, crash, fail, statuses, succeed
+from tests.support.fake_lanes import FakeLanes, attempts, succeed
 
 
 def test_items_that_ended_before_it_began_or_fail_at_once_count_and_do_not_run() -> None:
@@ -30,28 +29,6 @@ def test_items_that_ended_before_it_began_or_fail_at_once_count_and_do_not_run()
     assert (stream.completed, stream.failed, stream.status) == (7, 1, JobStatus.COMPLETED_WITH_ERRORS)
     assert attempts(stream)[5:] == [1, 1, 1]
     assert [table.take(index)[0] for index in recalled] == ["A", "B", None]
-
-
-def test_items_added_to_a_cancelled_stream_do_not_run(fleet: FakeLanes) -> None:
-    stream = fleet.stream()
-    fleet.add(stream, [succeed(5.0)] * 2)
-    fleet.run_until(1.0)
-    fleet.cancel(stream)
-    fleet.add(stream, [succeed()])
-    fleet.run_until_over(stream)
-    assert statuses(stream) == ["completed", "pending", "pending"]
-
-
-@pytest.mark.parametrize("deed", [fail(1.01), crash(1.01), succeed(1.01)])
-def test_an_item_that_ends_by_itself_just_before_the_kill_ends_once(deed: object) -> None:
-    fleet = audited(1, kill_seconds=0.05)
-    stream = fleet.stream(retry=RetryPolicy(base_delay=0.5))
-    fleet.add(stream, [deed])  # type: ignore[list-item]
-    fleet.run_until(1.1)
-    fleet.drop(stream, 0, kill=True)
-    fleet.seal(stream)
-    fleet.run_until_over(stream)
-    assert stream.completed + stream.failed == 1
 
 
 def test_a_stream_whose_waiting_items_were_all_dropped_keeps_no_lane_from_others() -> None:

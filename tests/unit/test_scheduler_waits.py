@@ -102,13 +102,6 @@ def silence(fleet: FakeLanes) -> list[int]:
     return quiet
 
 
-def test_an_item_may_run_as_long_as_it_likes_and_so_may_setup(fleet: FakeLanes) -> None:
-    job = run_one(fleet, 1e5)
-    fleet.run_until_over(job)
-    assert statuses(job) == ["completed"]
-    assert fleet.counts[KillLane] == 0
-
-
 @pytest.mark.parametrize(
     "claim",
     [

@@ -30,10 +30,3 @@ def test_equal_moments_keep_the_order_in_which_they_were_set() -> None:
     for index in range(20):
         heap.add(1.0, TimerKind.RETRY, detail=index)
     assert [timer.detail for timer in heap.take_due(1.0)] == list(range(20))
-
-
-def test_a_timer_says_what_it_is_about() -> None:
-    heap = TimerHeap()
-    heap.add(1.0, TimerKind.LANE_CHECK, subject=3, detail=4, epoch=5)
-    (timer,) = heap.take_due(1.0)
-    assert (timer.kind, timer.subject, timer.detail, timer.epoch) == (TimerKind.LANE_CHECK, 3, 4, 5)

@@ -214,9 +214,7 @@ def _next_apart(books: Books) -> JobBook | None:
 
 def _feed(books: Books, lane: LaneBook) -> bool:
     """Send the lane its next chunk; False if there is none for it."""
-    held = lane.job
-    if held is not None and not _may_queue_behind(lane, held):
-        return False
+    held = lane.job  # may be followed, see `Books.sort_in`
     # A job whose waiting items were all cancelled has nothing to send: the next one follows.
     while (job := _choose(books, lane)) is not None and (held is None or job is held):
         if held is not None and books.any_needs and not needs.may_follow(books, job, lane):
@@ -248,13 +246,6 @@ def _size(books: Books, lane: LaneBook, job: JobBook) -> int:
             return size
         return max(1, int(size * (lane.number * GOLDEN % 1.0)))
     return job.sizer.size(pending, lanes, books.seconds_held(job), max(0.0, lane.free_at - books.now))
-
-
-def _may_queue_behind(lane: LaneBook, held: JobBook) -> bool:
-    """True if the lane, which holds a chunk of this job, may have the next one too, so that it need not wait."""
-    if held.next_care >= Care.ALONE or not lane.chunks[0].may_be_followed:
-        return False
-    return held.number in lane.proven and held.sizer.may_prefetch
 
 
 def _choose(books: Books, lane: LaneBook) -> JobBook | None:

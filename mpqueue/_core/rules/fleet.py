@@ -80,12 +80,11 @@ def lane_absent(books: Books, lane: LaneBook, message: LaneAbsent | None = None)
 
 def lane_initialized(books: Books, lane: LaneBook, message: LaneInitialized) -> None:
     """Use a worker that has run the initializer; if that fails in every worker, nothing can run."""
+    books.free_later(books.init_error)
     if message.failure is None:
-        books.free_later(books.init_error)
         books.init_error = None
         _take_into_service(books, lane)
         return
-    books.free_later(books.init_error)
     books.init_error, books.init_text = message.failure.error, message.text
     lane.start_failures += 1
     books.enter(lane, LaneState.DYING)

@@ -172,7 +172,7 @@ class Headroom:
             return
         passed = now - self._looked_at
         used = [worker.used for worker in message.workers]
-        self._largest = max(max(used, default=0), self._largest * 0.5 ** (passed / HALF_LIFE))
+        self._largest = max([self._largest * 0.5 ** (passed / HALF_LIFE), *used])
         coming = available - self._falls(available, passed)
         little = min(total * SHORT_PART, SHORT_BYTES)
         self._short = coming < (little * ENOUGH if self._short else little)
