@@ -17,6 +17,7 @@ import mpqueue
 from mpqueue import JobQueue
 from mpqueue.errors import JournalMismatchError
 from tests.support import journal_rc1 as rc1
+from tests.support.kinds import EACH_KIND, Kind
 from tests.support.programs import run_program
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -193,27 +194,23 @@ def items(count: int) -> list[Any]:
     return [{"id": number} for number in range(count)]
 
 
-def test_results_of_other_code_are_known_one_by_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / "run.db"
-    with JobQueue(1, journal=path) as queue:
-        assert queue.run(items(2), codes("a"), id="job").results == ["a0", "a1"]
-    with JobQueue(1, journal=path) as queue:
-        assert queue.run(items(3), codes("b"), id="job", rerun=mpqueue.Rerun(update=True)).results == ["a0", "a1", "b2"]
-        assert "`handler` (script.py:1) has changed since 2 of these results were made" in logged(caplog)[0]
-    with JobQueue(1, journal=path) as queue:
-        with pytest.raises(JournalMismatchError, match=r"since 1 of these results was made; with Rerun\(strict=True\)"):
-            queue.create_job("job", items(3), codes("a"), rerun=mpqueue.Rerun(strict=True))
-        assert queue.plan_job("job", items(3), codes("a"), rerun=mpqueue.Rerun(redo="changed-code")).to_run == 1
-        assert queue.plan_job("job", items(3), codes("b"), rerun=mpqueue.Rerun(redo="changed-code")).to_run == 2
-        assert queue.plan_job("job", items(3), codes("a")).code_changed
-        assert queue.run(items(3), codes("a"), id="job", rerun=mpqueue.Rerun(redo="changed-code")).results == [
-            "a0",
-            "a1",
-            "a2",
-        ]
-    with JobQueue(1, journal=path) as queue:
-        assert queue.create_job("job", items(3), codes("a"), rerun=mpqueue.Rerun(strict=True)).completed == 3
-        assert not queue.plan_job("job", items(3), codes("a")).code_changed
+@EACH_KIND
+def test_results_of_other_code_are_known_one_by_one(
+    kind: Kind, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of an open job all run again if one is of other code."""
+
+    def run(name: str, count: int, **options: Any) -> list[Any]:
+        return kind.run(codes(name), items(count), tmp_path / "run.db", **options)
+
+    assert run("a", 2) == ["a0", "a1"]
+    assert run("b", 3) == ["a0", "a1", "b2"]
+    (warning,) = logged(caplog)
+    assert "`handler` (script.py:1) has changed since 2 of these results were made; what is done" in warning
+    with pytest.raises(JournalMismatchError, match=r"since 1 of these results was made; with Rerun\(strict=True\)"):
+        run("a", 3, rerun=mpqueue.Rerun(strict=True))
+    assert run("a", 3, rerun=mpqueue.Rerun(redo="changed-code")) == ["a0", "a1", "a2"]
+    assert run("a", 3, rerun=mpqueue.Rerun(strict=True)) == ["a0", "a1", "a2"]
     assert not logged(caplog)
 
 
@@ -225,52 +222,13 @@ def test_a_journal_that_was_pruned_knows_which_code_made_a_result(tmp_path: Path
         queue.run(items(8), codes("b"), id="job", rerun=mpqueue.Rerun(update=True), chunksize=1)
         queue.prune("job")
         plan = queue.plan_job("job", items(8), codes("a"), rerun=mpqueue.Rerun(redo="changed-code"))
-        assert (plan.changed, plan.to_run) == ((4, 5, 6, 7), 4)
+        assert (plan.changed, plan.to_run, plan.code_changed) == ((4, 5, 6, 7), 4, True)
         assert queue.plan_job("job", items(8), codes("b"), rerun=mpqueue.Rerun(redo="changed-code")).changed == (
             0,
             1,
             2,
             3,
         )
-
-
-def test_results_of_a_stream_are_known_one_by_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    def run(name: str, count: int, **options: Any) -> list[Any]:
-        options = {"concurrency": 1, "journal": tmp_path / "run.db", "job_id": "job", **options}
-        return [*mpqueue.imap(codes(name), items(count), **options)]
-
-    assert run("a", 2) == ["a0", "a1"]
-    assert run("b", 3) == ["a0", "a1", "b2"]
-    (warning,) = logged(caplog)
-    assert "`handler` (script.py:1) has changed since 2 of these results were made; what is done" in warning
-    with pytest.raises(JournalMismatchError, match=r"since 1 of these results was made; with Rerun\(strict=True\)"):
-        run("a", 3, rerun=mpqueue.Rerun(strict=True))
-    assert run("a", 2) == ["a0", "a1"]
-    assert "since 1 of these results was made; what is done" in logged(caplog)[0]
-    assert run("a", 3, rerun=mpqueue.Rerun(redo="changed-code")) == ["a0", "a1", "a2"]
-    assert run("a", 3) == ["a0", "a1", "a2"]
-    assert not logged(caplog)
-
-
-def test_an_open_job_begins_anew_if_any_of_its_results_is_of_other_code(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    def run(name: str, count: int, **options: Any) -> list[Any]:
-        with JobQueue(1, journal=tmp_path / "run.db") as queue:
-            job = queue.open_job("job", items(count), codes(name), **options)
-            run = queue.start("job")
-            queue.seal("job")
-            run.result()
-            return job.results
-
-    assert run("a", 2) == ["a0", "a1"]
-    assert run("b", 3) == ["a0", "a1", "b2"]
-    assert "since 2 of these results were made" in logged(caplog)[0]
-    with pytest.raises(JournalMismatchError, match="since 1 of these results was made"):
-        run("a", 3, rerun=mpqueue.Rerun(strict=True))
-    assert run("a", 3, rerun=mpqueue.Rerun(redo="changed-code")) == ["a0", "a1", "a2"]
-    assert run("a", 3, rerun=mpqueue.Rerun(strict=True)) == ["a0", "a1", "a2"]
-    assert not logged(caplog)
 
 
 def test_failed_items_that_run_again_from_the_journal_are_of_the_code_that_is_in_there(

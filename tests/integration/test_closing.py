@@ -7,7 +7,6 @@ import contextlib
 import gc
 import os
 import pickle
-import signal
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -93,26 +92,6 @@ def test_leaving_by_an_exception_kills_and_keeps_the_results_so_far(tmp_path: Pa
     assert (job.status, job.results, job.cancelled) == ("cancelled", ["a", None, "c", "d"], True)
     assert job.items[1].status == "pending"
     assert pending.status is JobStatus.PENDING
-
-
-def test_close_with_kill_does_not_wait_for_listeners() -> None:
-    may_go_on = threading.Event()
-    heard = threading.Event()
-    queue = JobQueue(1)
-
-    @queue.on(JOB_STARTED)
-    def slow(told: Any) -> None:
-        heard.set()
-        may_go_on.wait(300)
-
-    queue.create_job("job", ["a"], do.succeed)
-    run = queue.start("job")
-    assert heard.wait(300)
-    queue.close(kill=True)
-    assert run.job.status.final
-    assert not run.done(), "its last event has not been delivered"
-    may_go_on.set()
-    run.result(300)
 
 
 def test_closing_twice_and_closing_an_unused_queue_does_nothing() -> None:
@@ -281,38 +260,6 @@ def test_a_close_that_waits_is_cut_short_by_one_that_kills(
     assert run.result(300).results == ["a", "bystander"]
     wait_until(lambda: not threads_of_queues())
     assert not [record for record in caplog.records if "closing goes on" in record.message]
-
-
-def test_interruption_while_the_with_block_ends_kills(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    def send() -> None:
-        gate.wait_for("a")
-        wait_until(lambda: is_closed(queue))
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
-
-    previous = signal.signal(signal.SIGUSR1, interrupt)
-    queue = JobQueue(1)
-    sender = threading.Thread(target=send)
-
-    def work() -> None:
-        with queue:
-            queue.create_job("job", ["a"], do.announce(gate, do.hang_sleep))
-            queue.start("job")
-            sender.start()
-
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            work()
-    finally:
-        sender.join()
-        signal.signal(signal.SIGUSR1, previous)
-    job = queue.get_job("job")
-    assert job is not None
-    assert job.status is JobStatus.CANCELLED
 
 
 def test_an_end_that_was_interrupted_is_ended_by_the_next_close(tmp_path: Path) -> None:

@@ -151,18 +151,6 @@ def items_of(*arguments: str) -> list[Any]:
     return [json.loads(line)["result"] for line in Path("out.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.mark.long
-def test_files_and_patterns_are_items(folder: Path) -> None:
-    done = run(folder, "run", "own:count", "*.txt", "a.txt", "-j", "2")
-    assert [(row["payload"], row["result"]) for row in rows_of(done)] == [
-        ("a.txt", {"words": 1}),
-        ("b.txt", {"words": 2}),
-        ("a.txt", {"words": 1}),
-    ]
-    assert list(rows_of(done)[0]) == ["id", "payload", "status", "attempts", "elapsed", "error", "result"]
-    assert re.fullmatch(r"3 items: 3 completed, in [0-9.]+ s\n", done.stderr)
-
-
 def test_inputs_stand_before_and_after_options_and_after_two_dashes(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -177,23 +165,6 @@ def test_inputs_stand_before_and_after_options_and_after_two_dashes(
         assert [row["payload"] for row in rows] == ["a.txt", "b.txt", "--wide"]
     assert main(["run", "own:count", "--backend", "own:inline", "--wide", "--", "a.txt"]) == 2
     assert "unrecognized arguments: --wide;" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "words",
-    [["--backend", "own:inline", "--", "own:upper", "a.txt"], ["--backend=own:inline", "own:split", "--", "own:upper"]],
-)
-def test_a_word_after_two_dashes_is_no_function(
-    here: Path, capsys: pytest.CaptureFixture[str], words: list[str]
-) -> None:
-    assert main(["run", "own:count", *words]) == 2
-    assert capsys.readouterr().err == "mpqueue: error: own:upper: expected a file, got a name that is not there\n"
-
-
-def test_json_lines_are_items_with_their_ids(folder: Path) -> None:
-    (folder / "rows.jsonl").write_text('{"id": "x", "a": 1, "b": 2}\n\n{"id": "y", "a": 3, "b": 4}\n')
-    done = run(folder, "run", "own:add", "--from", "jsonl", "rows.jsonl", "-j", "1")
-    assert [(row["id"], row["result"]) for row in rows_of(done)] == [("x", {"sum": 3}), ("y", {"sum": 7})]
 
 
 @pytest.mark.parametrize("kind", ["lines", "jsonl"])
@@ -217,7 +188,7 @@ def test_stdin_that_begins_with_a_mark_is_utf_8_whatever_the_locale_has(
         assert items_of("--from", "lines", "-") == expected
 
 
-def test_a_csv_may_begin_with_a_mark_and_have_long_cells(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_csv_may_have_a_mark_long_cells_and_empty_lines(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = b'\xef\xbb\xbfid,text\r\n7,"two\rlines\r\n"\r\n8,' + b"x" * 200_000 + b"\r\n"
     (here / "in.csv").write_bytes(data)
     expected = [{"id": "7", "text": "two\rlines\r\n"}, {"id": "8", "text": "x" * 200_000}]
@@ -226,6 +197,9 @@ def test_a_csv_may_begin_with_a_mark_and_have_long_cells(here: Path, monkeypatch
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
     assert items_of("--from", "csv") == expected
     assert csv.field_size_limit() == limit
+    (here / "in.csv").write_text("\n\na,b\r\n1,2\n\n,\n\r\n\n")
+    (here / "none.csv").write_text("\n")
+    assert items_of("--from", "csv", "in.csv", "none.csv") == [{"a": "1", "b": "2"}, {"a": "", "b": ""}]
 
 
 @pytest.mark.parametrize(
@@ -260,18 +234,6 @@ def test_an_input_that_can_not_be_read_is_one_line(here: Path, capsys: pytest.Ca
         assert main(["run", "own:upper", "--from", kind, "/proc/self/mem"]) == 2  # its first page is none
         (line,) = capsys.readouterr().err.splitlines()
         assert line.endswith("/proc/self/mem: Input/output error")
-
-
-def test_empty_lines_of_csv_are_no_rows(here: Path) -> None:
-    (here / "in.csv").write_text("\n\na,b\r\n1,2\n\n,\n\r\n\n")
-    (here / "none.csv").write_text("\n")
-    assert items_of("--from", "csv", "in.csv", "none.csv") == [{"a": "1", "b": "2"}, {"a": "", "b": ""}]
-
-
-def test_a_relative_module_is_refused_in_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "..own:upper", "a.txt"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "expected a module's name, or a path that ends in .py, got '..own'" in line
 
 
 def test_words_of_redo_go_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -313,21 +275,6 @@ def test_the_item_that_is_named_runs_again_and_no_other(
             assert out == "".join(f"changed\t{shown[at]}\n" for at in indices), name
 
 
-@pytest.mark.long
-def test_no_items_are_no_error(folder: Path) -> None:
-    done = run(folder, "run", "own:upper", "-", stdin="")
-    assert (done.stdout, done.stderr) == ("", "0 items: 0 completed\n")
-
-
-def test_handlers_of_files_and_attributes_and_setups_are_found(folder: Path) -> None:
-    (folder / "sub").mkdir()
-    shutil.move(folder / "own.py", folder / "sub" / "own.py")
-    done = run(folder, "run", "sub/own.py:Tools.twice", "-", "-j", "1", stdin="ab\n")
-    assert rows_of(done)[0]["result"] == "abab"
-    done = run(folder, "run", "sub/own.py:quote", "--setup", "sub/own.py:load", "-", "-j", "1", stdin="ab\n")
-    assert rows_of(done)[0]["result"] == "> ab"
-
-
 def made(folder: Path, **files: str) -> None:
     """Files of Python, each by its path without the ending, in which `__` stands for a slash."""
     for name, text in files.items():
@@ -353,14 +300,6 @@ def test_a_file_may_be_called_like_a_module_or_like_none(folder: Path, name: str
     assert [row["result"] for row in rows_of(run(folder, "export", "r.db"))] == ["> one two"]
 
 
-def test_a_package_that_is_called_like_an_imported_module_is_refused(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    made(here, json__given="def run(x): return x", json____init__="")
-    assert main(["run", "json.given:run", "b.txt"]) == 2
-    assert f"expected 'json.given' in the current folder ({here / 'json' / '__init__.py'})" in capsys.readouterr().err
-
-
 def test_a_file_that_hides_itself_from_workers_is_refused(folder: Path) -> None:
     made(folder, sub__work="import sys\nsys.path.insert(0, 'other')\ndef run(x): return 'sub'")
     made(folder, other__work="def run(x): return 'other'")
@@ -372,47 +311,11 @@ def test_a_file_that_hides_itself_from_workers_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.long
-def test_items_go_through_several_functions(folder: Path) -> None:
-    (folder / "a:file").write_text("bad six")
-    functions = ("own:read", "own.py:split", "own:upper")
-    done = run(folder, "run", *functions, "a:file", "b.txt", "--retries", "0", "--progress", code=1)
-    assert [(row["payload"], row["result"]) for row in rows_of(done)] == [("a:file", None), ("b.txt", ["ONE", "TWO"])]
-    assert "failed: a:file: StageError: in stage 'upper': ValueError: a bad line (after 1 try)" in done.stderr
-    assert [line.partition(":")[0] for line in done.stderr.splitlines() if "/4" in line] == ["upper"]
-    for option in (["--setup", "own:load"], ["--plan", "--journal", "j.db"], ["--cost", "size"], ["--capture-output"]):
-        done = run(folder, "run", *functions, "b.txt", *option, code=2)
-        assert f"{option[0]}: expected one function, got 3" in done.stderr
-
-
-@pytest.mark.long
-def test_rows_are_in_the_order_of_the_input(folder: Path) -> None:
-    done = run(folder, "run", "own:open_gate", "-", "-j", "2", stdin="first\nsecond\nlast\n")
-    assert [row["payload"] for row in rows_of(done)] == ["first", "second", "last"]
-
-
-@pytest.mark.long
 def test_unordered_rows_come_as_the_items_end(folder: Path) -> None:
     done = run(folder, "run", "own:open_gate", "-", "-j", "2", "--unordered", stdin="first\nsecond\nlast\n")
     assert rows_of(done)[-1]["payload"] != "second"
     assert sorted(row["payload"] for row in rows_of(done)) == ["first", "last", "second"]
     assert rows_of(done)[0]["payload"] == "second"
-
-
-def test_a_json_lines_file_has_the_columns_that_were_asked_for(folder: Path) -> None:
-    run(folder, "run", "own:count", "a.txt", "-j", "1", "-o", "out.jsonl", "--columns", "payload, words")
-    assert (folder / "out.jsonl").read_text() == '{"payload": "a.txt", "words": 1}\n'
-
-
-@pytest.mark.long
-def test_a_column_that_no_row_has_costs_no_results(folder: Path) -> None:
-    done = run(folder, "run", "own:count", "a.txt", "-j", "1", "-o", "out.csv", "--columns", "lable", code=1)
-    assert "got 'lable', which no item has; attributes are attempts, " in done.stderr
-    assert "; out.csv has all columns instead" in done.stderr
-    with (folder / "out.csv").open(newline="") as file:
-        assert [(row["payload"], row["result.words"]) for row in csv.DictReader(file)] == [("a.txt", "1")]
-    done = run(folder, "run", "own:count", "a.txt", "-j", "1", "--columns", "wrods", code=1)
-    assert "got 'wrods', which no item has; did you mean words?" in done.stderr
-    assert rows_of(done)[0]["result"] == {"words": 1}
 
 
 def test_a_syntax_error_of_the_user_s_file_is_shown_without_our_frames(
@@ -428,12 +331,13 @@ def test_a_syntax_error_of_the_user_s_file_is_shown_without_our_frames(
         assert lines[-1] == "SyntaxError: expected ':'"
 
 
-def test_an_import_error_of_the_user_s_file_is_shown_without_our_frames(
+def test_what_the_user_s_file_raises_is_shown_without_our_frames(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for at, (line, said) in enumerate(
         [
             ("import nowhere_at_all", "ModuleNotFoundError: No module named 'nowhere_at_all'"),
+            ("1 / 0", "ZeroDivisionError: division by zero"),
             ("from own import coun", f"ImportError: cannot import name 'coun' from 'own' ({here / 'own.py'})"),
         ]
     ):
@@ -446,27 +350,6 @@ def test_an_import_error_of_the_user_s_file_is_shown_without_our_frames(
             f"    {line}",
             said,
         ]
-
-
-def test_a_quiet_run_says_what_failed_and_nothing_else(folder: Path) -> None:
-    done = run(folder, "run", "own:count", "a.txt", "-j", "1", "-q", "-o", "out.jsonl", "--progress")
-    assert (done.stdout, done.stderr) == ("", "")
-    done = run(folder, "run", "own:nothing_here", "a.txt", "-q", code=2)
-    assert "expected a function in own" in done.stderr
-
-
-@pytest.mark.long
-def test_wrong_usage_leaves_the_output_of_before(folder: Path) -> None:
-    (folder / "out.csv").write_text("of before")
-    run(folder, "run", "own:unpicklable", "a.txt", "-o", "out.csv", code=2)
-    assert (folder / "out.csv").read_text() == "of before"
-
-
-@pytest.mark.long
-def test_what_writes_the_output_is_looked_for_before_the_work(folder: Path) -> None:
-    (folder / "pyarrow.py").write_text("raise ImportError('not installed')")
-    done = run(folder, "run", "own:count", "a.txt", "-o", "out.parquet", code=2)
-    assert "mpqueue: error: --output: a Parquet file needs pyarrow, which is not installed" in done.stderr
 
 
 @pytest.mark.long(but=["csv"])
@@ -492,14 +375,6 @@ def test_an_output_that_can_t_grow_stops_the_run_and_keeps_what_it_has(folder: P
     assert not (folder / f"out.{form}").exists()
 
 
-@pytest.mark.long
-def test_what_handlers_print_is_not_among_the_rows(folder: Path) -> None:
-    done = run(folder, "run", "own:talk", "-", "-j", "1", "--log-level", "info", stdin="one\n")
-    assert [row["result"] for row in rows_of(done)] == ["one"]
-    assert "saying one" in done.stderr
-    assert "INFO mine: one: logging one" in done.stderr
-
-
 def test_captured_output_is_in_the_rows(folder: Path) -> None:
     done = run(folder, "run", "own:talk", "-", "-j", "1", "--capture-output", stdin="one\n")
     assert rows_of(done)[0]["stdout"] == "saying one\n"
@@ -516,16 +391,6 @@ def test_where_the_function_was_is_written_as_the_name_of_the_file_says(folder: 
         done = run(folder, "run", "own:talk", "-", "--profile", wrong, stdin="one\n", code=2)
         assert done.stdout == ""
         assert "argument --profile: expected a file" in done.stderr
-
-
-@pytest.mark.long
-def test_where_nothing_is_left_to_do_there_is_no_profile(folder: Path) -> None:
-    command = ("run", "own:talk", "a.txt", "-j", "1", "--journal", "run.db", "--profile")
-    run(folder, *command, "first.html")
-    for name in ("page.html", "stacks.json", "stacks.folded"):
-        done = run(folder, *command, name)
-        assert done.stderr.endswith("\n--profile: nothing ran, so there is no profile\n")
-        assert not (folder / name).exists()
 
 
 def test_a_reader_that_goes_ends_the_run_quietly(folder: Path) -> None:
@@ -550,74 +415,87 @@ def test_a_reader_that_goes_ends_the_run_quietly(folder: Path) -> None:
 
 # --- how it ends ------------------------------------------------------------------------------------------------------
 
+#: The words of a run, what is on stdin, the exit code, the results in the rows, and what is said, from its beginning.
+RUNS = {
+    "files and patterns": (
+        ["own:count", "*.txt", "a.txt"], "", 0, [{"words": 1}, {"words": 2}, {"words": 1}], r"3 items: 3 completed",
+    ),
+    "no items": (["own:upper", "-"], "", 0, [], r"0 items: 0 completed\n$"),
+    "an attribute": (["own:Tools.twice", "-"], "ab\n", 0, ["abab"], r"1 item: 1 completed"),
+    "a setup": (["own:quote", "--setup", "own:load", "-"], "ab\n", 0, ["> ab"], r"1 item: 1 completed"),
+    "several functions": (
+        ["own:read", "own.py:split", "own:upper", "bad", "b.txt", "--progress"],
+        "", 1, [None, ["ONE", "TWO"]],
+        r"(?s).*upper: .*/4.*failed: bad: StageError: in stage 'upper': ValueError: a bad line \(after 1 try\)",
+    ),
+    "a failure": (
+        ["own:upper", "-"], "one\nbad\ntwo\n", 1, ["ONE", None, "TWO"],
+        r"failed: bad: ValueError: a bad line \(after 1 try\)\n3 items: 2 completed, 1 failed, in ",
+    ),
+    "many failures": (
+        ["own:upper", "-"], "bad\n" * 12, 1, [None] * 12,
+        r"(failed: bad.*\n){10}\.\.\. and 2 more; together:\n    ValueError × 12 at own.py:",
+    ),
+    "failures skipped": (
+        ["own:upper", "-", "--on-error", "skip"], "one\nbad\ntwo\n", 1, ["ONE", "TWO"], r"failed: bad: ",
+    ),
+    "the first failure stops": (
+        ["own:upper", "-", "--on-error", "stop"], "one\nbad\n" + "more\n" * 50_000, 1, None, r"(?s).*, \d+ not run",
+    ),
+    "too many failures": (
+        ["own:upper", "-", "--max-failures", "2"], "bad\n" * 2000, 1, None,
+        r"(?s).*items failed, more than max_failures=2",
+    ),
+    "a column that no row has": (
+        ["own:count", "a.txt", "--columns", "wrods"], "", 1, [{"words": 1}],
+        r"(?s).*got 'wrods', which no item has; did you mean words\?",
+    ),
+    "progress for a log": (["own:upper", "-", "--progress"], "one\n", 0, ["ONE"], r"(?s).*\[#{20}\] 1/1"),
+    "a file of rows that is taken for an item": (
+        ["own:count", "rows.jsonl"], "", 0, [{"words": 4}],
+        r"mpqueue: the one item is the file rows.jsonl itself; --from jsonl makes an item of each",
+    ),
+    "quiet": (["own:count", "a.txt", "-q", "--progress"], "", 0, [{"words": 1}], r"$"),
+}  # fmt: skip
 
-def test_failed_items_are_named_and_make_the_exit_code_1(folder: Path) -> None:
-    done = run(folder, "run", "own:upper", "-", "-j", "1", "--retries", "0", stdin="one\nbad\ntwo\n", code=1)
-    assert [(row["status"], row["error"]) for row in rows_of(done)] == [
-        ("completed", None),
-        ("failed", "ValueError: a bad line"),
-        ("completed", None),
-    ]
-    assert done.stderr.splitlines()[0] == "failed: bad: ValueError: a bad line (after 1 try)"
-    assert done.stderr.splitlines()[1].startswith("3 items: 2 completed, 1 failed, in ")
+
+@pytest.mark.parametrize("which", RUNS)
+def test_a_run_writes_its_rows_and_says_how_it_went(
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    which: str,
+) -> None:
+    words, stdin, code, results, said = RUNS[which]
+    (here / "bad").write_text("bad six")
+    (here / "rows.jsonl").write_text('{"a": 1, "b": 2}\n')
+    monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+    assert main(["run", *words, "--backend", "own:inline", "--retries", "0"]) == code
+    out, told = capfd.readouterr()
+    assert results is None or [json.loads(line)["result"] for line in out.splitlines()] == results
+    assert re.match(said, told + caplog.text), told
 
 
-@pytest.mark.long
-def test_only_some_failures_are_named(folder: Path) -> None:
-    done = run(folder, "run", "own:upper", "-", "-j", "1", "--retries", "0", stdin="bad\n" * 12, code=1)
-    assert done.stderr.count("failed: bad") == 10
-    assert "... and 2 more; together:\n    ValueError × 12 at own.py:" in done.stderr
-
-
-@pytest.mark.long
-def test_skipped_failures_are_no_rows(folder: Path) -> None:
-    arguments = ("run", "own:upper", "-", "-j", "1", "--retries", "0", "--on-error", "skip")
-    done = run(folder, *arguments, stdin="one\nbad\ntwo\n", code=1)
-    assert [row["result"] for row in rows_of(done)] == ["ONE", "TWO"]
-
-
-@pytest.mark.long
-def test_the_first_failure_stops_where_that_was_asked_for(folder: Path) -> None:
-    arguments = ("run", "own:upper", "-", "-j", "1", "--retries", "0", "--on-error", "stop")
-    done = run(folder, *arguments, stdin="one\nbad\n" + "more\n" * 50_000, code=1)
-    assert [row["status"] for row in rows_of(done)[:2]] == ["completed", "failed"]
+def test_it_stops_at_its_deadline_and_says_why(folder: Path) -> None:
+    arguments = ("run", "own:slow", "-", "-j", "1", "--retries", "0", "--deadline", "0.5")
+    done = run(folder, *arguments, stdin="bad\n" * 2000, code=75)
     assert "not run" in done.stderr
-
-
-@pytest.mark.long(but=["--deadline-0.5-75-it was not over after deadline=0.5 seconds"])
-@pytest.mark.parametrize(
-    ("option", "value", "code", "said"),
-    [
-        ("--max-failures", "2", 1, "items failed, more than max_failures=2"),
-        ("--deadline", "0.5", 75, "it was not over after deadline=0.5 seconds"),
-    ],
-)
-def test_it_stops_early_and_says_why(option: str, value: str, code: int, said: str, folder: Path) -> None:
-    handler = "own:upper" if option == "--max-failures" else "own:slow"
-    arguments = ("run", handler, "-", "-j", "1", "--retries", "0", option, value)
-    done = run(folder, *arguments, stdin="bad\n" * 2000, code=code)
-    assert "not run" in done.stderr
-    assert said in done.stderr
+    assert "it was not over after deadline=0.5 seconds" in done.stderr
 
 
 @pytest.mark.long
-def test_items_get_what_they_need_or_it_is_refused(folder: Path) -> None:
-    options = ("-j", "2", "--uses", "cpu=2,memory=10MB", "--uses", "gpu=1,license=1", "--resources", "gpu=1")
-    done = run(folder, "run", "own:upper", "-", *options, "--resources", "license=2", "--gpu-env", stdin="one\ntwo\n")
-    assert len(rows_of(done)) == 2
-    for uses, said in (
-        ("gpu=2", "expected at most 1, all there are, got 2"),
-        ("gpu", "expected NAME=N, such as gpu=1"),
+def test_items_get_what_they_need_and_a_dry_run_counts_it(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (here / "in.txt").write_text("".join(f"{number}\n" for number in range(20)))
+    run = ["run", "own:slow", "--from", "lines", "in.txt", "--resources", "gpu=1"]
+    for words, at_a_time in (
+        (["-j", "4", "--uses", "cpu=2"], "4 workers, 2 at a time"),
+        (["-j", "2", "--uses", "gpu=1,memory=1MB", "--gpu-env"], "2 workers, 1 at a time"),
     ):
-        refused = run(folder, "run", "own:upper", "-", "--uses", uses, "--resources", "gpu=1", stdin="one\n", code=2)
-        assert said in refused.stderr
-
-
-@pytest.mark.long
-def test_retries_are_counted(folder: Path) -> None:
-    done = run(folder, "run", "own:once_more", "-", "-j", "1", "--retry-delay", "0", stdin="one\n")
-    assert rows_of(done)[0]["attempts"] == 2
-    assert "1 item: 1 completed, 1 retry" in done.stderr
+        assert main([*run, *words, "--dry-run"]) == 0
+        assert f" for 20 on {at_a_time}; " in capfd.readouterr().err
+        assert main([*run, *words]) == 0
+        assert len(capfd.readouterr().out.splitlines()) == 20
 
 
 @pytest.mark.parametrize(
@@ -701,12 +579,25 @@ def test_retries_are_counted(folder: Path) -> None:
             "uses['cpu']: expected none, since",
         ),
         (("run", "own:upper", "a.txt", "--cpus", "1"), "arguments: --cpus; did you mean --uses?; `mpqueue run"),
+        (
+            ("run", "own:count", "--backend=own:inline", "--", "own:upper"),
+            "own:upper: expected a file, got a name that",
+        ),
+        (("run", "..own:upper", "a.txt"), "expected a module's name, or a path that ends in .py, got '..own'"),
+        (("run", "json.given:run", "a.txt"), "expected 'json.given' in the current folder ("),
+        (("run", "own:read", "own:split", "a.txt", "--setup", "own:load"), "--setup: expected one function, got 2"),
+        (("run", "own:read", "own:split", "a.txt", "--cost", "size"), "--cost: expected one function, got 2"),
+        (("run", "own:read", "own:split", "a.txt", "--capture-output"), "--capture-output: expected one function"),
+        (("run", "own:upper", "a.txt", "--uses", "gpu"), "expected NAME=N, such as gpu=1"),
+        (("run", "own:upper", "a.txt", "--dry-run", "--plan"), "--dry-run: expected no --plan"),
+        (("run", "own:upper", "a.txt", "--dry-run", "-o", "out.xyz"), "--output: "),
     ],
 )
 def test_wrong_usage_is_explained_and_ends_with_2(
     here: Path, capfd: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
 ) -> None:
     (here / "rows.jsonl").write_text('{"size": 1}\n')
+    made(here, json__given="def run(x): return x", json____init__="")
     try:
         code: Any = main(arguments)
     except SystemExit as end:
@@ -717,30 +608,6 @@ def test_wrong_usage_is_explained_and_ends_with_2(
     assert told.count("\n") == 1
     assert message in told
     assert "Traceback" not in told
-
-
-def test_a_function_of_the_user_s_makes_the_engine(folder: Path) -> None:
-    done = run(folder, "run", "own:where", "--from", "lines", "-", "--backend", "own:inline", stdin="a\nb\n")
-    pids = [json.loads(line)["result"] for line in done.stdout.splitlines()]
-    assert len(pids) == 2
-    assert len(set(pids)) == 1
-
-
-def test_a_module_that_raises_shows_its_own_traceback(folder: Path) -> None:
-    (folder / "broken.py").write_text("import json\n\n1 / 0\n")
-    done = run(folder, "run", "broken:f", "a.txt", code=1)
-    lines = done.stderr.splitlines()
-    assert lines[1] == f'  File "{folder / "broken.py"}", line 3, in <module>'
-    assert done.stderr.count("  File ") == 1
-    assert lines[-1] == "ZeroDivisionError: division by zero"
-
-
-def test_one_file_of_rows_that_is_taken_for_an_item_is_told(folder: Path) -> None:
-    (folder / "rows.jsonl").write_text('{"a": 1, "b": 2}\n')
-    done = run(folder, "run", "own:count", "rows.jsonl", "-j", "1")
-    assert done.stderr.startswith(
-        "mpqueue: the one item is the file rows.jsonl itself; --from jsonl makes an item of each"
-    )
 
 
 def test_ctrl_c_keeps_the_rows_and_tells_how_to_go_on(folder: Path) -> None:
@@ -776,16 +643,6 @@ def test_a_dry_run_runs_three_items_and_writes_nothing(folder: Path) -> None:
     assert {path for path in folder.iterdir() if path.name != "__pycache__"} == before
 
 
-@pytest.mark.long
-def test_a_dry_run_counts_what_items_need(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (here / "in.txt").write_text("".join(f"{number}\n" for number in range(20)))
-    run = ["run", "own:slow", "--from", "lines", "in.txt", "--dry-run"]
-    assert main([*run, "-j", "4", "--uses", "cpu=2"]) == 0
-    assert re.search(r"about .* for 20 on 4 workers, 2 at a time; ", capsys.readouterr().err)
-    assert main([*run, "-j", "2", "--uses", "gpu=1,memory=1MB", "--resources", "gpu=1"]) == 0
-    assert re.search(r"about .* for 20 on 2 workers, 1 at a time; ", capsys.readouterr().err)
-
-
 @pytest.mark.long(but=["words0"])
 @pytest.mark.parametrize(
     "words",
@@ -809,28 +666,6 @@ def test_a_dry_run_refuses_what_a_run_refuses(here: Path, capsys: pytest.Capture
     assert not (here / "run.db").exists()
 
 
-@pytest.mark.long
-def test_a_dry_run_shows_failures_after_one_try(folder: Path) -> None:
-    done = run(folder, "run", "own:upper", "--from", "lines", "-", "--dry-run", stdin="one\nbad\n", code=1)
-    assert "bad: failed: ValueError: " in done.stderr
-    assert "dry run: 2 of 2 items ran, nothing was written" in done.stderr
-    nothing = run(folder, "run", "own:upper", "--from", "lines", "-", "--dry-run")
-    assert nothing.stderr == "dry run: 0 of 0 items ran, nothing was written\n"
-
-
-@pytest.mark.long
-def test_a_dry_run_of_several_functions_with_a_setup_and_what_is_refused(folder: Path) -> None:
-    done = run(folder, "run", "own:read", "own:split", "own:slow", "a.txt", "--dry-run")
-    assert "dry run: 1 of 1 item ran" in done.stderr
-    done = run(folder, "run", "own:quote", "--setup", "own:load", "--from", "lines", "-", "--dry-run", stdin="one\n")
-    assert "on 1 worker; " in done.stderr
-    assert (
-        "--dry-run: expected no --plan"
-        in run(folder, "run", "own:upper", "a.txt", "--dry-run", "--plan", code=2).stderr
-    )
-    assert "--output: " in run(folder, "run", "own:upper", "a.txt", "--dry-run", "-o", "out.xyz", code=2).stderr
-
-
 # --- what people see --------------------------------------------------------------------------------------------------
 
 
@@ -844,11 +679,6 @@ def test_a_terminal_shows_a_bar_and_colours_and_no_torn_row(folder: Path) -> Non
     assert [json.loads(line)["payload"] for line in lines if line.startswith("{")] == ["one", "bad", "two"]
     assert any(line.startswith("own:upper: 100%") and "3/3" in line and "1 failed" in line for line in lines)
     assert "\x1b[31mfailed:\x1b[0m" in text
-
-
-def test_progress_for_a_log_is_lines(folder: Path) -> None:
-    done = run(folder, "run", "own:upper", "-", "-j", "1", "--progress", stdin="one\n")
-    assert "[####################] 1/1" in done.stderr
 
 
 COMMANDS = ("run", "status", "failures", "retry", "export", "prune", "dashboard", "completion")
@@ -901,12 +731,6 @@ def test_options_have_the_names_of_the_api_too(here: Path) -> None:
     assert main([*words, "--max-retries", "1", "--base-delay", "0", "--results", "two.jsonl"]) == 0
     rows = [json.loads((here / f"{name}.jsonl").read_text()) for name in ("one", "two")]
     assert [(row["status"], row["attempts"]) for row in rows] == [("failed", 1), ("completed", 2)]
-
-
-@pytest.mark.long
-def test_the_version_is_printed(folder: Path) -> None:
-    assert run(folder, "--version").stdout == run(folder, "-V").stdout
-    assert run(folder, "-V").stdout.startswith("mpqueue ")
 
 
 @not_on_windows("the tests run it from its folder there")

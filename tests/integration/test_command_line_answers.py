@@ -14,7 +14,6 @@ import pytest
 
 import mpqueue
 from tests.support.command_line import main
-from tests.support.pages import dashboard
 from tests.support.programs import APART, PATIENCE, press_ctrl_c
 from tests.support.systems import not_on_windows
 from tests.support.waiting import Gate
@@ -129,12 +128,6 @@ def test_an_exit_code_has_one_meaning_in_all_commands(
         assert told.splitlines()[-1].startswith("mpqueue: error: ")
 
 
-def test_a_retry_that_heals_all_ends_with_0(here: Path) -> None:
-    recorded()
-    (here / "healed").touch()
-    assert main(["retry", "run.db", "-j", "1", "-q"]) == 0
-
-
 @not_on_windows("no limit for the size of files")
 def test_an_export_that_can_not_be_written_ends_with_1_and_says_what_is_kept(here: Path) -> None:
     (here / "good.txt").write_text("".join(f"{number:0>500}\n" for number in range(2000)))
@@ -151,14 +144,11 @@ def test_an_export_that_can_not_be_written_ends_with_1_and_says_what_is_kept(her
     assert not (here / "rows.jsonl").exists()
 
 
-@pytest.mark.parametrize("command", ["run", "retry"])
-def test_ctrl_c_ends_with_130(here: Path, command: str) -> None:
+def test_ctrl_c_ends_a_retry_with_130(here: Path) -> None:
     (here / "in.txt").write_text("wait\n")
-    words = [*RUN, "in.txt", "--journal", "run.db", "-j", "1"]
-    if command == "retry":
-        assert main([*words, "--deadline", "0.001", "-q"]) == 75
-        (here / "announced").unlink(missing_ok=True)
-        words = ["retry", "run.db", "-j", "1"]
+    assert main([*RUN, "in.txt", "--journal", "run.db", "-j", "1", "--deadline", "0.001", "-q"]) == 75
+    (here / "announced").unlink(missing_ok=True)
+    words = ["retry", "run.db", "-j", "1"]
     with subprocess.Popen(
         [sys.executable, "-m", "mpqueue", *words], cwd=here, stderr=subprocess.PIPE, **APART
     ) as program:
@@ -166,13 +156,6 @@ def test_ctrl_c_ends_with_130(here: Path, command: str) -> None:
         press_ctrl_c(program)
         program.communicate(timeout=PATIENCE)
     assert program.returncode == 130
-
-
-@not_on_windows("it is ended by a signal")
-def test_ctrl_c_ends_a_dashboard_with_130(here: Path) -> None:
-    recorded()
-    with dashboard("run.db", folder=here) as (url, _):  # which asserts it
-        assert url.startswith("http://127.0.0.1:")
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from unittest.mock import ANY
 
 import pytest
 
+from tests.support.command_line import main
 from tests.support.journals import lines_of
 from tests.support.programs import APART, PATIENCE, press_ctrl_c
 from tests.support.systems import not_on_windows
@@ -34,6 +34,10 @@ def count(line):
         import threading
         threading.Event().wait(300)
     return {"length": len(line)}
+
+def inline():
+    from mpqueue.testing import InlinePool
+    return InlinePool()
 """
 
 
@@ -257,47 +261,37 @@ def test_an_output_that_is_the_journal_is_refused_before_anything_is_done(folder
     assert mpqueue(folder, "status", journal.name).returncode == 0
 
 
-@pytest.mark.long
-def test_files_that_changed_are_done_again_by_their_time_or_by_their_content(folder: Path) -> None:
-    files, run = (
-        [folder / name for name in ("a.txt", "b.txt")],
-        ("run", "words:count", "--journal", "run.db", "-j", "1"),
-    )
-    for file in files:
-        file.write_text("text")
-    assert mpqueue(folder, *run, "*.txt", "--key", "content").returncode == 0
-    os.utime(files[0], ns=(1000, 1000))
-    files[1].write_text("other")
-    assert mpqueue(folder, *run, "[ab].txt", "--key", "content").returncode == 0
-    assert [calls(folder).count(file.name) for file in files] == [1, 2]
-    assert mpqueue(folder, *run, "[ab].txt").returncode == 0  # by size and time from now on
-    os.utime(files[0], ns=(2000, 2000))
-    assert mpqueue(folder, *run, "[ab].txt").returncode == 0
-    assert [calls(folder).count(file.name) for file in files] == [3, 3]
+def test_a_plan_is_printed_and_what_is_named_runs_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (folder / "words.py").rename(folder / "other_words.py")
+    run = ["run", "other_words:count", *RUN[2:-2], "--backend", "other_words:inline"]
 
+    def ran(*words: str, code: int = 0) -> list[str]:
+        (folder / "calls").write_text("")
+        assert main([*run, *words]) == code
+        return sorted(calls(folder))
 
-@pytest.mark.long
-def test_a_plan_is_printed_and_what_is_named_runs_again(folder: Path) -> None:
-    fresh = mpqueue(folder, *RUN, "--plan")
-    assert (fresh.returncode, (folder / "run.db").exists()) == (0, False)
-    assert fresh.stdout == "new\tone\nnew\tbad\nnew\twait\nnew\tthree\n"
-    assert mpqueue(folder, *RUN).returncode == 1
+    assert ran("--plan") == []
+    assert capfd.readouterr().out == "new\tone\nnew\tbad\nnew\twait\nnew\tthree\n"
+    assert not (folder / "run.db").exists()
+    assert len(ran(code=1)) == 4
     (folder / "in.txt").write_text("bad\none\nfour\nwait\n")
-    planned = mpqueue(folder, *RUN, "--plan")
-    assert planned.stdout == "new\tfour\ngone\tthree\nfailed\tbad\n"
-    assert planned.stderr == "3 same, 0 changed, 1 new, 1 gone, 1 failed; 1 to run\n"
+    capfd.readouterr()
+    assert ran("--plan") == []
+    assert capfd.readouterr() == (
+        "new\tfour\ngone\tthree\nfailed\tbad\n",
+        "3 same, 0 changed, 1 new, 1 gone, 1 failed; 1 to run\n",
+    )
     (folder / "healed").touch()
-    before = calls(folder)
-    assert mpqueue(folder, *RUN, "--redo", "failed").returncode == 0
-    assert mpqueue(folder, *RUN, "--redo", "one", "--redo", "wait").returncode == 0
-    assert sorted(calls(folder)[len(before) :]) == ["bad", "four", "one", "wait"]
-    unknown = mpqueue(folder, *RUN, "--redo", "five")
-    assert (unknown.returncode, "--redo: expected failed" in unknown.stderr) == (2, True)
-    alone = mpqueue(folder, "run", "words:count", "in.txt", "--plan")
-    assert (alone.returncode, "--plan: expected a --journal" in alone.stderr) == (2, True)
-    for command in (["--redo", "all"], ["--handler-version", "2"]):
-        before = calls(folder)
-        assert mpqueue(folder, *RUN, *command).returncode == 0
-        assert sorted(calls(folder)[len(before) :]) == ["bad", "four", "one", "wait"]
-    assert mpqueue(folder, *RUN, "--handler-version", "2").returncode == 0
-    assert len(calls(folder)) == len(before) + 4, "the same version runs nothing again"
+    assert ran("--redo", "failed") == ["bad", "four"]
+    assert ran("--redo", "one", "--redo", "wait") == ["one", "wait"]
+    assert ran("--redo", "five", code=2) == []
+    for words in (["--redo", "all"], ["--handler-version", "2"]):
+        assert ran(*words) == ["bad", "four", "one", "wait"]
+    run = ["run", run[1], "in.txt", "--journal", "files.db", *run[-2:], "--key"]
+    assert ran("content") == ["in.txt"]
+    os.utime(folder / "in.txt", ns=(1000, 1000))
+    assert (ran("content"), ran("file")) == ([], ["in.txt"])

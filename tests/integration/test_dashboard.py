@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +31,6 @@ def watched(*journals: object, folder: Path) -> Iterator[Visitor]:
     """The command, running, and somebody who asks it."""
     with dashboard(*journals, folder=folder) as (url, _):
         yield visit(url)
-
-
-def state_of(visitor: Visitor, job_id: str) -> Any:
-    return next((job for job in visitor.get("jobs") if job["jobId"] == job_id), None)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -145,31 +140,6 @@ def test_a_file_that_goes_leaves_what_was_known(tmp_path: Path) -> None:
             assert "Ctrl-C" in program.stderr.readline()
             assert "expected a journal, got a name that is not there" in program.stderr.readline()
         assert [job["jobId"] for job in visitor.get("jobs")] == ["job"]
-
-
-@pytest.mark.long(but=["missing", "newer"])
-@pytest.mark.parametrize("what", ["missing", "text", "newer", "folder", "empty"])
-def test_what_is_no_journal_is_one_line(what: str, tmp_path: Path) -> None:
-    path = tmp_path / "run.db"
-    match what:
-        case "text":
-            path.write_text("hello " * 1000)
-        case "newer":
-            record(path, "job", ["a"], do.succeed)
-            with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-                connection.execute("PRAGMA user_version=999")
-        case "folder":
-            path.mkdir()
-        case "empty":
-            path.touch()
-        case _:
-            pass
-    command = [sys.executable, "-m", "mpqueue", "dashboard", "run.db"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert done.returncode == (2 if what == "missing" else 1)
-    assert (done.stdout, done.stderr.count("\n")) == ("", 1)
-    expected = {"newer": "a newer mpqueue", "text": "expected a journal", "folder": "expected a file"}
-    assert expected.get(what, "expected a journal") in done.stderr
 
 
 def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:

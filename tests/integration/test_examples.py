@@ -5,15 +5,11 @@ from __future__ import annotations
 import csv
 import gzip
 import importlib.resources
-import io
 import json
 import os
-import pty
 import shutil
-import signal
 import subprocess
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -137,67 +133,6 @@ def test_alt_text_ends_with_a_table(described: tuple[subprocess.CompletedProcess
     assert float(numbers["speed-up"]) > 0
     assert "[####################] 7/7" in done.stdout
     assert "\r" not in done.stdout
-
-
-def test_alt_text_keeps_to_one_line_on_a_terminal(pictures: Path, tmp_path: Path, surroundings: dict[str, str]) -> None:
-    arguments = ["--pictures", str(pictures), "--limit", "2", "--output", str(tmp_path / "out")]
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, str(EXAMPLES / "alt_text.py"), *arguments], stdout=theirs, stderr=theirs, env=surroundings
-    ) as process:
-        os.close(theirs)
-        shown = everything_from(ours)
-    assert process.returncode == 0, shown
-    live = next(line for line in shown.split("\r\n") if "4/4" in line)
-    assert live.count("\r") >= 2, "several states of one line"
-    assert len(rows(tmp_path / "out")) == 4
-
-
-def everything_from(terminal: int) -> str:
-    """What is written to a terminal until its last writer has gone; Linux tells that by an error."""
-    shown = b""
-    try:
-        while more := os.read(terminal, 4096):
-            shown += more
-    except OSError:
-        pass
-    finally:
-        os.close(terminal)
-    return shown.decode(errors="replace")
-
-
-@pytest.mark.long
-def test_ctrl_c_leaves_what_was_finished(pictures: Path, tmp_path: Path, surroundings: dict[str, str]) -> None:
-    many = tmp_path / "many"
-    many.mkdir()
-    for number in range(600):  # seconds of work for any machine
-        (many / f"{number:04}.jpg").symlink_to(pictures / "couch.jpg")
-    command = [
-        sys.executable,
-        str(EXAMPLES / "alt_text.py"),
-        "--pictures",
-        str(many),
-        "--output",
-        str(tmp_path / "out"),
-    ]
-    with subprocess.Popen(
-        command, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("["):  # the first progress
-                break
-        os.killpg(process.pid, signal.SIGINT)
-        shown, complaints = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, complaints) == (130, "")
-    assert "interrupted" in shown
-    written = rows(tmp_path / "out")
-    finished = [row for row in written if row["status"] == "completed"]
-    assert len(written) == 602
-    assert 0 < len(finished) < 600
-    for row in finished:
-        assert (tmp_path / "out" / row["thumbnail"]).is_file()
-    assert not list((tmp_path / "out").rglob("*.unfinished"))
 
 
 @pytest.mark.parametrize(
@@ -352,47 +287,6 @@ def pretend(folder: Path, surroundings: dict[str, str], **programs: str) -> None
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)
     surroundings["PATH"] = f"{folder}{os.pathsep}{surroundings['PATH']}"
-
-
-@pytest.mark.long
-def test_pictures_come_from_debian_s_package_where_there_is_apt(
-    pictures: Path, tmp_path: Path, surroundings: dict[str, str]
-) -> None:
-    content = (pictures / "transparent.png").read_bytes()
-    stamps = "./usr/share/tuxpaint/stamps"
-    with tarfile.open(tmp_path / "package.tar", "w") as package:
-        for name in ("animals/dog.png", "plants/tree.png", "animals/cartoon/cat.png", "space/moon.png"):
-            member = tarfile.TarInfo(f"{stamps}/{name}")
-            member.size = len(content)
-            package.addfile(member, io.BytesIO(content))
-    apt, dpkg = "touch tuxpaint-stamps-default_1_all.deb", f"cat '{tmp_path}/package.tar'"
-    pretend(tmp_path / "tools", surroundings, apt_get=apt, dpkg_deb=dpkg)
-    done = run("seed_alt_text_job.py", folder=tmp_path, environment=surroundings)
-    assert (done.returncode, done.stderr) == (0, "")
-    described = done.stdout.splitlines()[-2:]
-    assert [line.partition(":")[0] for line in described] == ["dog.png", "tree.png"]
-    assert [path.name for path in (tmp_path / "cache").iterdir() if "stamps" in path.name] == [
-        "tuxpaint-stamps-default"
-    ]
-
-
-@pytest.mark.long
-def test_pictures_come_from_wheels_where_apt_fails(
-    pictures: Path, tmp_path: Path, surroundings: dict[str, str]
-) -> None:
-    for distribution, inside in (
-        ("scikit_image", ("skimage/data/cat.png", "skimage/data/logo.png", "skimage/data/tests/a.png")),
-        ("scikit_learn", ("sklearn/datasets/images/flower.jpg",)),
-    ):
-        wheel(tmp_path, distribution, dict.fromkeys(inside, (pictures / "transparent.png").read_bytes()))
-    surroundings |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
-    apt = "echo 'E: Unable to locate package' >&2; exit 100"
-    pretend(tmp_path / "tools", surroundings, apt_get=apt, dpkg_deb="exit 1")
-    done = run("seed_alt_text_job.py", folder=tmp_path, environment=surroundings)
-    assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
-    assert "Debian's tuxpaint-stamps-default: not to be had here (E: Unable to locate package)." in lines
-    assert [line.partition(":")[0] for line in lines[-2:]] == ["cat.png", "flower.jpg"]
 
 
 @pytest.mark.long

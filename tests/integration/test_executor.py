@@ -6,7 +6,6 @@ import asyncio
 import concurrent.futures
 import gc
 import itertools
-import os
 import queue
 import threading
 import weakref
@@ -385,30 +384,6 @@ def test_changed_closure_runs_as_it_is_now(executor: Executor) -> None:
 # --- the end --------------------------------------------------------------------------------------------------------
 
 
-def test_shutdown_lets_what_was_submitted_end(tmp_path: Path) -> None:
-    executor = Executor(2)
-    futures = [executor.submit(do.square, number) for number in range(20)]
-    executor.shutdown()
-    assert [future.result(0) for future in futures] == [number**2 for number in range(20)]
-    with pytest.raises(RuntimeError, match="after shutdown"):
-        executor.submit(do.succeed, "late")
-    executor.shutdown()
-    Executor().shutdown()
-
-
-def test_shutdown_can_cancel_what_waits(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    executor = Executor(1)
-    first = executor.submit(do.block_until_told(gate), "first")
-    gate.wait_for("first")
-    rest = [executor.submit(do.succeed, number) for number in range(50)]
-    executor.shutdown(wait=False, cancel_futures=True)
-    gate.open()
-    executor.shutdown()
-    assert first.result(0) == "first"
-    assert all(future.cancelled() for future in rest)
-
-
 @pytest.mark.parametrize("kind", [SystemExit, GeneratorExit, asyncio.CancelledError])
 def test_calls_end_where_the_block_is_left_otherwise(kind: type[BaseException]) -> None:
     def left() -> None:
@@ -433,9 +408,3 @@ def test_shutdown_in_a_callback_does_not_wait_for_itself() -> None:
     executor.submit(do.succeed, "a").add_done_callback(callback)
     assert done.wait(TIMEOUT)
     executor.shutdown()
-
-
-def test_workers_are_replaced_after_so_many_calls() -> None:
-    with Executor(1, max_tasks_per_child=2) as executor:
-        pids = [executor.submit(os.getpid).result(TIMEOUT) for _ in range(4)]
-    assert pids[0] == pids[1] != pids[2] == pids[3]

@@ -354,20 +354,6 @@ def test_failed_items_run_again_from_the_journal_with_the_handler_that_is_in_the
         queue.retry_failed("other")
 
 
-def test_failed_items_of_a_job_that_goes_on_are_run_again_where_that_is_asked_for(path: Path) -> None:
-    with JobQueue(1, journal=path, max_retries=0) as queue:
-        queue.run(["a", "b"], do.only("b", do.fail), id="job")
-    ends: list[tuple[Any, JobStatus, int]] = [
-        (do.fail, JobStatus.COMPLETED_WITH_ERRORS, 2),
-        (do.succeed, JobStatus.COMPLETED, 2),
-    ]
-    for handler, status, tries in ends:
-        with JobQueue(1, journal=path, max_retries=0) as queue:
-            queue.create_job("job", ["a", "b"], handler)
-            job = queue.retry_failed("job").result()
-            assert (job.status, job.items[1].attempts, len(job.items[1].history)) == (status, 1, tries)
-
-
 # -- big and odd results -----------------------------------------------------------------------------------------------
 
 
@@ -584,38 +570,3 @@ def test_map_with_a_journal_calls_only_what_is_missing(path: Path, tmp_path: Pat
         "map builtins.pow",
         "map builtins.abs",
     ]
-
-
-SHARED = """
-import pathlib, sys
-from mpqueue import JobQueue, share
-
-later = pathlib.Path(sys.argv[1] + ".later")
-
-def succeeds(item):
-    return {"item": item, "table": table}
-
-def fails_at_first(item):
-    if not later.exists():
-        raise ValueError("at first")
-    return table[item] == bytes([item]) * 10_000
-
-table = share([bytes([number]) * 10_000 for number in range(20)])
-with JobQueue(1, max_retries=0, journal=sys.argv[1]) as queue:
-    if sys.argv[2] == "first":
-        queue.run([3], succeeds, id="done")
-        queue.run([5, 6], fails_at_first, id="failed")
-    else:
-        result = queue.load_job("done").results[0]
-        print(result["item"], result["table"].value[7] == bytes([7]) * 10_000)
-        later.touch()
-        print(queue.retry_failed("failed").result().results)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.long
-def test_what_is_shared_is_kept_with_what_names_it(path: Path, tmp_path: Path) -> None:
-    """The program that shared it has ended, and its memory with it."""
-    run_program(tmp_path, SHARED, path, "first")
-    assert run_program(tmp_path, SHARED, path, "later").stdout.splitlines() == ["3 True", "[True, True]"]

@@ -7,7 +7,6 @@ import pickle
 import sqlite3
 import tarfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from mpqueue.errors import (
     WorkerCrashedError,
 )
 from tests.support import journal_0_1 as old
-from tests.support.command_line import main
 from tests.support.disk import Disk
 from tests.support.journals import lines_of, rows_of
 from tests.support.results import results_of
@@ -54,20 +52,6 @@ def path(tmp_path: Path) -> Path:
 def healed(monkeypatch: pytest.MonkeyPatch) -> None:
     """What failed then ends well now."""
     monkeypatch.setenv(old.HEALED, "1")
-
-
-Say = Callable[..., str]
-
-
-@pytest.fixture
-def say(capfd: pytest.CaptureFixture[str]) -> Say:
-    """What a command prints."""
-
-    def say(*arguments: object) -> str:
-        main([*map(str, arguments)])
-        return "".join(capfd.readouterr())
-
-    return say
 
 
 def test_results_failures_and_histories_are_what_they_were(path: Path) -> None:
@@ -180,18 +164,3 @@ def test_items_that_were_not_kept_are_new_and_the_others_are_known(path: Path) -
             queue.create_job("interrupted", range(10), old.double)
         assert everything(path) == before
         assert queue.create_job("interrupted", range(11), old.double, rerun=mpqueue.Rerun(update=True)).completed == 8
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("healed")
-def test_the_commands_that_look_into_a_journal_take_it(path: Path, say: Say) -> None:
-    assert [line.split()[:4] for line in say("status", path).splitlines()[1:]] == [
-        ["completed_with_errors", "4", "6", "10"],
-        ["completed_with_errors", "0", "2", "2"],
-        ["interrupted", "9", "0", "10"],
-    ]
-    failures = say("failures", path, "measures")
-    assert [name for name in FAILED if name not in failures] == []
-    assert len(say("export", path, "measures", "--columns", "id,status,error").splitlines()) == len(old.KINDS)
-    assert "10 items: 10 completed" in say("retry", path, "measures", "-j", "1")
-    assert "10 items: 10 completed" in say("retry", path, "interrupted", "-j", "1")

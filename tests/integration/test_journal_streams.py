@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import mpqueue
-from mpqueue import ItemStatus, JobQueue, JobStatus, current_item
+from mpqueue import ItemStatus, JobQueue, JobStatus
 from mpqueue.errors import JobStateError, JournalError, JournalMismatchError
 from mpqueue.testing import InlinePool
 from tests.support import handlers as do
@@ -55,21 +55,6 @@ def counts(path: Path) -> Line:
 
 
 # -- whose results are whose -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_random_numbers_follow_the_item(path: Path) -> None:
-    draw = Draw()
-    first = dict(zip("abc", once(draw, "abc", journal=path, seed=7), strict=True))
-    again = dict(zip("dcab", once(draw, "dcab", journal=path, seed=7, rerun=mpqueue.Rerun(version="2")), strict=True))
-    assert {item: again[item] for item in "abc"} == first
-    assert len(set(again.values())) == 4
-    assert len(set(once(draw, "aaa", journal=path, job_id="equal"))) == 3
-
-
-class Draw:
-    def __call__(self, _: object) -> int:
-        return int(current_item().rng.integers(1 << 60))
 
 
 # -- breaking off ------------------------------------------------------------------------------------------------------
@@ -199,30 +184,6 @@ def test_memory_depends_neither_on_what_is_recorded_nor_on_the_input(path: Path)
 # -- failures ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("way", [mpqueue.imap, mpqueue.map])
-def test_what_has_ended_runs_again_by_the_users_word(way: Callable[..., Any], path: Path, calls: Calls) -> None:
-    again = partial(way, calls, "ab", concurrency=1, max_retries=0, journal=path, job_id="job", on_error="skip")
-    expected = {None: 0, "failed": 0, "changed-code": 0, "all": 2}
-    assert len([*again()]) == len(calls.take()) == 2
-    for redo, count in expected.items():
-        assert len([*again(rerun=mpqueue.Rerun(redo=redo))]) == 2
-        assert len(calls.take()) == count, redo
-    other = partial(way, do.succeed, "ab", concurrency=1, journal=path, job_id="job")
-    assert [*other(rerun=mpqueue.Rerun(redo="changed-code"))] == ["a", "b"]
-    if way is mpqueue.map:
-        assert [*again(rerun=mpqueue.Rerun(redo=[1], version="x"))] == [
-            "result of 'a'",
-            "result of 'b'",
-        ]  # another version: all of it
-        calls.take()
-        again(rerun=mpqueue.Rerun(redo=[1], version="x"))
-        assert calls.take() == ["'b'"]
-    else:
-        with pytest.raises(ValueError, match="for a stream"):
-            again(rerun=mpqueue.Rerun(redo=[1]))
-
-
 def test_an_item_whose_key_is_another_runs_again(path: Path, calls: Calls, tmp_path: Path) -> None:
     files = [tmp_path / name for name in "ab"]
     for file in files:
@@ -287,6 +248,8 @@ def test_what_a_stream_has_not_is_refused(path: Path) -> None:
         mpqueue.imap(do.succeed, "ab", journal=path, job_id=5)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="key"):
         mpqueue.imap(do.succeed, "ab", journal=path, rerun=mpqueue.Rerun(key=5))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="for a stream"):
+        mpqueue.imap(do.succeed, "ab", journal=path, job_id="job", rerun=mpqueue.Rerun(redo=[1]))
     assert outcomes(once(do.only("b", do.fail), "ab", journal=path))[0] == "a"
     with JobQueue(1, journal=path) as queue:
         with pytest.raises(JournalMismatchError, match="expected a job with a list of items, got a stream"):
@@ -331,23 +294,6 @@ def make(item: dict[str, Any]) -> Any:
             raise Odd(1, "odd")
         case _:
             return item["value"]
-
-
-def test_results_that_count_no_more_are_pruned(path: Path, calls: Calls) -> None:
-    big = ["x" * 300_000, "y", "z"]
-    assert len([*once(calls, big, journal=path, rerun=mpqueue.Rerun(version="1"))]) == 3
-    assert len([*once(calls, "z", journal=path, rerun=mpqueue.Rerun(version="2"))]) == 1
-    calls.take()
-    with JobQueue(1, journal=path) as queue:
-        assert len(values_of(path)) == 1
-        assert queue.prune(gone=False).items == 0  # what a result takes that counts no more goes in any case
-        assert values_of(path) == []
-        assert queue.prune().items == 2
-        assert queue.prune().items == 0
-    assert counts(path)[1:] == (1, 0, 1)
-    assert len([*once(calls, big, journal=path, rerun=mpqueue.Rerun(version="2"))]) == 3
-    assert len(calls.take()) == 2
-    assert counts(path)[1:] == (3, 0, 3)
 
 
 def test_all_of_a_stream_is_kept_pruned_and_cleared(path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import threading
 from collections import Counter
@@ -80,39 +79,11 @@ def finish(path: Path, calls: Any, items: Any, job_id: str = "j", *, workers: in
 # -- run again ---------------------------------------------------------------------------------------------------------
 
 
-def lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
-
-
 def halves(numbers: list[int]) -> list[int]:
     """All that comes of these."""
     return [
         n for number in numbers for n in [number, *halves([number // 2, number - number // 2] if number > 1 else [])]
     ]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("items", [[8, 3, 8, 1], [{"id": 1}, {"id": 9}]], ids=["values", "ids"])
-def test_the_same_program_again_runs_nothing_and_more_items_run(path: Path, calls: Calls, items: list[Any]) -> None:
-    first = finish(path, calls, items)
-    assert len(calls.take()) == first.total
-    again = finish(path, calls, items)
-    assert (calls.take(), again.results, again.status) == ([], first.results, JobStatus.COMPLETED)
-    more = [*items, 2] if items[0] == 8 else [*items, {"id": 20}]
-    third = finish(path, calls, more)
-    assert len(calls.take()) == third.total - first.total > 0
-
-
-def test_a_sink_gets_the_rows_of_both_runs(path: Path, calls: Calls, tmp_path: Path) -> None:
-    rows = tmp_path / "rows.jsonl"
-    for items in ([3], [3, 2]):
-        with JobQueue(2, journal=path) as queue:
-            queue.open_job("j", items, calls, results=mpqueue.sinks.jsonl(rows, columns=["result"]))
-            queue.seal("j")
-            queue.start("j").result()
-        results = [json.loads(line)["result"] for line in lines(rows)]
-        assert sorted(results) == sorted(halves(items))
-    assert len(calls.take()) == len(halves([3, 2]))
 
 
 def test_it_counts_what_is_new(path: Path, calls: Calls) -> None:
@@ -280,18 +251,6 @@ class Unkept:
         if os.getpid() != self.home:
             raise TypeError("not twice")
         return self.__dict__
-
-
-def test_items_need_an_identity_or_an_id(path: Path) -> None:
-    with JobQueue(1, journal=path) as queue:
-        job = queue.open_job("j", handler=do.succeed)
-        for call in (
-            partial(queue.add_items, "j"),
-            lambda items: queue.open_job("k", items, do.succeed),
-        ):
-            with pytest.raises(TypeError, match="has no identity that stays the same"):
-                call([1, threading.Lock()])
-        assert (job.total, queue.get_job("k")) == (0, None)
 
 
 # -- what is asked for -------------------------------------------------------------------------------------------------

@@ -77,23 +77,10 @@ def test_numbers_of_other_libraries_are_numbers() -> None:
 # -- what fails ----------------------------------------------------------------------------------------------------
 
 
-def test_a_result_that_cannot_be_pickled_raises_what_it_always_did(pool: Pool) -> None:
-    with pytest.raises(standard.MaybeEncodingError) as caught:
-        pool.apply(do.return_lock, (1,))
-    assert "lock" in caught.value.value
-    assert "cannot pickle" in caught.value.exc
-
-
 def test_an_exception_that_cannot_be_pickled_raises_what_it_always_did(pool: Pool) -> None:
     with pytest.raises(standard.MaybeEncodingError, match="held") as caught:
         pool.apply(do.raise_lock_holder, (1,))
     assert "raise LockHolderError" in caught.value.__cause__.tb
-
-
-def test_an_argument_that_cannot_be_pickled_raises_its_own_error(pool: Pool) -> None:
-    with pytest.raises(RuntimeError, match="refuses to be pickled") as caught:
-        pool.apply(do.double, (do.Unpicklable(),))
-    assert any("can't be pickled" in note for note in caught.value.__notes__)
 
 
 def test_a_function_that_cannot_be_pickled_raises_its_own_error_where_the_result_is_asked_for(pool: Pool) -> None:
@@ -144,24 +131,6 @@ def test_sys_exit_fails_the_call_and_not_the_worker(pool: Pool) -> None:
 
 
 # -- results that come later ---------------------------------------------------------------------------------------
-
-
-def test_a_result_is_ready_after_its_callback(pool: Pool, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    got: list[Any] = []
-    result = pool.apply_async(do.block_until_told(gate), ("a",), callback=got.append)
-    gate.wait_for("a")
-    assert not result.ready()
-    with pytest.raises(ValueError, match="not ready"):
-        result.successful()
-    with pytest.raises(multiprocessing.TimeoutError):
-        result.get(0.01)
-    gate.open()
-    result.wait()
-    assert got == ["a"]
-    assert result.ready()
-    assert result.successful()
-    assert result.get() == result.get() == "a"
 
 
 def test_callbacks_may_use_the_pool(pool: Pool) -> None:

@@ -526,23 +526,3 @@ def test_a_close_in_a_listener_does_not_wait_for_the_close_that_waits_for_it() -
         with ThreadPoolExecutor(1) as executor:
             executor.submit(queue.close, kill=True).result(300)
     assert closed.wait(300)
-
-
-@pytest.mark.long
-def test_a_drain_cuts_short_a_close_that_waits_for_a_listener() -> None:
-    """After half a minute more than it was given, see "Every wait has an end"."""
-    may_go_on, inside, queue = threading.Event(), threading.Event(), JobQueue(1)
-
-    def hear(_: object) -> None:
-        inside.set()
-        may_go_on.wait(300)
-
-    queue.on("job:finished", hear)
-    queue.create_job("job", [1], do.double)
-    queue.start("job")
-    assert inside.wait(300)
-    with ThreadPoolExecutor(1) as executor:
-        closing = executor.submit(queue.close)
-        queue.drain(0.1)
-        closing.result(300)
-    may_go_on.set()
