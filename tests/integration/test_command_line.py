@@ -11,12 +11,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.command_line import main
+from tests.support.command_line import main, run_command
 from tests.support.pages import visit
 from tests.support.programs import PATIENCE
 from tests.support.systems import not_on_windows
@@ -124,18 +125,7 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("own", None)
 
 
-def run(folder: Path, *arguments: str, stdin: str = "", code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "mpqueue", *arguments],
-        cwd=folder,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
+run = partial(run_command, code=0)
 
 
 def rows_of(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
@@ -703,20 +693,6 @@ def test_help_fits_80_columns_with_examples_of_the_command_and_exit_codes(
     assert len(lines) >= 2
     assert all(f"mpqueue {command} " in line for line in lines)
     assert [line.split()[0] for line in codes.splitlines()] == ["0", "1", "2", "75", "130", "141"]
-
-
-def test_options_of_run_are_in_five_groups(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    text = help_of(capsys, monkeypatch, "run").partition("\nexamples:")[0]
-    groups = {part.partition(":\n")[0]: part for part in text.split("\n\n")[2:]}
-    assert list(groups) == ["arguments", "input", "workers", "retries and limits", "journal", "output"]
-    for group, options in {
-        "input": ("--from", "--dry-run"),
-        "workers": ("-j, --jobs, --concurrency N", "--uses", "--gpu-env"),
-        "retries and limits": ("--retries, --max-retries N", "--timeout", "--max-failures", "--drain"),
-        "journal": ("--journal", "--plan", "--redo"),
-        "output": ("-o, --output, --results FILE", "--capture-output", "--json", "-q, --quiet"),
-    }.items():
-        assert all(f"\n  {option}" in groups[group] for option in options), groups[group]
 
 
 def test_a_person_s_help_has_bold_headings(folder: Path) -> None:

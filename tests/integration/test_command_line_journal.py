@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from unittest.mock import ANY
 import pytest
 
 from tests.support.command_line import main
+from tests.support.command_line import run_command as mpqueue
 from tests.support.journals import lines_of
 from tests.support.programs import APART, PATIENCE, press_ctrl_c
 from tests.support.systems import not_on_windows
@@ -39,18 +41,6 @@ def inline():
     from mpqueue.testing import InlinePool
     return InlinePool()
 """
-
-
-def mpqueue(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "mpqueue", *arguments],
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 
 from mpqueue import JobQueue
 from tests.support import handlers as do
+from tests.support.command_line import run_command
 from tests.support.pages import Visitor, dashboard, visit
 from tests.support.programs import PATIENCE
 from tests.support.waiting import Gate
@@ -146,7 +147,6 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     record(path, "job", ["a"], do.succeed)
     (tmp_path / "uvicorn.py").write_text("raise ImportError('none here')")
-    command = [sys.executable, "-m", "mpqueue", "dashboard", "run.db"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    done = run_command(tmp_path, "dashboard", "run.db", code=2)
+    assert done.stderr.count("\n") == 1
     assert "pip install 'mpqueue[dashboard]'" in done.stderr

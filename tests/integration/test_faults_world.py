@@ -6,7 +6,6 @@ import json
 import os
 import re
 import resource
-import signal
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -14,20 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from mpqueue import JobQueue, JobStatus, RetryPolicy, WorkerStartError
+from mpqueue import JobQueue, JobStatus, WorkerStartError
 from tests.support import handlers as do
-from tests.support.programs import PATIENCE, descends_from, run_program, write_program
+from tests.support.command_line import run_command
+from tests.support.programs import PATIENCE, run_program, write_program
 from tests.support.recorder import Recorder
 from tests.support.small_shm import small_shm
 from tests.support.strength import workers_of
 from tests.support.surroundings import MUSL
 from tests.support.systems import LINUX_ONLY
-from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
-
-ONCE = RetryPolicy(max_retries=1, base_delay=0.01)
-
 
 # --- shared memory --------------------------------------------------------------------------------------------------
 
@@ -282,21 +278,12 @@ def test_the_command_says_that_no_worker_came_and_how_to_go_on(tmp_path: Path) -
     (tmp_path / "starved.py").write_text("def work(line):\n    return line\n")
     (tmp_path / "in.txt").write_text("a\nb\n")
     command = ["run", "starved:work", "--from", "lines", "in.txt", "--journal", "run.db", "-o", "out.jsonl"]
-    done = subprocess.run(
-        [sys.executable, "-m", "mpqueue", *command],
-        cwd=tmp_path,
-        env={**os.environ, **let_starts_fail(tmp_path, ALL)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 75, done.stderr
+    done = run_command(tmp_path, *command, code=75, **let_starts_fail(tmp_path, ALL))
     assert "Traceback" not in done.stderr
     assert "stopped: no worker could be started" in done.stderr
     assert "2 not run" in done.stderr
     assert f"run the same command to go on: mpqueue {' '.join(command)}" in done.stderr
-    subprocess.run([sys.executable, "-m", "mpqueue", *command], cwd=tmp_path, timeout=300, check=True)
+    run_command(tmp_path, *command, code=0)
     assert [json.loads(line)["result"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == ["a", "b"]
 
 
@@ -331,27 +318,3 @@ def test_descriptors_that_are_exhausted_in_a_worker_fail_the_item_that_wants_one
 
 
 # --- kills from outside ---------------------------------------------------------------------------------------------
-
-
-def test_workers_killed_while_they_start_are_started_again() -> None:
-    with JobQueue(2, retry=ONCE) as queue:
-        queue.create_job("job", range(10), do.double)
-        before = set(descends_from(os.getpid()))
-        run = queue.start("job")
-
-        def workers() -> list[int]:
-            found = []
-            for pid in set(descends_from(os.getpid())) - before:
-                try:
-                    command = Path(f"/proc/{pid}/cmdline").read_bytes()
-                except OSError:
-                    continue
-                if b"worker_entry" in command:
-                    found.append(pid)
-            return found
-
-        for pid in wait_until(workers):
-            os.kill(pid, signal.SIGKILL)
-        assert run.result(300).results == list(range(0, 20, 2))
-        assert {item.attempts for item in run.job.items} <= {1, 2}
-        assert len(workers_of(queue)) == 2

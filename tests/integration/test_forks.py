@@ -124,42 +124,29 @@ def fork_unseen_by_python() -> int:
     return pid
 
 
-@pytest.mark.long(but=["fork"])
+def handle(fork: Callable[[], int], gate: Gate, table: Any, item: Any) -> float:
+    """Fork a child that looks later at the table, if there is one, otherwise at the item."""
+    found = item if table is None else table
+    if fork() == 0:
+        try:
+            look_later(gate, found[0], found)
+        finally:
+            os._exit(0)
+    return float(found[0])
+
+
+@pytest.mark.long(but=["item-fork", "table"])
 @pytest.mark.parametrize("fork", [os.fork, fork_unseen_by_python])
-def test_what_a_handler_forks_keeps_the_item_that_it_was_forked_with(fork: Callable[[], int], tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["item", "table"])
+def test_what_a_handler_forks_keeps_what_it_was_forked_with(fork: Callable[[], int], what: str, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
-
-    def handle(item: Any) -> float:
-        if fork() == 0:
-            try:
-                look_later(gate, item[0], item)
-            finally:
-                os._exit(0)
-        return float(item[0])
-
-    with JobQueue(1) as queue:
-        assert queue.run(map(array, range(FORKS)), handle, chunksize=1).results == list(range(FORKS))
-        for _ in range(3):
-            assert queue.run([array(-1)] * FORKS, np.max, chunksize=1).results == [-1] * FORKS
-        assert verdicts(gate, FORKS) == KEPT
-
-
-@pytest.mark.parametrize("fork", [os.fork, fork_unseen_by_python])
-def test_what_a_handler_forks_keeps_the_table_of_the_handler(fork: Callable[[], int], tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
-    def handle(table: Any, item: float) -> float:
-        if fork() == 0:
-            try:
-                look_later(gate, item, table)
-            finally:
-                os._exit(0)
-        return float(table[0])
-
     with JobQueue(1) as queue:
         for number in range(FORKS):
-            job = queue.run([number], partial(handle, array(number)))
+            table = array(number) if what == "table" else None
+            job = queue.run([array(number)], partial(handle, fork, gate, table))
             assert job.results == [number]
             queue.clear_job(job.id)
             del job
+        for _ in range(3):
+            assert queue.run([array(-1)] * FORKS, np.max, chunksize=1).results == [-1] * FORKS
         assert verdicts(gate, FORKS) == KEPT

@@ -21,7 +21,7 @@ from mpqueue.testing import close_shared_pool
 from tests.support import handlers as do
 from tests.support.front_ends import Counted
 from tests.support.length import long
-from tests.support.loops import LONG_WORK, Run, arrive, in_loops, turns_of_others
+from tests.support.loops import LONG_WORK, Run, in_loops, turns_of_others
 from tests.support.programs import is_running, run_program
 from tests.support.systems import not_on_windows
 from tests.support.waiting import Gate, spend, wait_until
@@ -217,38 +217,6 @@ def test_interruption_while_the_input_is_read_ends_the_iterator_which_says_so() 
 
 
 # --- in coroutines --------------------------------------------------------------------------------------------------
-
-
-@in_loops
-@both
-def test_async_for_gives_the_results(run: Run, imap: Callable[..., Any]) -> None:
-    async def main() -> None:
-        found = [result async for result in imap(do.double, range(1000))]
-        assert sorted(found) == list(range(0, 2000, 2))
-
-    run(main)
-
-
-@in_loops
-def test_loop_runs_on_while_a_result_is_awaited(run: Run, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
-    async def main() -> None:
-        found: list[str] = []
-
-        async def consume() -> None:
-            found.extend([result async for result in mpqueue.imap(do.block_until_told(gate), "ab")])
-
-        async def release() -> None:
-            await arrive(gate, 2)
-            gate.open()
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(consume)
-            tasks.start_soon(release)
-        assert found == ["a", "b"]
-
-    run(main)
 
 
 @in_loops

@@ -88,35 +88,6 @@ def test_a_job_that_was_over_is_so_at_once_and_nothing_runs(path: Path, tmp_path
     assert (job.duration, job.retries, job.seed) == (first.duration, first.retries, first.seed)
 
 
-@pytest.mark.slow
-def test_only_what_is_missing_runs_and_the_job_is_equal_to_an_uninterrupted_one(path: Path, tmp_path: Path) -> None:
-    handler = do.only(3, do.fail_with(ValueError("three")), do.square)
-    first, second, third = gate(tmp_path, "first"), gate(tmp_path, "second"), gate(tmp_path, "third")
-    with JobQueue(2, retry=QUICK) as queue:
-        whole = queue.run(range(40), do.announce(first, handler), id="job")
-    with JobQueue(2, journal=path, retry=QUICK) as queue:
-        job = queue.create_job("job", range(40), do.only_from(20, do.block_until_told(second), handler), chunksize=2)
-        run = queue.start("job")
-        wait_until(lambda: job.completed >= 10 and second.arrived())
-        queue.cancel("job", kill=True)
-        run.result()
-        ended = {str(item.id) for item in job.items if item.status in (ItemStatus.COMPLETED, ItemStatus.FAILED)}
-    assert 10 <= len(ended) <= 20
-    with JobQueue(2, journal=path, retry=QUICK) as queue:
-        recorder = Recorder(queue)
-        job = queue.create_job("job", range(40), do.announce(third, handler))
-        assert (job.status, job.cancelled) == (JobStatus.PENDING, False)
-        assert job.completed + job.failed == len(ended)
-        run = queue.start("job")
-        assert {item.id for item in run.as_completed()} == set(range(40))
-        queue.close()
-    assert third.arrived() == {str(at) for at in range(40)} - ended
-    assert [each[:5] for each in told(job)] == [each[:5] for each in told(whole)]
-    assert job.results == whole.results
-    assert len(recorder.of(JOB_PROGRESS)) == 40 - len(ended)
-    assert job.status is whole.status
-
-
 def test_tries_that_failed_before_the_end_count_after_it(path: Path) -> None:
     patient = RetryPolicy(max_retries=3, base_delay=3600.0)
     with JobQueue(1, journal=path, retry=patient) as queue:
@@ -395,44 +366,6 @@ def test_a_result_whose_file_is_gone_is_made_again(path: Path, caplog: pytest.Lo
         assert (job.completed, job.status) == (1, JobStatus.PENDING)
         assert queue.start("job").result().results == [make_bytes(0), make_bytes(1)]
     assert len(logged(caplog)) == 1
-
-
-OTHER_PYTHON = """
-import platform, sys
-import mpqueue
-from mpqueue.testing import InlinePool
-
-def work(item):
-    if sys.argv[2] == "fail":
-        raise ValueError(item)
-    return item
-
-def main(path, end):
-    with mpqueue.JobQueue(1, journal=path, max_retries=0, backend=InlinePool()) as queue:
-        if end == "fail":
-            platform.python_version = lambda: "3.9.18"
-            queue.run([1, 2], work, id="named")
-            queue.run([1, 2], lambda item: work(item), id="lambda")
-            return
-        print(queue.retry_failed("named").result().results)
-        try:
-            queue.retry_failed("lambda")
-        except mpqueue.errors.JournalError as error:
-            print(error)
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.long
-def test_a_handler_that_another_python_compiled_is_taken_by_its_name_or_refused(path: Path, tmp_path: Path) -> None:
-    run_program(tmp_path, OTHER_PYTHON, path, "fail")
-    said = run_program(tmp_path, OTHER_PYTHON, path, "succeed").stdout.splitlines()
-    assert said[0] == "[1, 2]"
-    assert "code that Python 3.9 compiled, and this is Python" in said[1]
-    assert "call create_job() with its items and its handler instead" in said[1]
 
 
 # -- a disk that fills -------------------------------------------------------------------------------------------------

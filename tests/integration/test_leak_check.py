@@ -6,6 +6,7 @@ import contextlib
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -92,37 +93,6 @@ def run_pytest(folder: Path, *bodies: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*command, str(module)], cwd=folder, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.slow
-def test_whatever_a_test_leaves_fails_it_by_name(tmp_path: Path) -> None:
-    done = run_pytest(tmp_path, *(body for body, _ in LEAKS.values()))
-    for path in Path("/dev/shm").glob("mpqueue-test-*"):
-        path.unlink()
-    assert done.returncode == 1
-    for at, (what, (_, named)) in enumerate(LEAKS.items()):
-        told = re.search(rf"(?ms)^_+ ERROR at teardown of test_{at} _+\n(.*?)(?=^_+ ERROR |^=)", done.stdout)
-        assert told, f"{what} was not found:\n{done.stdout}"
-        assert "the test left something behind" in told[1]
-        assert named in told[1], what
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("body", [OURS, A_STRANGERS], ids=["ours", "another program's"])
-def test_names_in_shared_memory_that_a_killed_program_of_ours_leaves_are_found(body: str, tmp_path: Path) -> None:
-    (tmp_path / "names.py").write_text(NAMES)
-    done = run_pytest(tmp_path, body)
-    made = (tmp_path / "made").read_text().split()
-    paths = [Path("/dev/shm", name) for name in made]
-    try:
-        assert len(paths) == KINDS
-        assert all(path.exists() for path in paths)
-        assert {str(path) in done.stdout for path in paths} == {body == OURS}, done.stdout
-        assert done.returncode == (body == OURS)
-    finally:
-        for path in paths:
-            with contextlib.suppress(FileNotFoundError):
-                path.rmdir() if path.is_dir() else path.unlink()
-
-
 CLEAN = {
     "a process that was waited for": "subprocess.run(['true'])",
     "a thread that ended": "t = threading.Thread(target=int); t.start(); t.join()",
@@ -153,9 +123,40 @@ ITS_PARENT_ENDS = """
 """
 
 
+@contextlib.contextmanager
+def names_made(folder: Path) -> Iterator[list[Path]]:
+    """The names in /dev/shm that the program there makes meanwhile."""
+    (folder / "names.py").write_text(NAMES)
+    paths: list[Path] = []
+    try:
+        yield paths
+        paths += [Path("/dev/shm", name) for name in (folder / "made").read_text().split()]
+        assert len(paths) == KINDS
+        assert all(path.exists() for path in paths)
+    finally:
+        for path in (*paths, *Path("/dev/shm").glob("mpqueue-test-*")):
+            with contextlib.suppress(FileNotFoundError):
+                path.rmdir() if path.is_dir() else path.unlink()
+
+
 @pytest.mark.slow
-def test_a_test_that_cleans_up_passes_and_none_is_blamed_for_the_orphans_of_a_household(tmp_path: Path) -> None:
-    household = (ORPHANED.strip(), ITS_PARENT_ENDS.strip(), "[os.kill(pid, 9) for pid in left]")
-    done = run_pytest(tmp_path, *CLEAN.values(), *household)
+def test_whatever_a_test_leaves_fails_it_by_name(tmp_path: Path) -> None:
+    with names_made(tmp_path) as paths:
+        done = run_pytest(tmp_path, *(body for body, _ in LEAKS.values()), OURS)
+    assert done.returncode == 1
+    told = re.findall(r"(?ms)^_+ ERROR at teardown of test_\d+ _+\n(.*?)(?=^_+ ERROR |^=)", done.stdout)
+    assert len(told) == len(LEAKS) + 1, done.stdout
+    for text, (what, (_, named)) in zip(told, LEAKS.items(), strict=False):
+        assert "the test left something behind" in text
+        assert named in text, what
+    assert all(str(path) in told[-1] for path in paths), told[-1]
+
+
+@pytest.mark.slow
+def test_a_test_that_cleans_up_passes_and_none_is_blamed_for_what_others_leave(tmp_path: Path) -> None:
+    """Others are a household whose parent ends, and a program with another environment."""
+    others = (ORPHANED.strip(), ITS_PARENT_ENDS.strip(), "[os.kill(pid, 9) for pid in left]", A_STRANGERS)
+    with names_made(tmp_path):
+        done = run_pytest(tmp_path, *CLEAN.values(), *others)
     assert done.returncode == 0, done.stdout
-    assert f"{len(CLEAN) + len(household)} passed" in done.stdout
+    assert f"{len(CLEAN) + len(others)} passed" in done.stdout

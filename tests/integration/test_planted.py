@@ -8,8 +8,6 @@ from __future__ import annotations
 import csv
 import os
 import stat
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -19,8 +17,7 @@ import pytest
 
 from mpqueue import JobQueue, JournalError
 from tests.support import handlers as do
-from tests.support.command_line import main
-from tests.support.programs import PATIENCE
+from tests.support.command_line import main, run_command
 
 pytestmark = pytest.mark.slow
 
@@ -92,21 +89,14 @@ def test_the_command_line_writes_through_no_link_of_another_user_s(tmp_path: Pat
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / "own.py").write_text("def work(line):\n    return line\n")
-    command = [sys.executable, "-m", "mpqueue", "run", "own:work", "-", "-j", "1", "-o", "x.jsonl"]
-
-    def run() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command, cwd=tmp_path, input="a\nb\n", capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
-
+    run = partial(run_command, tmp_path, "run", "own:work", "-", "-j", "1", "-o", "x.jsonl", stdin="a\nb\n")
     (tmp_path / "x.jsonl").symlink_to(victim)
     os.chown(tmp_path / "x.jsonl", STRANGER, STRANGER, follow_symlinks=False)
-    refused = run()
-    assert (refused.returncode, "got a link of user 65534" in refused.stderr) == (2, True)
+    assert "got a link of user 65534" in run(code=2).stderr
     assert victim.read_text() == "precious"
     (tmp_path / "x.jsonl").unlink()
     (tmp_path / "x.jsonl").symlink_to(victim)  # one of this user's own is replaced
-    assert run().returncode == 0
+    run(code=0)
     assert victim.read_text() == "precious"
     assert (tmp_path / "x.jsonl").read_text().count("\n") == 2
 

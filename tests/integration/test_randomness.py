@@ -161,29 +161,6 @@ def test_a_seed_that_is_no_whole_number_from_zero_up_is_refused(seed: Any) -> No
             pool(1, seed=seed)
 
 
-def test_a_recorded_map_goes_on_with_its_seed(tmp_path: Any) -> None:
-    def draw_if_allowed(item: int) -> list[float]:
-        drawn = draw(item)
-        if item > 2 and not (tmp_path / "allowed").exists():
-            raise ValueError(item)
-        return drawn
-
-    def run_it(**options: Any) -> list[Any]:
-        path = tmp_path / "run.db"
-        return mpqueue.map(draw_if_allowed, range(count), chunksize=1, journal=path, max_retries=0, **options)
-
-    # Of so many, one by one, most still wait when the first failure ends the job, however fast the workers are.
-    count = 200
-    with pytest.raises(mpqueue.TooManyFailuresError):
-        run_it(seed=SEED, max_failures=0)
-    (tmp_path / "allowed").touch()
-    found = run_it(on_error="collect")
-    drawn = [row if isinstance(row, list) else None for row in found]
-    assert None in drawn, "what had failed for good stays so"
-    assert [row for row in drawn if row] == [own for own, row in zip(numpy_s_own(count), drawn, strict=True) if row]
-    assert len([row for row in drawn if row]) > 3
-
-
 def draw_in_pool(pool: mpqueue.Pool) -> list[Drawn]:
     """Four calls of four kinds, and single calls between them."""
     first = pool.apply(draw, (0,))

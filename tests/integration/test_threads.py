@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import signal
 import sys
 import threading
@@ -53,20 +52,6 @@ def in_threads(count: int, work: Callable[[int], Any] | Sequence[Callable[[], An
         return list(executor.map(begin, range(count)))
 
 
-def test_many_threads_run_jobs_on_one_queue() -> None:
-    with JobQueue(2) as queue:
-        recorder = Recorder(queue)
-
-        def work(number: int) -> list[Any]:
-            return queue.run(range(number, number + 50), do.double, id=f"job of {number}").results
-
-        for number, results in enumerate(in_threads(THREADS, work)):
-            assert results == [2 * item for item in range(number, number + 50)]
-        for job in queue.jobs():
-            recorder.check(job)
-        assert queue.get_stats().completed == THREADS
-
-
 def test_jobs_without_an_id_get_different_ones_in_all_threads() -> None:
     with JobQueue(2) as queue:
         jobs = in_threads(THREADS, lambda number: queue.run([number], do.double))
@@ -101,36 +86,6 @@ def test_one_of_many_threads_that_start_the_same_job_starts_it() -> None:
         job = queue.create_job("job", range(10), do.succeed)
         assert in_threads(THREADS, work).count("started") == 1
     recorder.check(job)
-
-
-def test_threads_that_pause_resume_cancel_and_look_at_jobs_get_answers_and_no_harm_is_done() -> None:
-    with JobQueue(2) as queue:
-        recorder = Recorder(queue)
-        for number in range(8):
-            queue.create_job(f"job {number}", range(2000), do.double)
-
-        def work(number: int) -> None:
-            rng = random.Random(number)
-            for _ in range(40):
-                job_id = f"job {rng.randrange(8)}"
-                calls: list[Callable[[str], object]] = [queue.start, queue.pause, queue.resume, queue.get_job]
-                with contextlib.suppress(JobStateError):
-                    rng.choice(calls)(job_id)
-                queue.get_stats()
-                [(job.status, job.completed, job.items[0].status) for job in queue.jobs()]
-            if number == 0:
-                queue.cancel("job 0")
-
-        in_threads(8, work)
-        for job in queue.jobs():
-            with contextlib.suppress(JobStateError):
-                queue.start(job.id)
-            with contextlib.suppress(JobStateError):
-                queue.resume(job.id)
-    for job in queue.jobs():
-        recorder.check(job)
-        if not job.cancelled:
-            assert (job.status, job.results) == ("completed", list(range(0, 4000, 2)))
 
 
 def test_threads_that_create_and_clear_jobs_do_not_disturb_each_other() -> None:

@@ -158,18 +158,6 @@ def test_no_room_for_semaphores_is_told_and_nothing_stays(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
 
 
-def test_a_program_that_ends_while_its_workers_start_does_not_hang(tmp_path: Path) -> None:
-    body = """
-        from mpqueue import JobQueue
-        queue = JobQueue(4)
-        queue.create_job("job", range(4), float)
-        queue.start("job")
-    """
-    done = run_program(tmp_path, body)
-    assert done.stderr.startswith("mpqueue: the program ends before this job: 'job'")
-    assert done.stderr.count("\n") == 1
-
-
 @LINUX_ONLY  # elsewhere semaphores have names, which a tracker removes
 def test_a_resource_tracker_starts_only_for_a_job_that_needs_one_and_is_the_program_s(tmp_path: Path) -> None:
     """So what a worker names outlives the worker, even if the worker is killed, and goes with the program."""
