@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest.mock import ANY
 
@@ -49,6 +50,23 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "in.txt").write_text("one\nbad\nwait\nthree\n")
     (tmp_path / "open").touch()
     return tmp_path
+
+
+Ask = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def ask(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Ask]:
+    """Run a command in this process, in that folder."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def ask(*words: str) -> subprocess.CompletedProcess[str]:
+        code = main(words)
+        return subprocess.CompletedProcess(words, code, *capfd.readouterr())
+
+    yield ask
+    sys.modules.pop("words", None)
 
 
 RUN = ("run", "words:count", "--from", "lines", "in.txt", "--journal", "run.db", "--retries", "0", "-j", "1")
@@ -198,83 +216,73 @@ def test_a_signal_before_the_first_item_says_how_to_go_on_too(journal: list[str]
     assert mpqueue(folder, *words).returncode == 0
 
 
-def test_a_journal_tells_its_jobs_and_failures_and_runs_them_again(folder: Path) -> None:
-    assert mpqueue(folder, *RUN, "-o", "out.jsonl").returncode == 1
-    status = mpqueue(folder, "status", "run.db")
+def test_a_journal_tells_its_jobs_and_failures_and_runs_them_again(folder: Path, ask: Ask) -> None:
+    assert ask(*RUN, "-o", "out.jsonl").returncode == 1
+    status = ask("status", "run.db")
     assert [line.split() for line in status.stdout.splitlines()] == [
         ["STATUS", "COMPLETED", "FAILED", "TOTAL", "TOOK", "JOB"],
         ["completed_with_errors", "3", "1", "4", ANY, "s", "words:count"],
     ]
-    failures = mpqueue(folder, "failures", "run.db", "--traceback")
+    failures = ask("failures", "run.db", "--traceback")
     assert failures.stdout.startswith("bad: ValueError: a bad word (after 1 try)\n    Traceback")
-    as_json = json.loads(mpqueue(folder, "failures", "run.db", "--json").stdout)
+    as_json = json.loads(ask("failures", "run.db", "--json").stdout)
     assert (as_json["job"], as_json["payload"], as_json["error"]) == ("words:count", "bad", "ValueError: a bad word")
-    still = mpqueue(folder, "retry", "run.db", "--retries", "0", "-j", "1")
+    still = ask("retry", "run.db", "--retries", "0", "-j", "1")
     assert still.returncode == 1
     assert "a bad word" in still.stderr
     (folder / "healed").touch()
-    retried = mpqueue(folder, "retry", "run.db", "-j", "1", "words:count")
+    retried = ask("retry", "run.db", "-j", "1", "words:count")
     assert (retried.returncode, retried.stderr.startswith("4 items: 4 completed")) == (0, True)
-    again = mpqueue(folder, "retry", "run.db", "-j", "1")
+    again = ask("retry", "run.db", "-j", "1")
     assert (again.returncode, again.stderr.splitlines()[0]) == (
         0,
         "nothing to retry: no item of job 'words:count' has failed",
     )
     assert calls(folder) == ["one", "bad", "wait", "three", "bad", "bad"]
-    none = mpqueue(folder, "failures", "run.db")
+    none = ask("failures", "run.db")
     assert (none.returncode, none.stdout, none.stderr) == (0, "", "no failed items in run.db\n")
-    exported = mpqueue(folder, "export", "run.db", "--columns", "id,result.length,status")
+    exported = ask("export", "run.db", "--columns", "id,result.length,status")
     rows = [json.loads(line) for line in exported.stdout.splitlines()]
     assert [row["result.length"] for row in rows] == [3, 3, 4, 5]
     assert {row["status"] for row in rows} == {"completed"}
-    refused = mpqueue(folder, "export", "run.db", "--columns", "id,lenght", "-o", "none.csv")
+    refused = ask("export", "run.db", "--columns", "id,lenght", "-o", "none.csv")
     assert (refused.returncode, (folder / "none.csv").exists()) == (2, False)
     assert "got 'lenght', which no item has; did you mean length?" in refused.stderr
-    assert mpqueue(folder, "export", "run.db", "-o", "all.csv").returncode == 0
+    assert ask("export", "run.db", "-o", "all.csv").returncode == 0
     assert (folder / "all.csv").read_text().splitlines()[0].startswith("id,payload,")
 
 
-@pytest.mark.long
-def test_an_output_that_is_the_journal_is_refused_before_anything_is_done(folder: Path) -> None:
+def test_an_output_that_is_the_journal_is_refused_before_anything_is_done(folder: Path, ask: Ask) -> None:
     journal = folder / "run.jsonl"
     run = [journal.name if word == "run.db" else word for word in RUN]
     why = "expected a file that is not the journal's, got 'run.jsonl', which rows would replace"
     line = f"mpqueue: error: --output: {why}\n"
     for more in ((), ("--dry-run",)):
-        refused = mpqueue(folder, *run, *more, "-o", journal.name)
+        refused = ask(*run, *more, "-o", journal.name)
         assert (refused.returncode, refused.stderr) == (2, line)
     assert not journal.exists()
     assert not (folder / "calls").exists()
-    assert mpqueue(folder, *run, "-o", "out.jsonl").returncode == 1
-    refused = mpqueue(folder, "export", journal.name, "-o", journal.name)
+    assert ask(*run, "-o", "out.jsonl").returncode == 1
+    refused = ask("export", journal.name, "-o", journal.name)
     assert (refused.returncode, refused.stderr) == (2, line)
-    assert mpqueue(folder, "status", journal.name).returncode == 0
+    assert ask("status", journal.name).returncode == 0
 
 
-def test_a_plan_is_printed_and_what_is_named_runs_again(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    (folder / "words.py").rename(folder / "other_words.py")
-    run = ["run", "other_words:count", *RUN[2:-2], "--backend", "other_words:inline"]
+def test_a_plan_is_printed_and_what_is_named_runs_again(folder: Path, ask: Ask) -> None:
+    run = [*RUN[:-2], "--backend", "words:inline"]
 
     def ran(*words: str, code: int = 0) -> list[str]:
         (folder / "calls").write_text("")
-        assert main([*run, *words]) == code
+        assert ask(*run, *words).returncode == code
         return sorted(calls(folder))
 
-    assert ran("--plan") == []
-    assert capfd.readouterr().out == "new\tone\nnew\tbad\nnew\twait\nnew\tthree\n"
+    assert ask(*run, "--plan").stdout == "new\tone\nnew\tbad\nnew\twait\nnew\tthree\n"
     assert not (folder / "run.db").exists()
     assert len(ran(code=1)) == 4
     (folder / "in.txt").write_text("bad\none\nfour\nwait\n")
-    capfd.readouterr()
-    assert ran("--plan") == []
-    assert capfd.readouterr() == (
-        "new\tfour\ngone\tthree\nfailed\tbad\n",
-        "3 same, 0 changed, 1 new, 1 gone, 1 failed; 1 to run\n",
-    )
+    planned = ask(*run, "--plan")
+    assert planned.stdout == "new\tfour\ngone\tthree\nfailed\tbad\n"
+    assert planned.stderr == "3 same, 0 changed, 1 new, 1 gone, 1 failed; 1 to run\n"
     (folder / "healed").touch()
     assert ran("--redo", "failed") == ["bad", "four"]
     assert ran("--redo", "one", "--redo", "wait") == ["one", "wait"]
