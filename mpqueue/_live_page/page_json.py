@@ -11,6 +11,7 @@ import io
 import json
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from mpqueue._core.state.item_table import ItemTable
@@ -34,16 +35,17 @@ _NO_PICTURE = frozenset({type(None), bool, int, float, str})
 _TEXTS = frozenset({int, str})
 
 
-def encode_item(table: ItemTable, index: int, status: int) -> str:
-    """One item of a list, as JSON; with its ``label`` where that is not its id. Runs code of users."""
-    texts, result = _texts_of(table, index, status)
-    parts = [f'"index":{index},"status":"{ITEM_CODES[status]}","attempts":{table.attempts[index]}']
-    if elapsed := table.elapsed[index]:
-        parts.append(f'"elapsed":{float(f"{elapsed:.4g}")!r}')
-    parts += [f'"{name}":{text}' for name, text in texts.items()]
+def row_of(table: ItemTable, index: int, status: int) -> dict[str, Any]:
+    """One item of a list, for JSON; with its ``label`` where that is not its id. Runs code of users."""
+    words, result = _words_of(table, index, status)
+    row: dict[str, Any] = {"index": index, "status": str(ITEM_CODES[status]), "attempts": table.attempts[index]}
+    # Between two stages of a pipeline an item has run, and has not been tried: its seconds there say nothing of it.
+    if row["attempts"] and (elapsed := table.elapsed[index]):
+        row["elapsed"] = float(f"{elapsed:.4g}")
+    row |= words
     if type(result) not in _NO_PICTURE and shows_picture(result):
-        parts.append('"picture":true')
-    return f"{{{','.join(parts)}}}"
+        row["picture"] = True
+    return row
 
 
 def index_of(table: ItemTable, text: str) -> int | None:
@@ -65,26 +67,26 @@ def index_of(table: ItemTable, text: str) -> int | None:
 
 def searched_text(table: ItemTable, index: int) -> str:
     """Return the text to find an item by, in lower case: its id, its label, and its row's text. Runs code of users."""
-    texts, _ = _texts_of(table, index, table.status[index])
-    return " ".join(json.loads(text) if text[0] == '"' else text for text in texts.values()).lower()
+    words, _ = _words_of(table, index, table.status[index])
+    return " ".join(word if type(word) is str else encode(word) for word in words.values()).lower()
 
 
-def _texts_of(table: ItemTable, index: int, status: int) -> tuple[dict[str, str], Any]:
-    """Return the words of a row about its item, each as JSON, and the result; None if there is none."""
+def _words_of(table: ItemTable, index: int, status: int) -> tuple[dict[str, Any], Any]:
+    """Return the words of a row about its item, short and ready for JSON, and the result; None if there is none."""
     item_id, result = table.id_of(index), None
-    texts = {"id": brief_json(item_id) if type(item_id) is int else encode(as_json(item_id))}
+    words = {"id": brief(item_id) if type(item_id) is int else as_json(item_id)}
     label = table.label_at(index)
-    if label is not None and label != (item_id if type(item_id) is str else brief_json(item_id)):
-        texts["label"] = encode(label)
+    if label is not None and label != (item_id if type(item_id) is str else str(brief(item_id))):
+        words["label"] = label
     if status == COMPLETED and table.has_result(index):
         result = result_of(table, index)
-        texts["result"] = brief_json(result)
+        words["result"] = brief(result)
         if type(result) not in _PLAIN and (proposed := _proposed_alt(table, index)) is not None:
-            texts["proposedAlt"] = brief_json(proposed)
+            words["proposedAlt"] = brief(proposed)
     elif status != COMPLETED and (failure := table.failures.get(index)) is not None:
-        texts["errorType"] = encode(type_name_of(failure.error))
-        texts["error"] = encode(cut(failure.message))
-    return texts, result
+        words["errorType"] = type_name_of(failure.error)
+        words["error"] = cut(failure.message)
+    return words, result
 
 
 def shows_picture(result: Any) -> bool:
@@ -104,10 +106,9 @@ def result_of(table: ItemTable, index: int) -> Any:
 
 
 def _proposed_alt(table: ItemTable, index: int) -> Any:
-    try:
+    with suppress(BaseException):  # asks the result, which is a user's
         return JobItem(table, index).proposed_alt
-    except BaseException:  # noqa: BLE001 - asks the result, which is a user's
-        return None
+    return None
 
 
 def encode(value: Any) -> str:
@@ -125,28 +126,19 @@ def cut(text: str, most: int = IN_LIST) -> str:
     return text if len(text) <= most else text[:most] + "…"
 
 
-def brief_json(value: Any) -> str:
-    """The value as JSON if it is short, else its beginning as a text."""
+def brief(value: Any) -> Any:
+    """The value, as JSON has it, if it is short; else its beginning as a text."""
     kind = type(value)
-    if kind is int and -1e15 < value < 1e15:
-        return str(value)
     if kind is str:
-        return encode(cut(value))
-    if kind is float and math.isfinite(value):
-        return repr(value)
+        return cut(value)
+    if (kind is int and -1e15 < value < 1e15) or (kind is float and math.isfinite(value)):
+        return value
     if _is_short(value):
-        text = encode_or_none(value)
-        if text is not None and len(text) <= IN_LIST:
-            return text
-    return encode(short_repr(value))
-
-
-def encode_or_none(value: Any) -> str | None:
-    """The value as JSON; None if it has no JSON form."""
-    try:
-        return shown_json(value, separators=(",", ":"), allow_nan=False)
-    except Exception:  # noqa: BLE001 - json asks what may raise anything
-        return None
+        with suppress(Exception):  # json asks what may raise anything, and has no form for many values
+            text = shown_json(value, separators=(",", ":"), allow_nan=False)
+            if len(text) <= IN_LIST:
+                return json.loads(text)
+    return short_repr(value)
 
 
 def _is_short(value: Any) -> bool:
@@ -198,7 +190,7 @@ def details_of(book: ShownJob, table: ItemTable, index: int) -> dict[str, Any]:
         "status": str(item.status),
         "attempts": item.attempts,
         "mostAttempts": book.options.retry.max_retries + 1,
-        "elapsed": round(item.elapsed, 6),
+        "elapsed": round(item.elapsed, 6) if item.attempts else 0,
         "cpu": item.cpu_seconds,
         "peakMemory": item.peak_memory,
         "fraction": item.fraction,
