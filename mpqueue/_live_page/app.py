@@ -83,7 +83,7 @@ def make_app(served: Served, feed: PageFeed, hosts: tuple[str, ...]) -> Guard:
                     ],
                 )
             ],
-            exception_handlers={BusyError: _refuse_busy, HTTPException: _refuse_wrong, MPQueueError: _refuse_action},
+            exception_handlers={HTTPException: _refuse_wrong, MPQueueError: _refuse_action},
         ),
         hosts,
     )
@@ -386,10 +386,6 @@ def _no_such_item() -> HTTPException:
     return HTTPException(404, "There is no such item (any more).")
 
 
-async def _refuse_busy(_: Request, __: Exception) -> Response:
-    return _as_json({"error": "The page is busy with other requests; some may hang. Try again later."}, 503)
-
-
 async def _refuse_action(_: Request, error: Exception) -> Response:
     """Refuse an action that the queue can't do, or whose job can't be read from its journal (any more)."""
     return _as_json({"error": str(error)}, 404 if isinstance(error, JobNotFoundError) else 409)
@@ -416,18 +412,14 @@ MAX_CALLS = 32
 _free = threading.BoundedSemaphore(MAX_CALLS)
 
 
-class BusyError(Exception):
-    """Too many calls run, or hang, to start another one."""
-
-
 async def on_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function on a new thread, and wait for its value.
 
     Unlike asyncio's own threads, nothing else waits for it: if a user's ``repr`` hangs, the page can still close and
-    the program can end. Raises `BusyError` if too many run already.
+    the program can end. Raises HTTPException if too many run, or hang, already.
     """
     if not _free.acquire(blocking=False):
-        raise BusyError
+        raise HTTPException(503, "The page is busy with other requests; some may hang. Try again later.")
     answer: Future[T] = Future()
     answer.set_running_or_notify_cancel()  # the viewer may go; the call goes on
 

@@ -10,8 +10,9 @@ import dataclasses
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 from mpqueue._core.state.item_table import ItemTable
@@ -92,7 +93,7 @@ def _words_of(table: ItemTable, index: int, status: int) -> tuple[dict[str, Any]
 def shows_picture(result: Any) -> bool:
     """True if `find_picture` would try to make one. Costs little, and only reads attributes of the result."""
     try:
-        return any(_looks_like_one(value) for value in _candidates(result))
+        return any(_encoder_of(value) is not None for value in _candidates(result))
     except Exception:  # noqa: BLE001 - users' code, asked for its attributes
         return False
 
@@ -278,10 +279,10 @@ class Picture(NamedTuple):
 def find_picture(result: Any) -> Picture | None:
     """Return the first picture in a result, None if there is none. Errors of the result's own code are raised."""
     for value in _candidates(result):
-        if _looks_like_one(value):
-            picture = _encode(value)
-            if picture is not None and len(picture.data) <= MOST_BYTES:
-                return picture
+        encode_it = _encoder_of(value)
+        picture = None if encode_it is None else encode_it()
+        if picture is not None and len(picture.data) <= MOST_BYTES:
+            return picture
     return None
 
 
@@ -310,26 +311,35 @@ def _candidates(result: Any) -> Iterator[Any]:
         yield from (getattr(result, field.name, None) for field in dataclasses.fields(result)[:_MOST_FIELDS])
 
 
-def _looks_like_one(value: Any) -> bool:
+def _encoder_of(value: Any) -> Callable[[], Picture | None] | None:
+    """Return what makes a picture of the value, at a cost; None for a value that is none."""
     if isinstance(value, bytes | bytearray | memoryview):
-        return _media_type(bytes(value[:16])) is not None
+        kind = _media_type(bytes(value[:16]))
+        return None if kind is None else lambda: Picture(kind, bytes(value))
     if isinstance(value, type) or value is None or isinstance(value, str | int | float):
-        return False
-    return _is_pil(value) or _is_figure(value) or callable(getattr(value, "_repr_png_", None))
+        return None
+    # Known by names, so that the libraries need not be installed.
+    names = {(kind.__module__, kind.__name__) for kind in type(value).__mro__}
+    if ("PIL.Image", "Image") in names:
+        return partial(_of_image, value)
+    if any(module == "matplotlib.figure" for module, _ in names) and hasattr(value, "savefig"):
+        return partial(_of_figure, value)
+    return partial(_of_notebook, value) if callable(getattr(value, "_repr_png_", None)) else None
 
 
-def _encode(value: Any) -> Picture | None:
-    if isinstance(value, bytes | bytearray | memoryview):
-        media_type = _media_type(bytes(value[:16]))
-        return None if media_type is None else Picture(media_type, bytes(value))
-    if _is_pil(value):
-        image = value.copy()
-        image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-        return _saved(image)
-    if _is_figure(value):
-        file = io.BytesIO()
-        value.savefig(file, format="png")
-        return Picture("image/png", file.getvalue())
+def _of_image(value: Any) -> Picture:
+    image = value.copy()
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    return _saved(image)
+
+
+def _of_figure(value: Any) -> Picture:
+    file = io.BytesIO()
+    value.savefig(file, format="png")
+    return Picture("image/png", file.getvalue())
+
+
+def _of_notebook(value: Any) -> Picture | None:
     data = value._repr_png_()
     if isinstance(data, tuple):  # with metadata
         data = data[0]
@@ -342,15 +352,6 @@ def _saved(image: Any) -> Picture:
     file = io.BytesIO()
     image.save(file, format="PNG")
     return Picture("image/png", file.getvalue())
-
-
-def _is_pil(value: Any) -> bool:
-    """True for an image of PIL, known by name, so that PIL need not be installed."""
-    return any(kind.__module__ == "PIL.Image" and kind.__name__ == "Image" for kind in type(value).__mro__)
-
-
-def _is_figure(value: Any) -> bool:
-    return any(kind.__module__ == "matplotlib.figure" for kind in type(value).__mro__) and hasattr(value, "savefig")
 
 
 def _media_type(start: bytes) -> str | None:
