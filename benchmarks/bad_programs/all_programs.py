@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from benchmarks.bad_programs import handling, sending, workers
 from benchmarks.bad_programs.program import Program, Ran
-from mpqueue._report.advice import Advice, advise
 from mpqueue._report.figures import Figures
+from mpqueue._report.rules import Advice, advise
 
 PROGRAMS: dict[str, Program] = {
     program.name: program for program in (*sending.PROGRAMS, *workers.PROGRAMS, *handling.PROGRAMS)

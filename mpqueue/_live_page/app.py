@@ -83,7 +83,7 @@ def make_app(served: Served, feed: PageFeed, hosts: tuple[str, ...]) -> Guard:
                     ],
                 )
             ],
-            exception_handlers={BusyError: _refuse_busy, HTTPException: _refuse_wrong, MPQueueError: _refuse_action},
+            exception_handlers={HTTPException: _refuse_wrong, MPQueueError: _refuse_action},
         ),
         hosts,
     )
@@ -152,7 +152,7 @@ class Routes:
             raise _no_such_job()
         return job
 
-    def items(self, job: JobFeed, request: Request) -> bytes:
+    def items(self, job: JobFeed, request: Request) -> dict[str, Any]:
         """A page of a job's items, with the job's state at that moment."""
         return _page_of(job, _wish_of(request), self._served.now)
 
@@ -351,7 +351,7 @@ def _number(request: Request, name: str, default: int) -> int:
     return int(text)
 
 
-def _page_of(job: JobFeed, wish: Wish, now: Callable[[], float]) -> bytes:
+def _page_of(job: JobFeed, wish: Wish, now: Callable[[], float]) -> dict[str, Any]:
     """The rows, and ``state``, which agrees with them. ``at`` is the place of the item that was asked for.
 
     ``milliseconds`` is its cost, so that viewers of very long lists ask less often.
@@ -360,19 +360,14 @@ def _page_of(job: JobFeed, wish: Wish, now: Callable[[], float]) -> bytes:
     shown = job.shown()
     found = job.listing.find(wish, shown.table, shown.statuses)
     indices, table = found.indices, shown.table
-    rows = [
-        page_json.encode_item(table, at, shown.statuses[at]) for at in indices[wish.offset : wish.offset + wish.limit]
-    ]
-    head: dict[str, Any] = {"state": shown.state, "matching": len(indices), "offset": wish.offset}
+    rows = [page_json.row_of(table, at, shown.statuses[at]) for at in indices[wish.offset : wish.offset + wish.limit]]
+    told: dict[str, Any] = {"state": shown.state, "matching": len(indices), "offset": wish.offset, "rows": rows}
     if found.searched < len(shown.statuses):
-        head["searched"] = found.searched
-    head["milliseconds"] = round(1000 * (now() - begun))
+        told["searched"] = found.searched
+    told["milliseconds"] = round(1000 * (now() - begun))
     if wish.place_of is not None:
-        try:
-            head["at"] = indices.index(wish.place_of)
-        except ValueError:
-            head["at"] = None
-    return f'{page_json.encode(head)[:-1]},"rows":[{",".join(rows)}]}}'.encode()
+        told["at"] = indices.index(wish.place_of) if wish.place_of in indices else None
+    return told
 
 
 def _table_with(job: JobFeed, index: int) -> ItemTable:
@@ -391,10 +386,6 @@ def _no_such_item() -> HTTPException:
     return HTTPException(404, "There is no such item (any more).")
 
 
-async def _refuse_busy(_: Request, __: Exception) -> Response:
-    return _as_json({"error": "The page is busy with other requests; some may hang. Try again later."}, 503)
-
-
 async def _refuse_action(_: Request, error: Exception) -> Response:
     """Refuse an action that the queue can't do, or whose job can't be read from its journal (any more)."""
     return _as_json({"error": str(error)}, 404 if isinstance(error, JobNotFoundError) else 409)
@@ -408,8 +399,7 @@ async def _refuse_wrong(_: Request, error: Exception) -> Response:
 
 def _as_json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """The content as JSON, encoded by the page's own rule: starlette's raises for text that is no UTF-8."""
-    data = content if isinstance(content, bytes) else page_json.encode(content).encode()
-    return Response(data, status, headers, "application/json")
+    return Response(page_json.encode(content), status, headers, "application/json")
 
 
 # -- Calls that may take long, or for ever, on their own threads beside the event loop. --------------------------------
@@ -422,18 +412,14 @@ MAX_CALLS = 32
 _free = threading.BoundedSemaphore(MAX_CALLS)
 
 
-class BusyError(Exception):
-    """Too many calls run, or hang, to start another one."""
-
-
 async def on_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function on a new thread, and wait for its value.
 
     Unlike asyncio's own threads, nothing else waits for it: if a user's ``repr`` hangs, the page can still close and
-    the program can end. Raises `BusyError` if too many run already.
+    the program can end. Raises HTTPException if too many run, or hang, already.
     """
     if not _free.acquire(blocking=False):
-        raise BusyError
+        raise HTTPException(503, "The page is busy with other requests; some may hang. Try again later.")
     answer: Future[T] = Future()
     answer.set_running_or_notify_cancel()  # the viewer may go; the call goes on
 

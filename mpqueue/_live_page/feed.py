@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from mpqueue._live_page.job_feed import JobFeed
 from mpqueue._live_page.page_json import as_event, encode
@@ -41,33 +41,12 @@ class Viewer:
     """One browser that listens. It reads what has changed since its last read: if it reads slowly, it misses steps."""
 
     def __init__(self) -> None:
-        self.turn = 0  #: as of its last read; 0: it has not read
+        self.jobs: dict[int, str] = {}  #: the jobs' and the lanes' forms that it has read, by their numbers
+        self.lanes: dict[int, dict[str, Any]] = {}
+        self.beat = 0  #: of the last ``workers`` that it has read; 0: it has read nothing
         self.is_over = False  #: it knows that the queue was closed
         self.wake = asyncio.Event()
         self.wake.set()
-
-
-class _News(Generic[Form]):
-    """The form of each job, or each lane, by its number, and the turn in which it changed; None: it is gone."""
-
-    def __init__(self) -> None:
-        self._known: dict[int, tuple[int, Form | None]] = {}
-
-    def note(self, forms: Mapping[int, Form], turn: int, read: int) -> bool:
-        """Note the changes of this turn; True if there are any. Each viewer has read the turns up to ``read``."""
-        changed = {
-            number: (turn, forms.get(number))
-            for number in {**forms, **self._known}
-            if forms.get(number) != self._known.get(number, (0, None))[1]
-        }
-        if changed:
-            known = self._known | changed
-            self._known = {number: one for number, one in known.items() if one[1] is not None or one[0] > read}
-        return bool(changed)
-
-    def since(self, turn: int) -> dict[int, Form | None]:
-        """Return the forms of what has changed after that turn."""
-        return {number: form for number, (at, form) in self._known.items() if at > turn}
 
 
 class PageFeed:
@@ -80,10 +59,10 @@ class PageFeed:
         self._viewers: set[Viewer] = set()
         self._stop = asyncio.Event()
         self._ended = False
-        self._turn = 0  #: counts the looks that found news
-        self._job_news = _News[str]()
-        self._lane_news = _News[dict[str, Any]]()
-        self._workers_turn, self._size, self._told_at = 0, 0, -math.inf
+        self._job_forms: dict[int, str] = {}  #: as of the last look with viewers
+        self._lane_forms: dict[int, dict[str, Any]] = {}
+        self._beat = 0  #: counts the changes of the lanes, and signs of life
+        self._size, self._told_at = 0, -math.inf
         self.offset = served.wall() - served.now()  #: from the monotonic clock to seconds since the epoch
 
     # -- viewers ---------------------------------------------------------------------------------------------
@@ -108,30 +87,28 @@ class PageFeed:
         viewer.wake.clear()
         if viewer.is_over:
             return None
-        data = self._since(viewer.turn)
-        viewer.turn = self._turn
+        data = self._news_for(viewer)
         if self._ended:
             viewer.is_over = True
             viewer.wake.set()
             data += as_event("closed", "{}")
         return data
 
-    def _since(self, turn: int) -> bytes:
-        """Everything that has changed after that turn; after none, the whole state."""
+    def _news_for(self, viewer: Viewer) -> bytes:
+        """Everything that has changed since the viewer's last read, which this is now; at first the whole state."""
         served, now = self._served, milliseconds(self._served.wall())
         parts = []
-        if not turn:
+        if not viewer.beat:
             hello = {"canResize": served.can_resize, "canLook": served.can_look, "canAct": served.can_act, "now": now}
             parts.append(as_event("hello", encode(hello)))
-        for number, state in self._job_news.since(turn).items():
-            gone = as_event("job:gone", encode({"number": number}))
-            parts.append(gone if state is None else as_event("job:state", state))
-        if self._workers_turn > turn:
-            forms = self._lane_news.since(turn)
-            lanes = [form for form in forms.values() if form is not None]
-            left = [number for number, form in forms.items() if form is None]
+        states, gone = _changes(viewer.jobs, self._job_forms)
+        parts += [as_event("job:gone", encode({"number": number})) for number in gone]
+        parts += [as_event("job:state", state) for state in states]
+        if viewer.beat != self._beat:
+            lanes, left = _changes(viewer.lanes, self._lane_forms)
             workers = {"now": now, "concurrency": served.concurrency, "lanes": lanes, "gone": left}
             parts.append(as_event("workers", encode(workers)))
+        viewer.jobs, viewer.lanes, viewer.beat = self._job_forms, self._lane_forms, self._beat
         return b"".join(parts)
 
     def states(self) -> list[dict[str, Any]]:
@@ -187,18 +164,18 @@ class PageFeed:
         return True
 
     def _tell_news(self) -> None:
-        """Note the turn of all that has changed, and wake the viewers if anything has."""
-        turn, now, size = self._turn + 1, self._served.now(), self._served.concurrency
-        read = min(viewer.turn for viewer in self._viewers)
-        is_news = self._job_news.note({number: job.form() for number, job in self._jobs.items()}, turn, read)
-        forms = {lane.number: self._lane_form(lane) for lane in self.lanes}
+        """Take the forms of all jobs and lanes, and wake the viewers if any has changed."""
+        now, size = self._served.now(), self._served.concurrency
+        jobs = {number: job.form() for number, job in self._jobs.items()}
+        lanes = {lane.number: self._lane_form(lane) for lane in self.lanes}
+        is_news = jobs != self._job_forms
         # Now and then also without news, as a sign of life.
-        is_due = size != self._size or now >= self._told_at + HEARTBEAT
-        if self._lane_news.note(forms, turn, read) or is_due:
-            self._workers_turn, self._size, self._told_at = turn, size, now
+        if lanes != self._lane_forms or size != self._size or now >= self._told_at + HEARTBEAT:
+            self._beat += 1
+            self._size, self._told_at = size, now
             is_news = True
+        self._job_forms, self._lane_forms = jobs, lanes  # new ones: viewers keep those that they have read
         if is_news:
-            self._turn = turn
             for viewer in self._viewers:
                 viewer.wake.set()
 
@@ -234,6 +211,11 @@ class PageFeed:
                 since = milliseconds(lane.since + self.offset)
                 form |= {"item": lane.items[0], "since": since, "fraction": round(lane.fraction, 3)}
         return form
+
+
+def _changes(known: Mapping[int, Form], forms: Mapping[int, Form]) -> tuple[list[Form], list[int]]:
+    """Return the forms that a viewer does not know, and the numbers of those that are gone."""
+    return [form for number, form in forms.items() if known.get(number) != form], [*(known.keys() - forms.keys())]
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from math import inf
+from math import ceil, inf
 from typing import Any, NamedTuple
 
 from mpqueue._core.state.item_table import ItemTable
@@ -120,7 +120,7 @@ class JobFeed:
             "stoppedWhy": book.stopped_why,
             "before": self._before if runs else None,
             "rate": None if rate is None else float(f"{rate:.4g}"),
-            "eta": _milliseconds(facts.eta) if runs else None,
+            "eta": None if facts.eta is None or not runs else 1000 * ceil(facts.eta),  # never 0:00 before the end
             "starting": facts.starting or None,
         }
         return state | {name: value for name, value in known.items() if value is not None}

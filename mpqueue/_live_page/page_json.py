@@ -10,7 +10,9 @@ import dataclasses
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 from mpqueue._core.state.item_table import ItemTable
@@ -34,16 +36,17 @@ _NO_PICTURE = frozenset({type(None), bool, int, float, str})
 _TEXTS = frozenset({int, str})
 
 
-def encode_item(table: ItemTable, index: int, status: int) -> str:
-    """One item of a list, as JSON; with its ``label`` where that is not its id. Runs code of users."""
-    texts, result = _texts_of(table, index, status)
-    parts = [f'"index":{index},"status":"{ITEM_CODES[status]}","attempts":{table.attempts[index]}']
-    if elapsed := table.elapsed[index]:
-        parts.append(f'"elapsed":{float(f"{elapsed:.4g}")!r}')
-    parts += [f'"{name}":{text}' for name, text in texts.items()]
+def row_of(table: ItemTable, index: int, status: int) -> dict[str, Any]:
+    """One item of a list, for JSON; with its ``label`` where that is not its id. Runs code of users."""
+    words, result = _words_of(table, index, status)
+    row: dict[str, Any] = {"index": index, "status": str(ITEM_CODES[status]), "attempts": table.attempts[index]}
+    # Between two stages of a pipeline an item has run, and has not been tried: its seconds there say nothing of it.
+    if row["attempts"] and (elapsed := table.elapsed[index]):
+        row["elapsed"] = float(f"{elapsed:.4g}")
+    row |= words
     if type(result) not in _NO_PICTURE and shows_picture(result):
-        parts.append('"picture":true')
-    return f"{{{','.join(parts)}}}"
+        row["picture"] = True
+    return row
 
 
 def index_of(table: ItemTable, text: str) -> int | None:
@@ -65,32 +68,32 @@ def index_of(table: ItemTable, text: str) -> int | None:
 
 def searched_text(table: ItemTable, index: int) -> str:
     """Return the text to find an item by, in lower case: its id, its label, and its row's text. Runs code of users."""
-    texts, _ = _texts_of(table, index, table.status[index])
-    return " ".join(json.loads(text) if text[0] == '"' else text for text in texts.values()).lower()
+    words, _ = _words_of(table, index, table.status[index])
+    return " ".join(word if type(word) is str else encode(word) for word in words.values()).lower()
 
 
-def _texts_of(table: ItemTable, index: int, status: int) -> tuple[dict[str, str], Any]:
-    """Return the words of a row about its item, each as JSON, and the result; None if there is none."""
+def _words_of(table: ItemTable, index: int, status: int) -> tuple[dict[str, Any], Any]:
+    """Return the words of a row about its item, short and ready for JSON, and the result; None if there is none."""
     item_id, result = table.id_of(index), None
-    texts = {"id": brief_json(item_id) if type(item_id) is int else encode(as_json(item_id))}
+    words = {"id": brief(item_id) if type(item_id) is int else as_json(item_id)}
     label = table.label_at(index)
-    if label is not None and label != (item_id if type(item_id) is str else brief_json(item_id)):
-        texts["label"] = encode(label)
+    if label is not None and label != (item_id if type(item_id) is str else str(brief(item_id))):
+        words["label"] = label
     if status == COMPLETED and table.has_result(index):
         result = result_of(table, index)
-        texts["result"] = brief_json(result)
+        words["result"] = brief(result)
         if type(result) not in _PLAIN and (proposed := _proposed_alt(table, index)) is not None:
-            texts["proposedAlt"] = brief_json(proposed)
+            words["proposedAlt"] = brief(proposed)
     elif status != COMPLETED and (failure := table.failures.get(index)) is not None:
-        texts["errorType"] = encode(type_name_of(failure.error))
-        texts["error"] = encode(cut(failure.message))
-    return texts, result
+        words["errorType"] = type_name_of(failure.error)
+        words["error"] = cut(failure.message)
+    return words, result
 
 
 def shows_picture(result: Any) -> bool:
     """True if `find_picture` would try to make one. Costs little, and only reads attributes of the result."""
     try:
-        return any(_looks_like_one(value) for value in _candidates(result))
+        return any(_encoder_of(value) is not None for value in _candidates(result))
     except Exception:  # noqa: BLE001 - users' code, asked for its attributes
         return False
 
@@ -104,10 +107,9 @@ def result_of(table: ItemTable, index: int) -> Any:
 
 
 def _proposed_alt(table: ItemTable, index: int) -> Any:
-    try:
+    with suppress(BaseException):  # asks the result, which is a user's
         return JobItem(table, index).proposed_alt
-    except BaseException:  # noqa: BLE001 - asks the result, which is a user's
-        return None
+    return None
 
 
 def encode(value: Any) -> str:
@@ -125,28 +127,19 @@ def cut(text: str, most: int = IN_LIST) -> str:
     return text if len(text) <= most else text[:most] + "…"
 
 
-def brief_json(value: Any) -> str:
-    """The value as JSON if it is short, else its beginning as a text."""
+def brief(value: Any) -> Any:
+    """The value, as JSON has it, if it is short; else its beginning as a text."""
     kind = type(value)
-    if kind is int and -1e15 < value < 1e15:
-        return str(value)
     if kind is str:
-        return encode(cut(value))
-    if kind is float and math.isfinite(value):
-        return repr(value)
+        return cut(value)
+    if (kind is int and -1e15 < value < 1e15) or (kind is float and math.isfinite(value)):
+        return value
     if _is_short(value):
-        text = encode_or_none(value)
-        if text is not None and len(text) <= IN_LIST:
-            return text
-    return encode(short_repr(value))
-
-
-def encode_or_none(value: Any) -> str | None:
-    """The value as JSON; None if it has no JSON form."""
-    try:
-        return shown_json(value, separators=(",", ":"), allow_nan=False)
-    except Exception:  # noqa: BLE001 - json asks what may raise anything
-        return None
+        with suppress(Exception):  # json asks what may raise anything, and has no form for many values
+            text = shown_json(value, separators=(",", ":"), allow_nan=False)
+            if len(text) <= IN_LIST:
+                return json.loads(text)
+    return short_repr(value)
 
 
 def _is_short(value: Any) -> bool:
@@ -198,7 +191,7 @@ def details_of(book: ShownJob, table: ItemTable, index: int) -> dict[str, Any]:
         "status": str(item.status),
         "attempts": item.attempts,
         "mostAttempts": book.options.retry.max_retries + 1,
-        "elapsed": round(item.elapsed, 6),
+        "elapsed": round(item.elapsed, 6) if item.attempts else 0,
         "cpu": item.cpu_seconds,
         "peakMemory": item.peak_memory,
         "fraction": item.fraction,
@@ -286,10 +279,10 @@ class Picture(NamedTuple):
 def find_picture(result: Any) -> Picture | None:
     """Return the first picture in a result, None if there is none. Errors of the result's own code are raised."""
     for value in _candidates(result):
-        if _looks_like_one(value):
-            picture = _encode(value)
-            if picture is not None and len(picture.data) <= MOST_BYTES:
-                return picture
+        encode_it = _encoder_of(value)
+        picture = None if encode_it is None else encode_it()
+        if picture is not None and len(picture.data) <= MOST_BYTES:
+            return picture
     return None
 
 
@@ -318,26 +311,35 @@ def _candidates(result: Any) -> Iterator[Any]:
         yield from (getattr(result, field.name, None) for field in dataclasses.fields(result)[:_MOST_FIELDS])
 
 
-def _looks_like_one(value: Any) -> bool:
+def _encoder_of(value: Any) -> Callable[[], Picture | None] | None:
+    """Return what makes a picture of the value, at a cost; None for a value that is none."""
     if isinstance(value, bytes | bytearray | memoryview):
-        return _media_type(bytes(value[:16])) is not None
+        kind = _media_type(bytes(value[:16]))
+        return None if kind is None else lambda: Picture(kind, bytes(value))
     if isinstance(value, type) or value is None or isinstance(value, str | int | float):
-        return False
-    return _is_pil(value) or _is_figure(value) or callable(getattr(value, "_repr_png_", None))
+        return None
+    # Known by names, so that the libraries need not be installed.
+    names = {(kind.__module__, kind.__name__) for kind in type(value).__mro__}
+    if ("PIL.Image", "Image") in names:
+        return partial(_of_image, value)
+    if any(module == "matplotlib.figure" for module, _ in names) and hasattr(value, "savefig"):
+        return partial(_of_figure, value)
+    return partial(_of_notebook, value) if callable(getattr(value, "_repr_png_", None)) else None
 
 
-def _encode(value: Any) -> Picture | None:
-    if isinstance(value, bytes | bytearray | memoryview):
-        media_type = _media_type(bytes(value[:16]))
-        return None if media_type is None else Picture(media_type, bytes(value))
-    if _is_pil(value):
-        image = value.copy()
-        image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-        return _saved(image)
-    if _is_figure(value):
-        file = io.BytesIO()
-        value.savefig(file, format="png")
-        return Picture("image/png", file.getvalue())
+def _of_image(value: Any) -> Picture:
+    image = value.copy()
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    return _saved(image)
+
+
+def _of_figure(value: Any) -> Picture:
+    file = io.BytesIO()
+    value.savefig(file, format="png")
+    return Picture("image/png", file.getvalue())
+
+
+def _of_notebook(value: Any) -> Picture | None:
     data = value._repr_png_()
     if isinstance(data, tuple):  # with metadata
         data = data[0]
@@ -350,15 +352,6 @@ def _saved(image: Any) -> Picture:
     file = io.BytesIO()
     image.save(file, format="PNG")
     return Picture("image/png", file.getvalue())
-
-
-def _is_pil(value: Any) -> bool:
-    """True for an image of PIL, known by name, so that PIL need not be installed."""
-    return any(kind.__module__ == "PIL.Image" and kind.__name__ == "Image" for kind in type(value).__mro__)
-
-
-def _is_figure(value: Any) -> bool:
-    return any(kind.__module__ == "matplotlib.figure" for kind in type(value).__mro__) and hasattr(value, "savefig")
 
 
 def _media_type(start: bytes) -> str | None:

@@ -7,6 +7,7 @@ once.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import threading
@@ -200,7 +201,7 @@ def _words(progress: Progress) -> Sequence[Sequence[str]]:
     if progress.starting and not progress.done:
         return [[ended, f"starting {counted(progress.starting, 'worker')}"], [ended, "starting"]]
     left = progress.eta
-    time = f"{minutes(left)} left" if left else minutes(progress.elapsed)
+    time = f"{minutes(math.ceil(left))} left" if left else minutes(progress.elapsed)
     troubles = [progress.troubles] * bool(progress.troubles)
     failed = [f"{progress.failed} failed"] * bool(progress.failed)
     speed = [rate(progress.rate)] if progress.rate is not None else []

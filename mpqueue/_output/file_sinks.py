@@ -172,20 +172,12 @@ class JsonSink(FileSink):
         self._part.append(b"\n]\n" if self.rows else b"[]\n")
 
 
-class TableSink(FileSink):
-    """A table of text. By default there is a column for each key of results, also for late ones.
-
-    Late columns are added at the end, so the first rows wait until one has a result. Rows from before a late column are
-    made as long as the others when the file ends.
-    """
-
-    delimiter = ","
+class SpreadingSink(FileSink):
+    """A table that by default has a column for each key of results, so its first rows wait until one has a result."""
 
     def __init__(self, path: str | os.PathLike[str], columns: Sequence[str] | None = None, **options: Any) -> None:
         super().__init__(path, columns, **options)
         self._names: list[str] = []  #: the columns so far
-        self._in_header = 0  #: how many of them were known when the header was written
-        self._widths: list[tuple[int, int]] = []  #: pairs: that many rows with that many columns
         self._waiting: list[Mapping[str, list[Any]]] = []
         self._waiting_count = 0
 
@@ -195,33 +187,68 @@ class TableSink(FileSink):
         self._waiting_count += count
         is_decided = self.columns is not None or self._names or self._waiting_count >= MOST_WAITING
         if is_decided or any(value is not None for value in columns.get("result", [...])):
-            self._write_rest()
+            self._write_waiting()
 
-    def _write_rest(self) -> None:
+    def _write_waiting(self) -> None:
         parts, count = self._waiting, self._waiting_count
         self._waiting, self._waiting_count = [], 0
-        if parts:
-            columns = {name: [*chain.from_iterable(part[name] for part in parts)] for name in parts[0]}
-            self._append(columns if self.columns is not None else spread_columns(columns, self._names), count)
+        if not parts:
+            return
+        columns = {name: [*chain.from_iterable(part[name] for part in parts)] for name in parts[0]}
+        if self.columns is None:
+            columns = self._spread(columns)
+        self._append(columns, count)
+        self._names += [name for name in columns if name not in self._names]
+
+    def _spread(self, columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """Mappings over a column for each key; without columns that only stand in for unknown keys."""
+        made = spread(columns)
+        for name in SPREAD if self._names else ():
+            if name in made and name not in self._names and all(value is None for value in made[name]):
+                del made[name]
+        return made
+
+    def _append(self, columns: Mapping[str, list[Any]], count: int) -> None:
+        """Write that many rows; `_names` are the columns of those before."""
+        raise NotImplementedError
+
+    def _write_held(self) -> None:
+        """Write all rows that are in memory."""
+        self._write_waiting()
+
+    def _write_rest(self) -> None:
+        self._write_held()
 
     def leave(self) -> Path | None:
-        """Write the rows that wait, if possible, and leave the file a part; returns its path."""
-        with suppress(Exception):  # this may be why the file is left
-            self._write_rest()
+        """Write the rows that are held, if possible, and leave the file a part; returns its path."""
+        with suppress(Exception):  # this may be why the file is left: it is then completed as it is
+            self._write_held()
         return super().leave()
+
+
+class TableSink(SpreadingSink):
+    """A table of text. Columns of late keys are added at the end.
+
+    Rows from before a late column are made as long as the others when the file ends.
+    """
+
+    delimiter = ","
+
+    def __init__(self, path: str | os.PathLike[str], columns: Sequence[str] | None = None, **options: Any) -> None:
+        super().__init__(path, columns, **options)
+        self._in_header = 0  #: how many columns were known when the header was written
+        self._widths: list[tuple[int, int]] = []  #: pairs: that many rows with that many columns
 
     def _append(self, columns: Mapping[str, list[Any]], count: int) -> None:
         """Write the rows, below the header."""
-        begins = not self._names
         names = [*self._names, *(name for name in columns if name not in self._names)]
         cells = [columns.get(name) or [None] * count for name in names]
-        self._part.append((self._header(names) if begins else b"") + self._text(cells))
-        self._names = names
-        self._in_header = self._in_header or len(names)
-        self._widths.append((count, len(names)))
-        if len(self._widths) > 1 and self._widths[-2][1] == len(names):
-            self._widths[-2:] = [(self._widths[-2][0] + count, len(names))]
+        self._part.append((b"" if self._names else self._header(names)) + self._text(cells))
         self.rows += count
+        self._in_header = self._in_header or len(names)
+        if self._widths and self._widths[-1][1] == len(names):
+            count += self._widths.pop()[0]
+        self._widths.append((count, len(names)))
 
     def _text(self, columns: Iterable[list[Any]]) -> bytes:
         return b"".join(csv_text(columns, self.delimiter, escape_formulas=self.escape_formulas))
@@ -256,16 +283,6 @@ class TabsSink(TableSink):
 def as_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """The columns of these rows, by name."""
     return {name: [row[name] for row in rows] for name in rows[0]}
-
-
-def spread_columns(columns: Mapping[str, list[Any]], known: Sequence[str]) -> Mapping[str, list[Any]]:
-    """These columns, with mappings over a column for each key; without those that only stand in for unknown keys."""
-    made = spread(columns)
-    if known:
-        for name in SPREAD:
-            if name in made and name not in known and all(value is None for value in made[name]):
-                del made[name]
-    return made
 
 
 def _records(file: IO[bytes]) -> Iterator[bytes]:

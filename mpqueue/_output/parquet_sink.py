@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mpqueue._output.arrow_values import exact_array, inferred_array, is_writable
-from mpqueue._output.export import SPREAD, as_cell, need, or_as_text
-from mpqueue._output.file_sinks import FileSink, spread_columns
+from mpqueue._output.export import as_cell, need, or_as_text
+from mpqueue._output.file_sinks import SpreadingSink
 from mpqueue._text import as_utf8
 from mpqueue.errors import shown
 
@@ -26,7 +26,7 @@ MERGED = 64
 FOOTER = 1 << 20
 
 
-class ParquetSink(FileSink):
+class ParquetSink(SpreadingSink):
     """The sink of `mpqueue.sinks.parquet`. Rows are in memory until there is a group of them."""
 
     def __init__(
@@ -43,20 +43,18 @@ class ParquetSink(FileSink):
         self._schema: Any = schema  #: of the rows in the file
         self._writer: Any = None
         self._out: _Whole | None = None  #: the stream of the writer
-        self._waiting: list[Any] = []  #: tables
+        self._tables: list[Any] = []  #: of the next group
         self._merged = 0  #: this many of them are merged
         self._size = self._count = 0  #: their bytes
         self._is_torn = False  #: a group is in the file only partly
 
-    def put(self, columns: Mapping[str, list[Any]], count: int) -> None:
+    def _append(self, columns: Mapping[str, list[Any]], count: int) -> None:
         """Hold the rows, and write them once there is a group."""
-        if self.columns is None:
-            columns = spread_columns(columns, () if self._schema is None else self._schema.names)
         table = self._table(columns) if self._given is None else self._fitted(columns)
-        self._waiting.append(table)
+        self._tables.append(table)
         self._size += table.nbytes
         self._count += count
-        if len(self._waiting) - self._merged >= MERGED:
+        if len(self._tables) - self._merged >= MERGED:
             self._merge()
         if self._size >= GROUP or self._count >= GROUP_ROWS:
             self._flush()
@@ -103,19 +101,18 @@ class ParquetSink(FileSink):
 
     def _merge(self) -> None:
         """Merge the last tables into one: a table of a single row takes kilobytes."""
-        last = self._waiting[self._merged :]
+        last = self._tables[self._merged :]
         if self._given is None:
             last, _ = self._cast_all(last, self._united([each.schema for each in last]))
-        self._waiting[self._merged :] = [self._arrow.concat_tables(last).combine_chunks()]
+        self._tables[self._merged :] = [self._arrow.concat_tables(last).combine_chunks()]
         self._merged += 1
 
     # -- groups ----------------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        tables, self._waiting, self._merged = self._waiting, [], 0
+        tables, self._tables, self._merged = self._tables, [], 0
         count, self._count, self._size = self._count, 0, 0
         if self._given is None:
-            tables = _without_empty(tables, () if self._schema is None else self._schema.names)
             known = [] if self._schema is None else [self._schema]
             wanted = self._writable(self._united([*known, *(each.schema for each in tables)]))
             given = tables
@@ -221,9 +218,13 @@ class ParquetSink(FileSink):
         if self._writer is not None and not self._is_torn:
             self._writer.close()
 
-    def _write_rest(self) -> None:
-        if self._waiting:
+    def _write_held(self) -> None:
+        super()._write_held()
+        if self._tables and not self._is_torn:
             self._flush()
+
+    def _write_rest(self) -> None:
+        super()._write_rest()
         if self._writer is None:
             if self._schema is None:
                 names: Sequence[str] = self.default if self.columns is None else self.columns
@@ -239,19 +240,12 @@ class ParquetSink(FileSink):
     def leave(self) -> Path | None:
         """Write the rows that are held, if possible, and leave the file a part; returns its path."""
         try:
-            if self._waiting and not self._is_torn:
-                self._flush()
-        except Exception:  # noqa: BLE001 - this may be why the file is left: it is then completed as it is
-            self._waiting = []
+            return super().leave()
         finally:
             if self._is_torn:
                 self.rows = 0
-            try:
-                left = super().leave()
-            finally:
-                if self._out is not None:
-                    self._out.is_left = True
-        return left
+            if self._out is not None:
+                self._out.is_left = True
 
 
 class _DoesNotFitError(Exception):
@@ -285,17 +279,3 @@ class _Whole:
 
     def close(self) -> None:
         """Do nothing: other code closes the file."""
-
-
-def _without_empty(tables: list[Any], known: Sequence[str]) -> list[Any]:
-    """Return the tables without columns that only stand in for results' keys that had not come."""
-    names = {name for table in tables for name in table.schema.names} | set(known)
-    for whole in SPREAD:
-        if whole not in known and any(name.startswith(f"{whole}.") for name in names):
-            tables = [
-                table.drop_columns([whole])
-                if whole in table.schema.names and table.column(whole).null_count == table.num_rows
-                else table
-                for table in tables
-            ]
-    return tables

@@ -25,8 +25,10 @@ from mpqueue._text import shown_json
 WIDTH, ROW, SPACE = 1000, 10, 2
 #: The most marks of events that are drawn.
 MOST_MARKS = 200
-#: The events that are marked.
-MARKED = frozenset({"paused", "resumed", "worker died"})
+#: The events that are marked, each with what is said of its mark.
+MARKED = dict.fromkeys(("paused", "resumed"), "Dashed: paused, resumed.") | {
+    "worker died": "A red line: a worker died."
+}
 #: The number of equal stretches of time of a throughput.
 STRETCHES = 120
 #: Workers up to which each row of the timeline has its name.
@@ -98,8 +100,9 @@ def _work(span: Span, top: float, scale: float) -> Iterator[str]:
 def throughput_of(figures: Figures) -> str:
     """Draw the items per second of the job, with a mark for each pause and each death."""
     drawn, pace = throughput(figures.spans, 0.0, figures.wall, figures.events)
-    marks = any(event.name in MARKED for event in figures.events)
-    caption = f"Per second: {pace}.{' Dashed: paused, resumed. A red line: a worker died.' if marks else ''}"
+    marked = {event.name for event in figures.events}
+    meanings = [meaning for name, meaning in MARKED.items() if name in marked]
+    caption = " ".join([f"Per second: {pace}.", *dict.fromkeys(meanings)])
     axis = _axis(_times(figures.wall))
     return f"<figure class='plot'>{drawn}{axis}<figcaption>{caption}</figcaption></figure>"
 

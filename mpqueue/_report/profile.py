@@ -33,8 +33,11 @@ class Frame(NamedTuple):
     line: int
 
     def __str__(self) -> str:
-        """Return the frame as ``load (scans.py:12)``."""
-        return f"{self.function} ({os.path.basename(self.file)}:{self.line})" if self.file else self.function
+        """Return the frame as ``load (scans.py:12)``; a package's file as ``loads (json/__init__.py:346)``."""
+        folder, name = os.path.split(self.file)
+        if name.startswith("__"):  # there are many of that name
+            name = f"{os.path.basename(folder)}/{name}"
+        return f"{self.function} ({name}:{self.line})" if self.file else self.function
 
 
 #: The handler's own frame first; each frame was called by the one before.

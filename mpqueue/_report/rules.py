@@ -1,12 +1,15 @@
-"""The rules of advice: each is one cause of slowness, with the figures that show it, its remedy, and what it saves."""
+"""Advice: its rules, each for one cause of slowness, with the figures that show it, its remedy, and what it saves.
+
+A report has those that apply and don't contradict each other, the largest effect first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from mpqueue._output.words import counted, number, percent, seconds, size
+from mpqueue._output.words import counted, number, percent, seconds, size, times
 from mpqueue._report.figures import Figures
 
 
@@ -75,6 +78,10 @@ class Rule:
     says: Mapping[str, str]
 
 
+#: All rules, in the order of this file.
+RULES: list[Rule] = []
+
+
 def rule(name: str, *, pool: str | None = "keep", **says: str) -> Callable[[Callable[[Figures], Finding | None]], Rule]:
     """Make a rule of a function.
 
@@ -82,8 +89,12 @@ def rule(name: str, *, pool: str | None = "keep", **says: str) -> Callable[[Call
     number of ``workers``, the ``handler``'s use of time, why workers had no ``cpu``, why some were idle at the ``end``,
     slow ``sending``, and when the ``source`` of the items is slow.
     """
-    claims = says if pool is None else {"pool": pool, **says}
-    return lambda find: Rule(name, find, claims)
+
+    def make(find: Callable[[Figures], Finding | None]) -> Rule:
+        RULES.append(Rule(name, find, says if pool is None else {"pool": pool, **says}))
+        return RULES[-1]
+
+    return make
 
 
 def contradict(one: Rule, other: Rule) -> bool:
@@ -626,3 +637,57 @@ def listeners(figures: Figures) -> Finding | None:
         "end. Let them do less, or call them less often: JobQueue(progress_interval=0.1).",
         (late + held_up) / figures.whole,
     )
+
+
+# -- What a report says. -----------------------------------------------------------------------------------------------
+
+#: The most pieces of advice in a report.
+MAX_ADVICE = 3
+
+
+class Advice(NamedTuple):
+    """A rule that applies to a job."""
+
+    rule: Rule
+    finding: Finding
+
+    @property
+    def gain(self) -> float:
+        """The factor by which the job would be faster, by Amdahl's law over the measured parts."""
+        return 1 / (1 - min(max(self.finding.saved, 0.0), 0.999))
+
+    @property
+    def text(self) -> str:
+        """The finding as text, with its gain if it has one."""
+        if self.finding.saved < LIMITS.worth:
+            return self.finding.text
+        return f"{self.finding.text} Gain: up to {times(self.gain)}."
+
+
+def advise(figures: Figures, alone: Figures | None = None) -> Sequence[Advice]:
+    """Return advice to make the job quicker, the largest effect first; at most `MAX_ADVICE`, none if nothing is known.
+
+    Of two rules that contradict each other, it has the one with the larger effect. ``alone`` are the figures of a job
+    with the same handler on one worker, to compare with.
+    """
+    if not figures.worker_seconds:
+        return ()
+    compared = replace(figures, alone=alone)
+    found = [Advice(rule, finding) for rule in RULES if (finding := rule.find(compared)) is not None]
+    found = [one for one in found if one.finding.saved >= LIMITS.worth or one.finding.anyway]
+    chosen: list[Advice] = []
+    # If another rule saves as much as using no pool at all, the other rule is chosen.
+    for one in sorted(found, key=lambda one: (-one.finding.saved, one.rule.says.get("pool") == "drop")):
+        if len(chosen) < MAX_ADVICE and not any(contradict(one.rule, other.rule) for other in chosen):
+            chosen.append(one)
+    return chosen
+
+
+def conclude(figures: Figures, advice: Sequence[Advice]) -> list[str]:
+    """Return the sentences of a report: the advice, or that only the handler itself can be improved."""
+    if not advice and figures.worker_seconds and figures.share("handler") >= LIMITS.well_used:
+        share = percent(figures.share("handler"))
+        return [
+            f"The workers were in your handler {share} of the time: only a quicker handler, or more CPUs, can help."
+        ]
+    return [one.text for one in advice]

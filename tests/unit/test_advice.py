@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._report.advice import advise, conclude
 from mpqueue._report.figures import measure
 from mpqueue._report.report_sections import facts
+from mpqueue._report.rules import advise, conclude
 from tests.support.runs import START, Run
 
 

@@ -8,8 +8,8 @@ from itertools import product
 
 import pytest
 
-from mpqueue._report.advice import Advice, advise
 from mpqueue._report.figures import Figures, measure
+from mpqueue._report.rules import Advice, advise
 from tests.support.runs import START, Run
 
 #: Rules that say how many workers there should be.

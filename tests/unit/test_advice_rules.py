@@ -12,7 +12,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mpqueue._core.state.timings import Sums
-from mpqueue._report.advice import MAX_ADVICE, RULES, advise, conclude
 from mpqueue._report.figures import (
     Figures,
     FirstItems,
@@ -23,7 +22,7 @@ from mpqueue._report.figures import (
     SlowItem,
     Tries,
 )
-from mpqueue._report.rules import LIMITS, contradict
+from mpqueue._report.rules import LIMITS, MAX_ADVICE, RULES, advise, conclude, contradict
 
 BY_NAME = {rule.name: rule for rule in RULES}
 PARTS = (

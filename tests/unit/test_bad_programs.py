@@ -7,7 +7,7 @@ import pytest
 from benchmarks.bad_programs.all_programs import BUSY, PROGRAMS, problems
 from benchmarks.bad_programs.program import Program
 from benchmarks.bad_programs.recordings import FOLDER, from_plain, load, to_plain
-from mpqueue._report.advice import advise
+from mpqueue._report.rules import advise
 
 
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=list(PROGRAMS))

@@ -197,6 +197,7 @@ MAY_BE_READ = {
     **dict.fromkeys(("_TestPool", "_TestPoolWorkerErrors", "_TestPoolWorkerLifetime"), "CPython's tests"),
     **dict.fromkeys(("_test_multiprocessing", "_testMethodName"), "CPython's tests"),
     "_parallel_backends": "joblib, in its own tests",
+    "_ExecutorManagerThread": "loky's thread, which has no public name",
 }
 _PRIVATE = re.compile(r"_[A-Za-z]\w*")
 #: In a text, which may be a program.

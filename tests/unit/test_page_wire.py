@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mpqueue._core.state.item_table import Failure, ItemTable, make_table
 from mpqueue._core.state.timings import Span
 from mpqueue._live_page.job_feed import history
-from mpqueue._live_page.page_json import IN_LIST, as_event, encode_item
+from mpqueue._live_page.page_json import IN_LIST, as_event, encode, row_of
 from mpqueue._queue.job_items import JobItem
 from mpqueue._wire.item_names import IdRule
 from mpqueue.status import COMPLETED, FAILED, PENDING
@@ -26,12 +26,16 @@ values = st.recursive(
 )
 
 
+def encode_row(table: ItemTable, index: int, status: int) -> str:
+    return encode(row_of(table, index, status))
+
+
 @given(st.integers() | short_texts | st.tuples(st.integers(), short_texts) | st.booleans(), values)
 def test_an_item_is_told_in_its_wire_form_and_with_its_index(item_id: Hashable, result: Any) -> None:
     table = ItemTable([None, None], ["other", item_id], IdRule.KEY)
     table.complete([1], [result])
     expected = json.loads(json.dumps(JobItem(table, 1).to_dict() | {"index": 1}))
-    told = json.loads(encode_item(table, 1, COMPLETED))
+    told = json.loads(encode_row(table, 1, COMPLETED))
     told.pop("picture", None)  # there are bytes that begin as one
     if len(json.dumps(expected["result"])) < IN_LIST - 50:
         assert told == expected
@@ -41,7 +45,7 @@ def test_an_item_is_told_in_its_wire_form_and_with_its_index(item_id: Hashable, 
 def test_a_failed_item_has_its_error_and_a_waiting_one_its_last() -> None:
     table = make_table(["a", "b"])
     table.fail(1, Failure(ValueError("broken")))
-    assert json.loads(encode_item(table, 1, FAILED)) == {
+    assert json.loads(encode_row(table, 1, FAILED)) == {
         "id": 1,
         "index": 1,
         "label": "b",
@@ -50,8 +54,8 @@ def test_a_failed_item_has_its_error_and_a_waiting_one_its_last() -> None:
         "error": "broken",
         "errorType": "ValueError",
     }
-    assert json.loads(encode_item(table, 1, PENDING))["error"] == "broken"
-    assert json.loads(encode_item(table, 0, PENDING)) == {
+    assert json.loads(encode_row(table, 1, PENDING))["error"] == "broken"
+    assert json.loads(encode_row(table, 0, PENDING)) == {
         "id": 0,
         "index": 0,
         "label": "a",
@@ -62,15 +66,15 @@ def test_a_failed_item_has_its_error_and_a_waiting_one_its_last() -> None:
 
 def test_a_label_that_is_the_id_is_not_told_twice() -> None:
     table = make_table([{"id": "a"}, {"id": "b", "name": "B"}])
-    assert "label" not in json.loads(encode_item(table, 0, PENDING))
-    assert json.loads(encode_item(table, 1, PENDING))["label"] == "B"
-    assert "label" not in json.loads(encode_item(make_table([0]), 0, PENDING))
+    assert "label" not in json.loads(encode_row(table, 0, PENDING))
+    assert json.loads(encode_row(table, 1, PENDING))["label"] == "B"
+    assert "label" not in json.loads(encode_row(make_table([0]), 0, PENDING))
 
 
 def test_an_error_can_not_end_its_event() -> None:
     table = make_table(["a"])
     table.fail(0, Failure(ValueError("one\n\nevent: closed\ndata: {}\r\n\u2028")))
-    event = as_event("job:items", encode_item(table, 0, FAILED))
+    event = as_event("job:items", encode_row(table, 0, FAILED))
     assert event.count(b"\n") == 3
     assert b"\r" not in event
 

@@ -30,6 +30,11 @@ def stack(*names: str) -> Stack:
     return tuple((name, "/code/scans.py", line) for line, name in enumerate(names, 1))
 
 
+def test_a_package_s_file_is_named_with_its_folder() -> None:
+    frames = [Frame("load", "/code/scans.py", 12), Frame("loads", "/lib/json/__init__.py", 346), Frame("len", "", 0)]
+    assert list(map(str, frames)) == ["load (scans.py:12)", "loads (json/__init__.py:346)", "len"]
+
+
 # -- one worker --------------------------------------------------------------------------------------------------------
 
 

@@ -70,8 +70,8 @@ def test_of_a_chunk_that_comes_home_in_parts_each_item_counts_once_and_so_does_i
     run.chunk(2, 3, items=2, first=3, left=1, pickling=0.5, size=70)
     sums = run.end(3).timings.sums
     assert (sums.reports, sums.items, sums.bytes_out, sums.bytes_home) == (2, 5, 70, 140)
-    rows = [(row.first, row.items, row.failures, row.bytes_out, row.bytes_home) for row in run.timings.spans()]
-    assert rows == [(0, 3, 0, 70, 70), (3, 2, 0, 0, 70)]
+    rows = [(row.first, row.items, row.failures) for row in run.timings.spans()]
+    assert rows == [(0, 3, 0), (3, 2, 0)]
     assert [row.busy for row in run.timings.spans()] == [1, 1]
     assert sums.parent_pickling == pytest.approx(0.5)
 
@@ -88,7 +88,6 @@ def test_what_a_dead_worker_had_in_hand_is_lost_and_its_absence_counted() -> Non
     assert [(event.name, event.lane) for event in run.timings.events] == [
         ("worker died", 0),
         ("worker died", 1),
-        ("worker ready", 0),
     ]
 
 
@@ -151,7 +150,7 @@ def test_a_long_job_keeps_few_rows_and_the_sums_stay_exact() -> None:
     assert MOST_ROWS / 3 < len(spans) <= MOST_ROWS
     assert sum(span.items for span in spans) == timings.sums.items == count
     assert sum(span.handling for span in spans) == timings.sums.handling == 0.375 * count
-    assert sum(span.bytes_out for span in spans) == timings.sums.bytes_out == 7 * count
+    assert timings.sums.bytes_out == 7 * count
     assert (min(span.begun for span in spans), max(span.ended for span in spans)) == (START, START + count - 0.5)
     assert all(span.busy <= span.ended - span.begun for span in spans)
     longest = max(span.ended - span.begun for span in spans)
@@ -186,10 +185,9 @@ def test_the_seconds_of_lanes_at_work_add_up_to_any_moment() -> None:
 
 
 def test_two_rows_in_one_keep_both_ends() -> None:
-    one, other = Span(*range(20)), Span(*range(100, 120))
+    one, other = Span(*range(13)), Span(*range(100, 113))
     both = join(one, other)
-    assert (both.first, both.packed_at, both.begun) == (one.first, one.packed_at, one.begun)
-    assert (both.ended, both.received, both.decoded) == (other.ended, other.received, other.decoded)
+    assert (both.lane, both.first, both.begun, both.ended) == (one.lane, one.first, one.begun, other.ended)
     assert both.handling == one.handling + other.handling
 
 

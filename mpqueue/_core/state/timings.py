@@ -11,6 +11,7 @@ import math
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from operator import add
 from typing import TYPE_CHECKING, NamedTuple
 
 from mpqueue._core.state.lane_book import LaneSeconds, union
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from mpqueue._core.state.lane_book import Chunk
     from mpqueue._wire.frames import WorkTimes
 
-#: The most rows of a job: 2,000 of 160 bytes.
+#: The most rows of a job: 2,000 of 104 bytes.
 MOST_ROWS = 2_000
 #: The most events of a job; later ones are only counted.
 MOST_EVENTS = 10_000
@@ -33,8 +34,6 @@ class Span(NamedTuple):
     first: float  #: the index of the first item
     items: float
     failures: float
-    packed_at: float  #: when the parent began to pickle the chunk's items
-    left_at: float  #: when it had sent them
     begun: float  #: when the worker received them
     loading: float
     setup: float
@@ -42,13 +41,8 @@ class Span(NamedTuple):
     handling: float
     packing: float
     cpu: float
-    delayed: float
     ended: float
-    received: float  #: when the parent had the report
-    decoded: float  #: when it had unpickled the results
     busy: float  #: the worker's seconds on it; less than from ``begun`` to ``ended`` if several were merged
-    bytes_out: float
-    bytes_home: float
 
 
 _WIDTH, _ENDED = len(Span._fields), Span._fields.index("ended")
@@ -245,7 +239,6 @@ class Timings:
         """Note that a worker has come."""
         times = self._lane(lane)
         if not times.ready:
-            self.note(Event(now, "worker ready", lane))
             self._add_absence(times, max(0.0, now - times.free_at))
             self.sums.replaced += not times.fresh
             times.ready, times.free_at = True, now
@@ -319,7 +312,7 @@ class Timings:
         if report.first == 0:
             sums.parent_pickling += chunk.packing
             sums.bytes_out += chunk.size
-        self.rows.extend(_row(lane, chunk, report, times, packed_at, left_at))
+        self.rows.extend(_row(lane, chunk, report, times))
         if len(self.rows) > _WIDTH * self._most_rows:
             self._thin()
 
@@ -393,17 +386,13 @@ class Timings:
         return copy
 
 
-def _row(
-    lane: int, chunk: Chunk, report: ChunkReported, times: WorkTimes, packed_at: float, left_at: float
-) -> tuple[float, ...]:
+def _row(lane: int, chunk: Chunk, report: ChunkReported, times: WorkTimes) -> tuple[float, ...]:
     """Return a report's row, like a `Span`: making one, by its names, would cost as much as all the rest."""
     return (
         lane,
         chunk.indices[min(report.first, len(chunk.indices) - 1)],
         report.done - report.first,
         len(report.failures),
-        packed_at,
-        left_at,
         times.begun,
         times.loading,
         times.setup,
@@ -411,13 +400,8 @@ def _row(
         times.handling,
         times.packing,
         times.cpu,
-        times.delayed,
         times.ended,
-        report.received,
-        report.decoded,
         times.ended - times.begun,
-        chunk.size if report.first == 0 else 0,
-        report.size,
     )
 
 
@@ -445,15 +429,5 @@ def _join_within(spans: list[Span], seconds: float) -> list[Span]:
 
 def join(one: Span, other: Span) -> Span:
     """Merge two spans: from the start of the first to the end of the second; the rest added up."""
-    return Span(
-        *(
-            getattr(other if name in _OF_THE_LAST else one, name)
-            if name in _OF_THE_LAST or name in _OF_THE_FIRST
-            else getattr(one, name) + getattr(other, name)
-            for name in Span._fields
-        )
-    )
-
-
-_OF_THE_FIRST = frozenset({"lane", "first", "packed_at", "left_at", "begun"})
-_OF_THE_LAST = frozenset({"ended", "received", "decoded"})
+    added = Span(*map(add, one, other))
+    return added._replace(lane=one.lane, first=one.first, begun=one.begun, ended=other.ended)

@@ -178,9 +178,8 @@ export class WorkersView {
     row.what.title = row.what.textContent;
     const samples = store.samples.get(lane.number) ?? [];
     const last = live ? samples.at(-1) : undefined;
-    const used = last === undefined ? "" : `${percentOf(last[1])} · ${bytes(last[2] * 1e6)}`;
-    setText(row.use, used);
-    row.use.title = used && `CPU ${used.replace("·", "· memory")}`;
+    setText(row.use, useOf(last, "", ""));
+    row.use.title = useOf(last, "CPU ", "memory ");
     const strip = prepared(row.canvas);
     const start = now - this.#span * 1000;
     const x = (at) => ((at - start) / (this.#span * 1000)) * strip.width;
@@ -207,7 +206,7 @@ export class WorkersView {
     }
     if (this.#shown !== "work") {
       const sample = (store.samples.get(number) ?? []).findLast(([when]) => when <= at);
-      return sample === undefined ? "" : `${moment(sample[0])}: ${percentOf(sample[1])} of a CPU, ${bytes(sample[2] * 1e6)}`;
+      return sample === undefined ? "" : `${moment(sample[0])}: ${useOf(sample, "CPU ", "memory ")}`;
     }
     const lane = store.lanes.find((one) => one.number === number);
     const stretch = lane && stretchesOf(store, lane, now).findLast(([from, to]) => from <= at && at <= to);
@@ -262,7 +261,12 @@ function stretchesOf(store, lane, now) {
   return job === lane.job && now - end < GAP ? [...known, [end, now, kind, job, null]] : known;
 }
 
-const percentOf = (share) => (share === null ? "?" : `${Math.round(100 * share)}%`);
+// What a process uses; its CPU is known from its second sample on.
+function useOf(sample, cpu, memory) {
+  if (sample === undefined) return "";
+  const parts = sample[1] === null ? [] : [`${cpu}${Math.round(100 * sample[1])}%`];
+  return [...parts, `${memory}${bytes(sample[2] * 1e6)}`].join(" · ");
+}
 
 // The job that is looked at, or a stage of it.
 function isOwn(store, job, selected) {
