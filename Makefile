@@ -12,7 +12,7 @@ CORE := .venvs/core/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo check format test test-heavy test-core test-fast test-others test-portable test-windows test-all test-wheel check-release chaos coverage bench bench-quick faults docs moving-picture public-api options
+.PHONY: help .venv demo check format test test-heavy test-core test-fast test-others test-portable test-windows test-all test-wheel check-release chaos coverage bench bench-quick faults docs moving-picture screenshots public-api options
 .PHONY: check-types check-darwin check-win32 check-house check-work check-style compiled
 .PHONY: docs-serve clean fuzz simulate mutants held-promises
 
@@ -175,6 +175,9 @@ docs: .venv/.dev  ## build the site into site/
 
 moving-picture: .venv/.dev  ## record the pictures of the live page, docs/img/live-page.*, in a real Chromium
 	$(BIN)/python -m tests.support.moving_picture
+
+screenshots: .venv/.dev  ## take pictures of every state of the live page, out/screenshots/, in a real Chromium
+	$(BIN)/python -m tests.support.screenshots $(STATES)
 
 docs-serve: .venv/.dev  ## serve the site while writing it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
