@@ -38,9 +38,8 @@ from mpqueue._wire.pickling import classes, main_names
 from mpqueue._wire.pickling.imports import take_path
 from mpqueue._wire.pickling.payload import Packed, load, view_parts
 from mpqueue._worker import worker_links
-from mpqueue._worker.chunk import chunk_run
 from mpqueue._worker.chunk import log_records as records
-from mpqueue._worker.chunk.chunk_run import RECURSION_LIMIT, ChunkRun, note_memory
+from mpqueue._worker.chunk.chunk_run import ChunkRun, note_memory
 from mpqueue._worker.chunk.chunk_timer import ChunkTimer
 from mpqueue._worker.chunk.results import pack_failure, stand_in
 from mpqueue._worker.chunk.sampler import StackSampler
@@ -133,8 +132,6 @@ class Worker:
 
     def _run_chunk(self, frame: ChunkFrame, begun: float) -> ReportFrame:
         context = self.context
-        if sys.getrecursionlimit() < RECURSION_LIMIT:  # it was lowered while a result was pickled
-            sys.setrecursionlimit(RECURSION_LIMIT)
         times = ChunkTimes(begun, own_process=context.links.is_own_process)
         context.logs.chunk, context.logs.interval = frame.chunk, max(records.SENDING_INTERVAL_S, frame.limit)
         context.exchange.chunk_begins(frame.chunk, frame.returned)
@@ -237,7 +234,6 @@ def receive(data: bytes) -> Answer:
         if (asking := here.asking) is not None:
             segments.ask_writer = asking.ask
         _worker = Worker(make_context(here))
-        chunk_run.install_settrace(_worker.chunk_timer.cut_off)
         if here.carries_segments and isinstance(here.outbox, worker_links.SharedOutbox):
             here.outbox.take_carried = _worker.context.exchange.take_carried
     answer = _worker.receive(data)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from types import FrameType
-from typing import NoReturn
-
 import pytest
 
 from mpqueue import (
@@ -20,39 +16,12 @@ from tests.support.strength import workers_of
 
 pytestmark = pytest.mark.slow
 
-COUNT = 400
-CULPRIT = 217
-
-
-def refuse_all(_frame: FrameType, _event: str, _argument: object) -> NoReturn:
-    raise RuntimeError("nothing more may be called")
-
-
-def leave_tracing(item: int) -> int:
-    sys.settrace(refuse_all)
-    return item
-
-
-@pytest.mark.long(but=["400"])
-@pytest.mark.parametrize("chunksize", [1, COUNT, None], ids=str)
-def test_neighbours_of_an_item_that_leaves_a_function_that_traces(chunksize: int | None) -> None:
-    with JobQueue(1, max_retries=0) as queue:
-        job = queue.run(range(COUNT), do.only(CULPRIT, leave_tracing), chunksize=chunksize)
-    assert job.results == [*range(COUNT)]
-    assert {item.attempts for item in job.items} == {1}
-
-
 #: None: it may also end well, since it has broken nothing that its own result needs.
 BREAK_PACKING: dict[str, tuple[do.Handler, type[BaseException]]] = {
     "returns what can't even be shown": (do.return_oddly_shown, ResultPicklingError),
     "raises what can't even be shown": (do.raise_odd_text, do.OddTextError),
-    "lowers the recursion limit": (do.lower_recursion_limit, WorkerCrashedError),
     "takes the address space": (do.take_address_space, WorkerCrashedError),
     "replaces the picklers": (do.replace_picklers, WorkerCrashedError),
-    "lowers the recursion limit when pickled": (
-        do.return_made(do.WhenPickled, do.lower_recursion_limit),
-        WorkerCrashedError,
-    ),
     "replaces the picklers when pickled": (do.return_made(do.WhenPickled, do.replace_picklers), WorkerCrashedError),
 }
 

@@ -569,12 +569,6 @@ def close_stdout_and_its_fd(item: Any) -> Any:
 # --- that break what pickles ----------------------------------------------------------------------------------------
 
 
-def lower_recursion_limit(item: Any) -> Any:
-    """Leave hardly any recursion to whatever runs here later, then return the item."""
-    sys.setrecursionlimit(60)
-    return item
-
-
 def take_address_space(item: Any) -> Any:
     """Let this process map no more memory, then return the item."""
     resource.setrlimit(resource.RLIMIT_AS, (1, resource.getrlimit(resource.RLIMIT_AS)[1]))

@@ -8,9 +8,7 @@ little more than its own call. `mpqueue._worker.chunk.timing` decides how many; 
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -33,7 +31,7 @@ from mpqueue._wire.memory.ledger import (
 )
 from mpqueue._wire.pickling.payload import Packed
 from mpqueue._worker.chunk import timing
-from mpqueue._worker.chunk.results import ChunkResults, can_pack, run_up_to_held
+from mpqueue._worker.chunk.results import ChunkResults, run_up_to_held
 from mpqueue._worker.chunk.timing import ChunkTimes, Costs
 from mpqueue._worker.exchange import WorkerContext
 from mpqueue._worker.handlers import current_item
@@ -44,8 +42,6 @@ from mpqueue.errors import text_of
 
 log = logging.getLogger("mpqueue")
 
-#: The least recursion limit at the start of an item, even if the item before has lowered it.
-RECURSION_LIMIT = sys.getrecursionlimit()
 #: Items of a stretch from which on they run in a loop in C.
 MANY = 512
 
@@ -85,7 +81,6 @@ class ChunkRun:
             context.exchange.store,
             is_own_process=links.is_own_process,
         )
-        self._trace = sys.gettrace()  #: the trace function at this chunk's start
         self.times = times
         self.started = clock.monotonic()
         self._told = self.started  #: the time of the last report
@@ -107,8 +102,6 @@ class ChunkRun:
             return self._report(0, Ended.MEMORY)
         if not self._unpack():
             return self._report(0, Ended.UNREADABLE)
-        if self.careful and self.links.is_own_process and self.links.has_run and not can_pack():
-            raise BrokenWorkerError("what ran before has made pickling impossible")
         current_item.enter(self.links, self.running)
         self.context.logs.sender = self
         with self.job.around_chunk():
@@ -130,7 +123,6 @@ class ChunkRun:
         self.claim(Phase.IDLE, self._begun, self._begun)
         if self.links.is_own_process:
             with contextlib.suppress(BaseException):
-                sys.setrecursionlimit(max(sys.getrecursionlimit(), RECURSION_LIMIT))  # the log record must be written
                 log.warning("worker %d ends itself: %s", self.links.lane, text_of(error))
             kill_self()
 
@@ -291,17 +283,11 @@ class ChunkRun:
         """
         job, out = self.job, self.running.out
         results = job.map(items, out)
-        try:
-            if alone or (job.discards and not job.is_open):  # pickled at the stretch's end, or not at all
-                # `next` raises the handler's own StopIteration; all other loops in C would take it for the end.
-                return next(filter(out.append, results))
-            many = len(self.stretch) >= MANY and not job.is_open and not job.raises_stop_iteration
-            return run_up_to_held(results, out, self.running.added, many=many)
-        finally:
-            if sys.gettrace() is not self._trace:
-                plain_settrace(self._trace)
-            if sys.getrecursionlimit() < RECURSION_LIMIT:
-                sys.setrecursionlimit(RECURSION_LIMIT)
+        if alone or (job.discards and not job.is_open):  # pickled at the stretch's end, or not at all
+            # `next` raises the handler's own StopIteration; all other loops in C would take it for the end.
+            return next(filter(out.append, results))
+        many = len(self.stretch) >= MANY and not job.is_open and not job.raises_stop_iteration
+        return run_up_to_held(results, out, self.running.added, many=many)
 
     def _time_stretch(self, lo: int, hi: int, seconds: float, packing: float) -> int:
         # If it was cut off, all but the last item were as fast as expected.
@@ -392,25 +378,3 @@ def _has_one_in_hand(items: Iterator[Any], ended: int) -> bool:
     """Tell whether that iterator over a list has yielded one item more than have ended."""
     state: Any = items.__reduce__()
     return len(state) == 3 and state[2] > ended  # at its end it has no state; it got there after the last item's end
-
-
-# -- A trace function that a handler sets (`sys.settrace`) belongs to its item: the next item begins without it. -------
-#
-# Python calls it in all code of the thread from then on, and its errors are raised there. Looking for one after each
-# item would cost a third of a tiny item's time, so an item that sets one is the last of its stretch, whose end removes
-# it.
-
-#: Python's original: calling it is no step that is traced.
-plain_settrace = sys.settrace
-
-
-def install_settrace(end_stretch: Callable[[], object]) -> None:
-    """Call ``end_stretch`` when the main thread's trace function is set; install once, in a worker process."""
-
-    @functools.wraps(plain_settrace)
-    def settrace(function: object, /) -> None:
-        if threading.current_thread() is threading.main_thread():
-            end_stretch()
-        plain_settrace(function)  # type: ignore[arg-type]
-
-    sys.settrace = settrace

@@ -60,11 +60,6 @@ class ChunkTimer:
                 run.stretch_begins = self._stretch_begins
             self._set(CUT_PART * run.limit)
 
-    def cut_off(self) -> None:
-        """Make the running item the last of its stretch. On the main thread, in an item."""
-        if (run := self._run) is not None:
-            cut_off(run)
-
     def _stretch_begins(self, run: ChunkRun) -> None:
         """Watch a new stretch of several items, in a chunk whose own time ends later. 2 us."""
         self._set(_late_at(run) - run.stretch_started)
