@@ -44,8 +44,7 @@ from mpqueue._os.process.own_forks import in_each_fork
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._queue.queue_arguments import choose_backend
 from mpqueue._wire.pickling.packed_functions import FunctionPacker
-from mpqueue._worker.handlers.called import Call
-from mpqueue._worker.handlers.joblib_worker import prepare_worker
+from mpqueue._worker.handlers.called import Call, prepare_for_joblib
 from mpqueue.errors import ItemPicklingError, ItemTimeoutError, MemoryLimitError, WorkerCrashedError, shown
 from mpqueue.retry import RetryPolicy
 
@@ -246,7 +245,7 @@ class _Pools:
         where = None if isinstance(engine, LokyBackend) else id(engine)
         key = (where, workers, threads, id(initializer), *map(id, initargs))
         call = None if initializer is None else functools.partial(initializer, *initargs)
-        prepare = functools.partial(prepare_worker, call)
+        prepare = functools.partial(prepare_for_joblib, call)
         with self._lock:
             pool = self._pools.setdefault(key, SharedPool(threads, prepare, engine))
             for other_key, other in list(self._pools.items()):

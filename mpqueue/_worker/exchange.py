@@ -28,35 +28,19 @@ from mpqueue._worker.chunk.log_records import LogOutlet
 from mpqueue._worker.worker_links import WorkerLinks
 
 
-class LentSegments(SegmentStore):
-    """The store for results: remembers with which chunk each segment was sent.
-
-    ``carries``: even if the parent can't open them.
-    """
+class ResultStore(SegmentStore):
+    """The store for results. ``carries``: even if the parent can't open its segments."""
 
     def __init__(self, ledger: Ledger, *, carries: bool) -> None:
         super().__init__()
         self._ledger = ledger
         self._carries = carries
-        self._chunk_of: dict[int, int] = {}
 
     def lend(self, buffers: Sequence[Part]) -> tuple[SegmentRef, list[int]]:
         """Put buffers into a segment, see `SegmentStore.lend`. Raises OSError if the parent can't open it."""
         if self._ledger.words[PIPED] and not self._carries:
             raise OSError(errno.EACCES, "the program can't open what its workers share (has it changed its user?)")
         return super().lend(buffers)
-
-    def sent(self, chunk: int, refs: Sequence[SegmentRef]) -> None:
-        """Note that results in these segments are sent with a report on that chunk."""
-        for ref in refs:
-            self._chunk_of[ref.serial] = chunk
-
-    def chunk_begins(self, chunk: int, returned: Sequence[int]) -> None:
-        """Take back segments that the parent no longer uses; it has mapped those that were sent two chunks ago."""
-        self.take_back(returned)
-        for serial in returned:
-            self._chunk_of.pop(serial, None)
-        self.give_up_oldest(lambda serial: self._chunk_of.pop(serial, 0) <= chunk - 2)
 
 
 class WorkerExchange:
@@ -67,14 +51,16 @@ class WorkerExchange:
     """
 
     def __init__(self, ledger: Ledger | None, *, carries: bool) -> None:
-        self.store = (
-            LentSegments(ledger, carries=carries) if ledger is not None and can_lend() else None
-        )  #: for results
+        #: For results.
+        self.store = ResultStore(ledger, carries=carries) if ledger is not None and can_lend() else None
         self.carried: Carried = NOTHING_CARRIED  #: the segments carried by the current frame
         self._done_with: deque[int] = deque()
         self._ledger = ledger
         self._carries = carries
         self._leaving: list[SegmentRef] = []
+        self._chunk_of: dict[
+            int, int
+        ] = {}  #: by the serials of lent segments: the chunk with whose report each was sent
 
     @contextlib.contextmanager
     def having(self, carried: Carried) -> Iterator[None]:
@@ -91,7 +77,7 @@ class WorkerExchange:
             return
         each = [packed] if isinstance(packed, Packed) else all_of(packed)
         refs = [one.segment for one in each if one.segment is not None]
-        self.store.sent(chunk, refs)
+        self._chunk_of.update((ref.serial, chunk) for ref in refs)
         if self._carries and self._ledger is not None and self._ledger.words[PIPED]:
             self._leaving += refs
 
@@ -105,9 +91,13 @@ class WorkerExchange:
         return self._carries and isinstance(error, SegmentGoneError)
 
     def chunk_begins(self, chunk: int, returned: Sequence[int]) -> None:
-        """Take back segments that the parent no longer uses."""
-        if self.store is not None:
-            self.store.chunk_begins(chunk, returned)
+        """Take back segments that the parent no longer uses; it has mapped those that were sent two chunks ago."""
+        if self.store is None:
+            return
+        self.store.take_back(returned)
+        for serial in returned:
+            self._chunk_of.pop(serial, None)
+        self.store.give_up_oldest(lambda serial: self._chunk_of.pop(serial, 0) <= chunk - 2)
 
     def load(self, packed: Packed) -> Any:
         """Unpickle an object from the parent; `done_with` lists its segments once no view of them is left."""

@@ -1,7 +1,8 @@
-"""Calls as items, for the drop-ins. Imports nothing, since workers load it."""
+"""Calls as items, for the drop-ins, joblib's among them. Loads small modules only, since workers load it."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -28,3 +29,18 @@ class StarCall:
     def __call__(self, item: Iterable[Any]) -> Any:
         """Return ``function(*item)``."""
         return self.function(*item)
+
+
+# -- joblib in a worker: imported before the first batch comes, which may ask for ``backend="mpqueue"`` in its turn. ---
+
+
+def prepare_for_joblib(initializer: Callable[[], object] | None) -> None:
+    """Import joblib, which no batch's timeout counts then, and call the user's initializer."""
+    importlib.import_module("joblib.parallel").BACKENDS.setdefault("mpqueue", _make_backend)
+    if initializer is not None:
+        initializer()
+
+
+def _make_backend(**options: Any) -> Any:
+    """The backend; its module is loaded when it is asked for, since few workers need it."""
+    return importlib.import_module("mpqueue.joblib_backend").MPQueueBackend(**options)
