@@ -42,7 +42,7 @@ class StreamResults(Generic[R]):
         lent: Loan,
     ) -> None:
         self._lent = lent
-        self._now = lent.queue._host.now
+        self._now = lent.queue._host.engine.clock.now
         self._stream = stream
         self._arrivals = arrivals
         self._window = window

@@ -19,7 +19,7 @@ from mpqueue._options import GivenOptions, JobOptions
 from mpqueue._output.progress import Showing, ShowProgress
 from mpqueue._parent.listeners import SafeEmitter
 from mpqueue._parent.queue_runtime import QueueRuntime
-from mpqueue._queue.announcer import Announcer, JobStarter, OpenRuns
+from mpqueue._queue.announcer import Announcer, OpenRuns
 from mpqueue._queue.host import Closer, QueueHost
 from mpqueue._queue.job import Job
 from mpqueue._queue.job_items import JobItem, positions_of
@@ -190,9 +190,8 @@ class JobQueue(SafeEmitter):
         self._last_job: Job | None = None
         self._size: int | None = None  #: the number of workers, once it has been changed
         self._closer = Closer(self._engine, self._runs)
-        self._starter = JobStarter(self._engine, self._runs, self._closer, self._jobs)
         #: The queue's methods for the rest of the package; its public names are for users.
-        self._host = QueueHost(self, self._engine, self._backend, self._jobs, self._starter, self._closer)
+        self._host = QueueHost(self, self._engine, self._backend, self._jobs, self._runs, self._closer)
         self._engine.announce = Announcer(self, self._engine, self._runs, self._options.progress_interval).announce
         finalizer = weakref.finalize(self, self._engine.abandon)
         finalizer.atexit = False  # the engine has its own, earlier hook
@@ -497,7 +496,7 @@ class JobQueue(SafeEmitter):
         job_id = self._jobs.id_of(job_id)
         held, showing = self._jobs.find(job_id), Showing(progress, job_id)
         run = JobRun(held, self, cancel_with_awaiter=cancel_with_awaiter, kill_on_cancel=kill_on_cancel)
-        self._starter.start(run, showing)
+        self._host.start(run, showing)
         return run
 
     @overload
@@ -550,7 +549,7 @@ class JobQueue(SafeEmitter):
         checks.check_on_error(on_error, ("collect", "raise", "group"))
         held = self._create(self._jobs.free_id() if id is None else id, items, handler, asked)
         run = JobRun(held, self)
-        self._starter.start_unawaited(run, Showing(progress, held.book.id))
+        self._host.start_unawaited(run, Showing(progress, held.book.id))
         return self._await(run, on_error, asked.max_failures)
 
     @takes(GivenOptions, At.STAGES)
@@ -581,7 +580,7 @@ class JobQueue(SafeEmitter):
         held = self._jobs.add(head, None if outlet is None else _record_of_stages(head, named, asked), record)
         run = JobRun(held, self)
         try:
-            self._starter.start(run, Showing(progress))
+            self._host.start(run, Showing(progress))
         except BaseException:
             self._jobs.discard(head)
             raise
@@ -751,7 +750,7 @@ class JobQueue(SafeEmitter):
         if held.book.status in OVER and not (held.book.failed if positions is None else positions):
             run._resolve()
         else:
-            self._starter.start_again(run, showing, positions)
+            self._host.start_again(run, showing, positions)
         return run
 
     def _find_open(self, job_id: str | Job, what: str) -> JobBook:
