@@ -18,10 +18,9 @@ from mpqueue._options import GivenOptions, check_concurrency
 from mpqueue._os.process.own_forks import in_each_fork
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.system.interpreter_exit import is_exiting
-from mpqueue._parent.system.replies import SafeFuture
+from mpqueue._parent.system.replies import Bell, SafeFuture
 from mpqueue._queue.host import close_beside
 from mpqueue._queue.job_queue import JobQueue
-from mpqueue._queue.mailbox import Bell
 from mpqueue._queue.queue_arguments import journal_path
 from mpqueue._wire.frames import THREAD_VARIABLES
 

@@ -21,12 +21,10 @@ from mpqueue._parent.deliveries import Delivery
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.queue_runtime import LISTENER_WAIT_S, QueueRuntime
 from mpqueue._parent.system.interpreter_exit import is_exiting
-from mpqueue._parent.system.replies import Reply, SafeFuture
+from mpqueue._parent.system.replies import Bell, Reply, SafeFuture, runs_loop
 from mpqueue._queue.announcer import OpenRuns, with_speech
 from mpqueue._queue.job import Job
-from mpqueue._queue.mailbox import Bell, runs_loop
 from mpqueue._queue.new_job import make_job
-from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._queue.registry import Held, Registry
 from mpqueue._queue.run import Ended, JobRun
 from mpqueue._wire.pickling.packed_handler import pack_handler
@@ -37,6 +35,7 @@ if TYPE_CHECKING:
     from mpqueue._live_page.server import Page
     from mpqueue._queue.growing_jobs import Stage
     from mpqueue._queue.job_queue import JobQueue
+    from mpqueue._queue.recorded.record_options import RecordOptions
 
 T = TypeVar("T")
 log = logging.getLogger("mpqueue")
@@ -183,7 +182,7 @@ class QueueHost:
         handler: Callable[..., Any],
         *,
         seed_given: bool = False,
-        record: RecordOptions = RecordOptions(),  # noqa: B008 - frozen
+        record: RecordOptions,
         showing: Showing = Showing(),  # noqa: B008 - frozen
     ) -> JobRun:
         """Like `start_table`, for a job that the journal has, or will have, under this id. Raises `JournalError`."""

@@ -33,7 +33,6 @@ from mpqueue._queue.queue_arguments import (
     discards,
     journal_path,
 )
-from mpqueue._queue.recorded.record_options import check_open_record, record_options
 from mpqueue._queue.registry import Held, Registry
 from mpqueue._queue.run import JobRun
 from mpqueue._wire.item_names import IdRule, check_label
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from mpqueue._live_page.server import Page
     from mpqueue._queue.growing_jobs import Stage
     from mpqueue._queue.recorded.job_record import JobPlan, JobRecord
+    from mpqueue._queue.recorded.record_options import RecordOptions
 
     class RunKeywords(JobKeywords, total=False):
         """The keywords of `run` that choose no overload."""
@@ -376,7 +376,7 @@ class JobQueue(SafeEmitter):
         self._closer.check_open("create a job")
         job_id, options = checks.check_text("id", id), self._job_options(asked)
         outlet = self._engine.journal_outlet
-        record = record_options(asked.rerun, has_journal=outlet is not None)
+        record = self._record_options(asked, is_open=is_open)
         if asked.setup is None or callable(asked.setup):
             check_calls(handler, with_state=asked.setup is not None)
         check_job(self._backend, options)
@@ -387,8 +387,6 @@ class JobQueue(SafeEmitter):
         sink = choose_sink(asked.results, None if outlet is None else outlet.journal.path)
         check_label(asked.label)
         check_cost(asked, has_journal=outlet is not None)
-        if is_open:
-            check_open_record(record)
         began = self._engine.clock.now()
         check_items(items)
         table = _make_growing(items) if is_open else make_table(items)
@@ -411,6 +409,18 @@ class JobQueue(SafeEmitter):
     def _job_options(self, asked: GivenOptions) -> JobOptions:
         return checks.job_options(self._options, asked, count_cores=getattr(self._backend, "count_cores", None))
 
+    def _record_options(self, asked: GivenOptions, *, is_open: bool = False) -> RecordOptions | None:
+        """How a job is recorded, if the queue has a journal. Raises an error for options that need one."""
+        has_journal = self._engine.journal_outlet is not None
+        if not has_journal and asked.rerun is None:
+            return None
+        from mpqueue._queue.recorded.record_options import check_open_record, record_options
+
+        record = record_options(asked.rerun, has_journal=has_journal)
+        if is_open:
+            check_open_record(record)
+        return record
+
     @takes(GivenOptions, At.JOB)
     def plan_job(
         self,
@@ -426,6 +436,7 @@ class JobQueue(SafeEmitter):
         jobs have no plan: their items are known only once they have been sealed.
         """
         from mpqueue._queue.recorded.job_record import plan  # its job may never run
+        from mpqueue._queue.recorded.record_options import record_options
 
         self._closer.check_open("plan a job")
         asked = read(GivenOptions, At.JOB, "JobQueue.plan_job", options, ("id", "items", "handler"))
@@ -569,7 +580,7 @@ class JobQueue(SafeEmitter):
         checks.check_progress("progress", progress)
         asked = read(GivenOptions, At.STAGES, "JobQueue.start_stages", options, ("items", "stages", "id", "progress"))
         outlet = self._engine.journal_outlet
-        record = record_options(asked.rerun, has_journal=outlet is not None)
+        record = self._record_options(asked)
         job_id = self._jobs.free_id() if id is None else checks.check_text("id", id)
         self._jobs.check_free(job_id)
         check_label(asked.label)

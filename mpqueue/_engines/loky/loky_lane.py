@@ -6,7 +6,7 @@ for many trusted workers per executor; so this is needed here:
 - The parent closes its own copies of the pipe ends that the worker uses. Otherwise there is no end of file when a
   worker dies in the middle of a large message, and loky's manager thread waits for the rest for ever.
 - So loky must never start a second worker in the same executor, whose pipes could not be handed over any more: once it
-  has its worker, the executor is told that it is to have none. No idle timeout, no memory guard
+  has its worker, the executor's size is set to none. No idle timeout, no memory guard
   (`LOKY_MAX_MEMORY_LEAK_SIZE`).
 - The manager thread may still be stuck (a grandchild holds the pipe): it is a daemon, since the starter that starts it
   is one, and loky does not know of it at exit.
