@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mpqueue._engines.loky.loky_backend import LokyBackend
+from mpqueue._engines.loky.loky_pool import LokyBackend
 from mpqueue._parent.lane_protocol import Backend, Capabilities
 
 if TYPE_CHECKING:

@@ -38,7 +38,7 @@ from mpqueue._dropin.call_stream import CallStream
 from mpqueue._dropin.lent_queues import SharedPool, WarmQueue
 from mpqueue._dropin.process_executor import ExecutorCrashedError, error_of
 from mpqueue._dropin.whole_map import DROPIN_RETRY, read_call
-from mpqueue._engines.loky.loky_backend import LokyBackend
+from mpqueue._engines.loky.loky_pool import LokyBackend
 from mpqueue._options import JobOptions
 from mpqueue._os.process.own_forks import in_each_fork
 from mpqueue._parent.lane_protocol import Backend

@@ -313,7 +313,7 @@ def open_queue(args: argparse.Namespace, policy: RetryPolicy) -> JobQueue:
             resources=merged(args.resources),
             **given_flags(args, At.QUEUE),
         )
-    queue._starter.tell_failures = False  # `follow` says so
+    queue._host.tell_failures = False  # `follow` says so
     return queue
 
 

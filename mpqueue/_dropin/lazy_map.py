@@ -18,9 +18,8 @@ from mpqueue._dropin.stream_results import Arrivals, StreamResults, ToRaise
 from mpqueue._dropin.whole_map import Later, enough_workers, read_call, record_of
 from mpqueue._options import GivenOptions, OnItemError, check_on_error
 from mpqueue._output.progress import DRAWING_WAIT_S, length_of, showing_stream
+from mpqueue._parent.system.replies import Turns
 from mpqueue._queue.growing_jobs import Stream, open_stream
-from mpqueue._queue.mailbox import Turns
-from mpqueue._queue.recorded.record_options import check_stream_record
 from mpqueue.errors import TooManyFailuresError
 
 if TYPE_CHECKING:
@@ -120,6 +119,8 @@ def _iterate(
     asked, engine, of_call = read_call(f"mpqueue.{name}", At.STREAM, options)
     job = dataclasses.replace(of_call, max_failures=None)  # it ends itself
     if (record := record_of("imap", fn, asked)) is not None:
+        from mpqueue._queue.recorded.record_options import check_stream_record  # only journals need it
+
         check_stream_record(record[1])
     showing = showing_stream(asked.progress, fn, items)
     iterator = iterator_of(items)

@@ -6,19 +6,21 @@ own, gets its own queue.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 
 from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._options import GivenOptions, check_concurrency
 from mpqueue._os.process.own_forks import in_each_fork
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.system.interpreter_exit import is_exiting
-from mpqueue._parent.system.replies import SafeEvent, SafeFuture
+from mpqueue._parent.system.replies import Bell, SafeFuture
+from mpqueue._queue.host import close_beside
 from mpqueue._queue.job_queue import JobQueue
-from mpqueue._queue.mailbox import Bell
 from mpqueue._queue.queue_arguments import journal_path
 from mpqueue._wire.frames import THREAD_VARIABLES
 
@@ -27,7 +29,7 @@ IDLE_SECONDS = 30.0
 
 
 class SharedPool:
-    """A queue, the number of its calls, and the thread that ends it when idle. It grows as needed and never shrinks."""
+    """A queue, ended when it is idle, and the number of its calls. It grows as needed and never shrinks."""
 
     def __init__(
         self,
@@ -41,8 +43,7 @@ class SharedPool:
         self._lock = threading.RLock()  # a garbage collection may return the queue while a borrower holds the lock
         self._queue: JobQueue | None = None
         self._users = 0
-        self._was_used = False  #: since the thread's last look
-        self._over = SafeEvent()  #: set when the queue is ended
+        self._was_used = False  #: since the last look
 
     def borrow(self, concurrency: int | None) -> JobQueue:
         """Return the queue, with at least that many workers (None: one per CPU). `give_back` it once."""
@@ -65,20 +66,29 @@ class SharedPool:
         return queue
 
     def _open(self, concurrency: int | None) -> None:
-        self._queue = JobQueue(
+        queue = JobQueue(
             concurrency, per_worker={"threads": self._threads}, initializer=self._initializer, backend=self._backend
         )
-        self._users, self._over = 0, SafeEvent()
-        watch = threading.Thread(target=self._watch, args=(self._over,), name="mpqueue-idle-pool", daemon=True)
-        watch.start()
+        self._look_later(queue)
+        self._queue, self._users = queue, 0
 
-    def _watch(self, over: SafeEvent) -> None:
-        """End the pool if there was no call between two looks, on a thread of its own."""
-        while not over.wait(IDLE_SECONDS):
-            with self._lock:
-                was_used, self._was_used = self._was_used, False
-            if not was_used:
-                self.end_if_idle()
+    def _look_later(self, queue: JobQueue) -> None:
+        look = partial(self._look, weakref.ref(queue))  # a queue's own timers must not hold it
+        queue._host.engine.coordinator().inbox.call_later(IDLE_SECONDS, look)
+
+    def _look(self, looked_at: weakref.ref[JobQueue]) -> None:
+        """End the queue if there was no call between two looks. On its coordinator's thread."""
+        with self._lock:
+            queue = looked_at()
+            if queue is None or queue is not self._queue:
+                return
+            was_used, self._was_used = self._was_used, False
+            if was_used or self._users:
+                self._look_later(queue)
+                return
+            self._queue = None
+        with contextlib.suppress(RuntimeError):  # no room for a thread: it ends because nothing refers to it
+            close_beside(queue.close)
 
     def give_back(self, queue: JobQueue) -> None:
         """Note that a call has ended. Callable in a garbage collection."""
@@ -105,14 +115,13 @@ class SharedPool:
     def _take(self) -> JobQueue | None:
         with self._lock:
             queue, self._queue = self._queue, None
-            self._over.set()
         return queue
 
     def _leave(self) -> None:
         """Drop the queue, which an internal error has ended: the next call makes a new one."""
         queue = self._take()
         if queue is not None:
-            threading.Thread(target=queue.close, kwargs={"kill": True}, name="mpqueue-closer", daemon=True).start()
+            close_beside(partial(queue.close, kill=True))
 
     def reset_in_fork(self) -> None:
         """Forget the pool in a forked child: it is the parent's, and its lock may be held."""
@@ -190,11 +199,11 @@ class OwnQueue(Loan):
 
     def __init__(self, concurrency: int | None, journal: str | os.PathLike[str] | None, engine: Backend) -> None:
         self._path = journal_path(journal)
-        if self._path is not None and (ending := _ending.get(self._path)) is not None:
-            ending._ended.exception()
+        if self._path is not None and (closed := _closed.get(self._path)) is not None:
+            closed.exception()
         threads = THREADS if engine.capabilities.own_processes and engine.capabilities.is_here else None
         super().__init__(JobQueue(concurrency, per_worker={"threads": threads}, journal=journal, backend=engine))
-        self._ended: SafeFuture[None] = SafeFuture()
+        self._closed: SafeFuture[None] | None = None
 
     @property
     def _is_fork(self) -> bool:
@@ -202,40 +211,30 @@ class OwnQueue(Loan):
 
     def end(self, *, kill: bool) -> None:
         """Close the queue on a thread of its own, which the program's exit waits for."""
-        if self._is_fork:
+        if self._is_fork or is_exiting():
             return
-        # Not a daemon: otherwise the program's end would cut it short, and the journal would not be closed.
-        if is_exiting():
-            self._ended.set_result(None)
-            return
+        # Otherwise the program's end would cut it short, and the journal would not be closed.
+        self._closed = close_beside(partial(self.queue.close, kill=kill), is_awaited_at_exit=True)
         if self._path is not None:
-            _ending[self._path] = self
-        threading.Thread(target=self._close, args=(kill,), name="mpqueue-closer", daemon=False).start()
-
-    def _close(self, kill: bool) -> None:
-        try:
-            self.queue.close(kill=kill)
-            self._ended.set_result(None)
-        except BaseException as error:  # noqa: BLE001 - raised where its end is waited for
-            self._ended.set_exception(error)
+            _closed[self._path] = self._closed
 
     def await_end(self) -> None:
         """Wait until the queue is closed. Raises `JournalError` if not all could be written."""
-        if not self._is_fork:
-            self._ended.result()
+        if self._closed is not None and not self._is_fork:
+            self._closed.result()
 
     async def await_end_later(self) -> None:
         """`await_end` that does not block the loop."""
-        if not self._is_fork:
+        if self._closed is not None and not self._is_fork:
             bell = Bell()
-            self._ended.add_done_callback(lambda _: bell.ring())
+            self._closed.add_done_callback(lambda _: bell.ring())
             await bell.wait()
-            self._ended.result()
+            self._closed.result()
 
 
-#: By the journal's path: queues that are ending, or have ended. A fork has none of them.
-_ending: weakref.WeakValueDictionary[str, OwnQueue] = weakref.WeakValueDictionary()
-in_each_fork(_ending.clear)
+#: By the journal's path: the ends of queues. A fork has none of them.
+_closed: weakref.WeakValueDictionary[str, SafeFuture[None]] = weakref.WeakValueDictionary()
+in_each_fork(_closed.clear)
 
 
 def lend(concurrency: int | None, asked: GivenOptions, engine: Backend) -> Loan:

@@ -16,9 +16,8 @@ from typing import Any, Generic, Self, TypeVar
 
 from mpqueue._core.state.item_table import Failure
 from mpqueue._dropin.lent_queues import Loan
-from mpqueue._parent.system.replies import SafeEvent
+from mpqueue._parent.system.replies import Mailbox, SafeEvent
 from mpqueue._queue.growing_jobs import Stream
-from mpqueue._queue.mailbox import Mailbox
 from mpqueue._queue.run import Ended
 from mpqueue.errors import QueueClosedError
 
@@ -42,7 +41,7 @@ class StreamResults(Generic[R]):
         lent: Loan,
     ) -> None:
         self._lent = lent
-        self._now = lent.queue._host.now
+        self._now = lent.queue._host.engine.clock.now
         self._stream = stream
         self._arrivals = arrivals
         self._window = window

@@ -22,7 +22,6 @@ from mpqueue._options import GivenOptions, JobOptions, OnError, QueueOptions, ch
 from mpqueue._output.progress import Showing, ShowProgress, label_of
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._queue.queue_arguments import check_job, choose_backend
-from mpqueue._queue.recorded.record_options import record_options
 from mpqueue._wire.item_names import IdRule
 from mpqueue._wire.pickling.packed_functions import is_found
 from mpqueue._worker.handlers.called import StarCall
@@ -245,9 +244,11 @@ def record_of(kind: str, fn: Callable[..., Any], asked: GivenOptions) -> Record 
 
     Without ``job_id``, it is named after the function.
     """
-    options = record_options(asked.rerun, has_journal=asked.journal is not None)
-    if asked.journal is None:
+    if asked.journal is None and asked.rerun is None:
         return None
+    from mpqueue._queue.recorded.record_options import record_options  # only journals need it
+
+    options = record_options(asked.rerun, has_journal=asked.journal is not None)
     if asked.job_id is not None:
         return asked.job_id, options
     # Lambdas, closures, partials and methods of objects have no such name.

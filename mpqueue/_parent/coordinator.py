@@ -86,6 +86,8 @@ T = TypeVar("T")
 Announce = Callable[[AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState | AnnounceFinished], None]
 GiveUp = Callable[[JobBook | None, InternalError], object]
 Subscriber = Callable[[Sequence[int] | None], None]
+#: Commands for a lane, whichever worker it has.
+_OF_ANY_WORKER = frozenset({KillLane, LowerLimit, SetFlags})
 _BRING_WORK = frozenset({ItemsAdded, JobStartAsked, FailedItemsReset, JobResumed})
 
 
@@ -113,7 +115,6 @@ class Coordinator:
         self._outlet = outlet
         #: The internal error after which nothing works any more.
         self.broken: InternalError | None = None
-        self._initializer = initializer
         self.inbox = Inbox()
         self._pool: LanePool | None = None
         self._received = 0  #: the number of the current message
@@ -135,17 +136,9 @@ class Coordinator:
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._actions: dict[type, Callable[[Any], None]] = {
             StartLane: lambda command: self._pool_now.start(command.lane, command.generation),
-            InitializeLane: self._initialize_lane,
             RecycleLane: self._recycle_lane,
             RetireLane: lambda command: self._pool_now.retire(command.lane),
-            KillLane: self._kill_lane,
-            TellDemand: self._tell_demand,
-            SendChunk: self._send_chunk,
-            ForgetJob: self._forget_job,
-            SetFlags: self._set_flags,
-            LowerLimit: self._lower_limit,
-            ObserveLane: self._observe_lane,
-            GiveUpAnswer: self._give_up_answer,
+            TellDemand: lambda command: cast("DemandPool", self._pool_now).tell_demand(command.lanes, command.seconds),
             Warn: lambda command: log.warning("%s%s", command.text, busy_machine() if command.with_load else ""),
             AnnounceStarted: self._tell_started,
             AnnounceItems: self._tell_items,
@@ -155,6 +148,17 @@ class Coordinator:
             HurryJob: lambda command: self.picklers.hurry(command.job.family),
             GiveUpJob: self._give_up_job,
         }
+        at_lanes: dict[type, Callable[[Lane, Any], object]] = {
+            InitializeLane: lambda lane, _: self._traffic.initialize(lane, cast("PackedHandler", initializer)),
+            KillLane: lambda lane, command: lane.kill(dump_stack=command.dump_stack),
+            SendChunk: self._send_chunk,
+            ForgetJob: self._traffic.forget_job,
+            SetFlags: lambda lane, command: lane.set_flags(command.job, pause=command.pause, cancel=command.cancel),
+            LowerLimit: lambda lane, command: lane.set_limit(command.chunk, command.position),
+            ObserveLane: self._observe_lane,
+            GiveUpAnswer: self._give_up_answer,
+        }
+        self._actions |= {kind: partial(self._at_lane, carry_out) for kind, carry_out in at_lanes.items()}
         if outlet is not None:
             outlet.join(self, self._actions)
         self._actions[AnnounceFinished] = partial(self._end_packing, self._actions[AnnounceFinished])
@@ -535,39 +539,24 @@ class Coordinator:
 
     # -- chunks ----------------------------------------------------------------------------------------------
 
-    def _lane_of(
-        self, subject: SendChunk | ForgetJob | InitializeLane | ObserveLane | GiveUpAnswer | LaneDied
-    ) -> Lane | None:
-        """The lane that this speaks of; None where its worker is gone: that death is in the inbox."""
-        lane = self._lane(subject.lane)
-        return None if lane is None or lane.generation != subject.generation else lane
+    def _at_lane(self, carry_out: Callable[[Lane, Any], object], command: Any) -> None:
+        """Carry a command out at its lane, unless its worker is gone: that death is in the inbox."""
+        lane = self._lane(command.lane)
+        if lane is not None and (type(command) in _OF_ANY_WORKER or lane.generation == command.generation):
+            carry_out(lane, command)
 
-    def _send_chunk(self, command: SendChunk) -> None:
-        lane = self._lane_of(command)
-        if lane is not None:
-            message = self._traffic.send_chunk(lane, command)
-            if type(message) is ChunkSent:  # no command follows from it
-                self.scheduler.handle(message, message.left_at)
-            else:
-                self._more.append(message)
-
-    def _forget_job(self, command: ForgetJob) -> None:
-        lane = self._lane_of(command)
-        if lane is not None:
-            self._traffic.forget_job(lane, command)
+    def _send_chunk(self, lane: Lane, command: SendChunk) -> None:
+        message = self._traffic.send_chunk(lane, command)
+        if type(message) is ChunkSent:  # no command follows from it
+            self.scheduler.handle(message, message.left_at)
+        else:
+            self._more.append(message)
 
     def _take_last_words(self, message: LaneDied) -> None:
         """Take the log records that a dead worker may have left in its outbox."""
-        lane = self._lane_of(message)
-        if lane is not None and (left := last_words(lane)) is not None:
+        lane = self._lane(message.lane)
+        if lane is not None and lane.generation == message.generation and (left := last_words(lane)) is not None:
             self._decide(left)
-
-    # -- lanes -----------------------------------------------------------------------------------------------
-
-    def _initialize_lane(self, command: InitializeLane) -> None:
-        lane = self._lane_of(command)
-        if lane is not None and self._initializer is not None:
-            self._traffic.initialize(lane, self._initializer)
 
     def _recycle_lane(self, command: RecycleLane) -> None:
         lane = self._lane(command.lane)
@@ -575,37 +564,15 @@ class Coordinator:
             self._traffic.lane_gone(lane.number, lane.generation)
         self._pool_now.recycle(command.lane)
 
-    def _kill_lane(self, command: KillLane) -> None:
-        lane = self._lane(command.lane)
-        if lane is not None:
-            lane.kill(dump_stack=command.dump_stack)
+    def _observe_lane(self, lane: Lane, command: ObserveLane) -> None:
+        lane.observe(partial(self._observed, command, self.clock.now()))
 
-    def _tell_demand(self, command: TellDemand) -> None:
-        cast("DemandPool", self._pool_now).tell_demand(command.lanes, command.seconds)
-
-    def _set_flags(self, command: SetFlags) -> None:
-        lane = self._lane(command.lane)
-        if lane is not None:
-            lane.set_flags(command.job, pause=command.pause, cancel=command.cancel)
-
-    def _lower_limit(self, command: LowerLimit) -> None:
-        lane = self._lane(command.lane)
-        if lane is not None:
-            lane.set_limit(command.chunk, command.position)
-
-    def _observe_lane(self, command: ObserveLane) -> None:
-        lane = self._lane_of(command)
-        if lane is not None:
-            lane.observe(partial(self._observed, command, self.clock.now()))
-
-    def _give_up_answer(self, command: GiveUpAnswer) -> None:
-        lane = self._lane_of(command)
-        if lane is not None and (report := self._traffic.give_up_answer(lane)) is not None:
+    def _give_up_answer(self, lane: Lane, _: GiveUpAnswer) -> None:
+        if (report := self._traffic.give_up_answer(lane)) is not None:
             self._more.append(report)
 
     def _observed(self, command: ObserveLane, asked_at: float, claim: Claim) -> None:
-        lane = self._lane_of(command)
-        since = None if lane is None else self._traffic.unpickling_since(lane)
+        since = self._traffic.unpickling_since(command.lane, command.generation)
         observed = LaneObserved(command.lane, command.generation, claim, asked_at, since)
         if threading.current_thread() is self._thread:
             self._more.append(observed)
@@ -639,7 +606,7 @@ class Coordinator:
         forward(command)
 
     def _tell_finished(self, command: AnnounceFinished) -> None:
-        if self.deliveries.is_under_way(command.job):
+        if command.job.delivery is not None and self.deliveries.is_under_way(command.job):
             self.deliveries.end(command, partial(self._tell_delivered, command))
             return
         command.job.table.live.running = dict

@@ -245,7 +245,7 @@ class Traffic:
             limit=chunk.limit,
         )
         if (tell := lane.answers.tell_early) is None:
-            tell = lane.answers.tell_early = partial(self._take_in, lane, self._answered)
+            tell = lane.answers.tell_early = partial(self._take_in, lane, self._read_report)
         data = dump_frame(frame)
         apart, size = isinstance(packed.items, list), packed.size
         left_at = self._now()
@@ -271,23 +271,27 @@ class Traffic:
 
     # -- from the workers ------------------------------------------------------------------------------------
 
-    def _take_in(self, lane: Lane, take: Callable[[Lane, bytes], None], answer: Answer | BaseException) -> None:
-        """Handle an answer. Its thread would lose an error of ``take``, which is an internal error."""
+    def _take_in(
+        self, lane: Lane, read: Callable[[Lane, bytes], Message | None], answer: Answer | BaseException
+    ) -> None:
+        """Handle an answer, unless it is invalid: that ends the worker."""
         if not isinstance(answer, Answer):  # it died, which `LaneDied` reports
             lane.kill()  # if it still lives, it does not work properly
             return
         try:
-            take(lane, answer.data)
+            message = read(lane, answer.data)
         except BaseException as error:
+            self._replace(lane, error)
+            return
+        try:
+            if message is not None:
+                self._handle(message)
+        except BaseException as error:  # an internal error, which this thread would lose
             at = f"while it took in an answer of worker {lane.number}"
             self._post(found(at, error, lane=lane.number, generation=lane.generation))
 
-    def _answered(self, lane: Lane, answer: bytes) -> None:
-        if (report := self._decode(lane, answer)) is not None:
-            self._handle(report)
-
-    def _decode(self, lane: Lane, data: bytes) -> ChunkReported | None:
-        """Return a worker's report; None, and end that worker, if it is invalid."""
+    def _read_report(self, lane: Lane, data: bytes) -> ChunkReported | None:
+        """Return a worker's report; None if it was cut short meanwhile."""
         key, unpickling, carried = (lane.number, lane.generation), None, NOTHING_CARRIED
         try:
             if self._carries:
@@ -301,9 +305,6 @@ class Traffic:
             if isinstance(why, SegmentGoneError) and self._in_segments:
                 cast("SharingLane", lane).take_results_by_pipe()  # if it lives
             return report
-        except BaseException as error:
-            self._replace(lane, error)
-            return None
         finally:
             if unpickling is not None and self._unpicklings.get(key) is unpickling:
                 del self._unpicklings[key]
@@ -311,9 +312,9 @@ class Traffic:
                 for serial in unpickling.segments:
                     cast("CarryingLane", lane).carried.pop(serial, None)
 
-    def unpickling_since(self, lane: Lane) -> float | None:
+    def unpickling_since(self, lane: int, generation: int) -> float | None:
         """Return since when an answer of that worker is being unpickled; None if none is."""
-        unpickling = self._unpicklings.get((lane.number, lane.generation))
+        unpickling = self._unpicklings.get((lane, generation))
         return None if unpickling is None else unpickling.since
 
     def give_up_answer(self, lane: Lane) -> ChunkReported | None:
@@ -335,29 +336,21 @@ class Traffic:
         self._post(LaneBroken(lane.number, lane.generation, what))
         lane.kill()
 
-    def _forgotten(self, job: JobBook, lane: Lane, answer: bytes) -> None:
-        try:
-            forgotten: ForgottenFrame = load_frame(answer)
-            if forgotten.complaint is not None:
-                log.warning(SETUP_END_FAILED, job.id, lane.number, forgotten.complaint)
-            if forgotten.returned:
-                self._later(partial(self.take_back, lane.number, lane.generation, forgotten.returned))
-            if forgotten.records:
-                records = [load_frame(record) for record in forgotten.records]
-                self._later(partial(self._announce, AnnounceRecords(job, lane.number, records)))
-        except BaseException as error:
-            self._replace(lane, error)
-        else:
-            self._post(JobForgotten(lane.number, lane.generation, job.number))
+    def _forgotten(self, job: JobBook, lane: Lane, answer: bytes) -> JobForgotten:
+        forgotten: ForgottenFrame = load_frame(answer)
+        if forgotten.complaint is not None:
+            log.warning(SETUP_END_FAILED, job.id, lane.number, forgotten.complaint)
+        if forgotten.returned:
+            self._later(partial(self.take_back, lane.number, lane.generation, forgotten.returned))
+        if forgotten.records:
+            records = [load_frame(record) for record in forgotten.records]
+            self._later(partial(self._announce, AnnounceRecords(job, lane.number, records)))
+        return JobForgotten(lane.number, lane.generation, job.number)
 
-    def _initialized(self, lane: Lane, answer: bytes) -> None:
-        try:
-            failure = decode_failure(answer)
-        except BaseException as error:
-            self._replace(lane, error)
-        else:
-            text = "" if failure is None else shown(failure.error)
-            self._post(LaneInitialized(lane.number, lane.generation, failure, text))
+    def _initialized(self, lane: Lane, answer: bytes) -> LaneInitialized:
+        failure = decode_failure(answer)
+        text = "" if failure is None else shown(failure.error)
+        return LaneInitialized(lane.number, lane.generation, failure, text)
 
     # -- what is lent ----------------------------------------------------------------------------------------
 

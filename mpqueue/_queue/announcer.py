@@ -9,7 +9,7 @@ import contextlib
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,17 +20,14 @@ from mpqueue._core.commands import (
     AnnounceStarted,
     AnnounceState,
 )
-from mpqueue._core.messages import FailedItemsReset, JobStartAsked
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._output.bars import are_shown, aside
-from mpqueue._output.progress import Showing, make_displays
-from mpqueue._parent.deliveries import Delivery
+from mpqueue._output.bars import aside
 from mpqueue._parent.listeners import SafeEmitter, has_listeners
 from mpqueue._parent.queue_runtime import QueueRuntime
 from mpqueue._plain import plain
 from mpqueue._queue.job_items import Items, JobItem
-from mpqueue._queue.run import Ended, JobRun
+from mpqueue._queue.run import JobRun
 from mpqueue._wire.frames import RecordFrame, Speech
 from mpqueue._wire.pickling.packed_handler import PackedHandler
 from mpqueue.errors import InternalError, JournalError, type_name_of
@@ -49,9 +46,6 @@ from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
     from mpqueue._parent.listeners import Notice
-    from mpqueue._parent.queue_runtime import QueueRuntime
-    from mpqueue._queue.host import Closer
-    from mpqueue._queue.registry import Registry
 
 Announcement = AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState | AnnounceFinished
 
@@ -286,95 +280,6 @@ class OpenRuns:
         """Pass the error that stops a recorded job to callers that wait for its run. On the coordinator's thread."""
         for run in self:
             run._disturb(trouble)
-
-
-class JobStarter:
-    """Starts jobs on the coordinator's thread, with their runs registered and their progress shown."""
-
-    def __init__(self, engine: QueueRuntime, runs: OpenRuns, closer: Closer, jobs: Registry) -> None:
-        self._engine = engine
-        self.tell_failures = True  #: below a bar drawn by ``progress=True``; the command line does so itself
-        self._runs = runs
-        self._closer = closer
-        self._jobs = jobs
-
-    def start(self, run: JobRun, showing: Showing, on_ended: Callable[[Ended], None] | None = None) -> None:
-        """Start a run's pending job, and its stages. Raises the errors of `JobQueue.start`.
-
-        ``on_ended`` is as in `QueueHost.start_table`.
-        """
-        self._engine.coordinator().ask(self._start_of(run, showing, on_ended))
-        _await_sink(run)
-
-    def start_unawaited(self, run: JobRun, showing: Showing) -> None:
-        """Start a job for a thread that then waits for the run, which raises a failure to start."""
-        if run._book.delivery is not None:
-            self.start(run, showing)
-            return
-        coordinator = self._engine.coordinator()
-        coordinator.check_thread()
-        coordinator.ask_later(self._start_of(run, showing), run._begun)
-
-    def start_again(self, run: JobRun, showing: Showing, indices: Sequence[int] | None = None) -> None:
-        """Run a finished job's failed items again, all or these. Raises the errors of `JobQueue.retry_failed`."""
-        message = FailedItemsReset(run._book, self._engine.clock.wall(), None, indices)
-        self._engine.coordinator().ask(self._beginning(run, [message], showing))
-
-    def _start_of(
-        self, run: JobRun, showing: Showing, on_ended: Callable[[Ended], None] | None = None
-    ) -> Callable[[], None]:
-        book = run._book
-        jobs = [book] if book.restored else book.family  # one that had ended before is only reported again
-        messages = [JobStartAsked(job, self._engine.clock.wall()) for job in jobs]
-        return self._beginning(run, messages, showing, on_ended)
-
-    def _beginning(
-        self,
-        run: JobRun,
-        asked: Sequence[JobStartAsked | FailedItemsReset],
-        showing: Showing,
-        on_ended: Callable[[Ended], None] | None = None,
-    ) -> Callable[[], None]:
-        engine, book = self._engine, run._book
-        displays = run._displays = make_displays(
-            showing, book, engine.listeners, engine.clock.now, failures=self.tell_failures
-        )
-        beside_bar = are_shown() or any(display.draws for display in displays)
-        messages = [
-            message._replace(handler=with_speech(message.job, beside_bar=beside_bar))
-            if message.job.handler
-            else message
-            for message in asked
-        ]
-
-        def begin() -> None:
-            self._closer.check_open("start a job")  # again: it can't be closed between this and the start
-            if on_ended is not None:
-                engine.coordinator().subscribe_early(book, on_ended)
-            self._jobs.check_startable(book)
-            engine.begin(asked[0])
-            self._runs.add(book, run)  # first: a job without items ends while it starts
-            try:
-                for message in messages:
-                    engine.handle(message)
-            except BaseException:
-                self._runs.take_back(book)
-                raise
-            for display in displays:
-                display.begin()
-
-        return begin
-
-
-def _await_sink(run: JobRun) -> None:
-    """Wait until the sink of the started job is open. If that fails or is interrupted, the job is cancelled."""
-    delivery = run._book.delivery
-    if isinstance(delivery, Delivery):
-        try:
-            delivery.opened.result()
-        except BaseException:
-            run._cancel(kill=True)
-            raise
 
 
 # -- The handlers' log records from the workers, handed to this process's logging, on the listener thread. -------------

@@ -10,21 +10,21 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from mpqueue._core.messages import LanesWanted, Message
+from mpqueue._core.messages import FailedItemsReset, JobStartAsked, LanesWanted, Message
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneState
 from mpqueue._options import GivenOptions, JobOptions, QueueOptions
-from mpqueue._output.progress import Showing, ShowProgress
+from mpqueue._output.bars import are_shown
+from mpqueue._output.progress import Showing, ShowProgress, make_displays
+from mpqueue._parent.deliveries import Delivery
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.queue_runtime import LISTENER_WAIT_S, QueueRuntime
 from mpqueue._parent.system.interpreter_exit import is_exiting
-from mpqueue._parent.system.replies import Reply
-from mpqueue._queue.announcer import JobStarter, OpenRuns
+from mpqueue._parent.system.replies import Bell, Reply, SafeFuture, runs_loop
+from mpqueue._queue.announcer import OpenRuns, with_speech
 from mpqueue._queue.job import Job
-from mpqueue._queue.mailbox import Bell, runs_loop
 from mpqueue._queue.new_job import make_job
-from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._queue.registry import Held, Registry
 from mpqueue._queue.run import Ended, JobRun
 from mpqueue._wire.pickling.packed_handler import pack_handler
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from mpqueue._live_page.server import Page
     from mpqueue._queue.growing_jobs import Stage
     from mpqueue._queue.job_queue import JobQueue
+    from mpqueue._queue.recorded.record_options import RecordOptions
 
 T = TypeVar("T")
 log = logging.getLogger("mpqueue")
@@ -53,16 +54,86 @@ class QueueHost:
         engine: QueueRuntime,
         backend: Backend,
         jobs: Registry,
-        starter: JobStarter,
+        runs: OpenRuns,
         closer: Closer,
     ) -> None:
         self._queue = weakref.ref(queue)
         self.engine = engine
         self.jobs = jobs
+        self.tell_failures = True  #: below a bar drawn by ``progress=True``; the command line does so itself
         self._backend = backend
-        self._starter = starter
+        self._runs = runs
         self.closer = closer
         self._has_held_up = False  #: an event loop on whose thread a run was waited for
+
+    # -- starts ----------------------------------------------------------------------------------------------
+
+    def start(self, run: JobRun, showing: Showing, on_ended: Callable[[Ended], None] | None = None) -> None:
+        """Start a run's pending job, and its stages. Raises the errors of `JobQueue.start`.
+
+        ``on_ended`` is as in `start_table`.
+        """
+        self.ask(self._start_of(run, showing, on_ended))
+        _await_sink(run)
+
+    def start_unawaited(self, run: JobRun, showing: Showing) -> None:
+        """Start a job for a thread that then waits for the run, which raises a failure to start."""
+        if run._book.delivery is not None:
+            self.start(run, showing)
+            return
+        coordinator = self.engine.coordinator()
+        coordinator.check_thread()
+        coordinator.ask_later(self._start_of(run, showing), run._begun)
+
+    def start_again(self, run: JobRun, showing: Showing, indices: Sequence[int] | None = None) -> None:
+        """Run a finished job's failed items again, all or these. Raises the errors of `JobQueue.retry_failed`."""
+        message = FailedItemsReset(run._book, self.engine.clock.wall(), None, indices)
+        self.ask(self._beginning(run, [message], showing))
+
+    def _start_of(
+        self, run: JobRun, showing: Showing, on_ended: Callable[[Ended], None] | None = None
+    ) -> Callable[[], None]:
+        book = run._book
+        jobs = [book] if book.restored else book.family  # one that had ended before is only reported again
+        messages = [JobStartAsked(job, self.engine.clock.wall()) for job in jobs]
+        return self._beginning(run, messages, showing, on_ended)
+
+    def _beginning(
+        self,
+        run: JobRun,
+        asked: Sequence[JobStartAsked | FailedItemsReset],
+        showing: Showing,
+        on_ended: Callable[[Ended], None] | None = None,
+    ) -> Callable[[], None]:
+        engine, book = self.engine, run._book
+        displays = run._displays = make_displays(
+            showing, book, engine.listeners, engine.clock.now, failures=self.tell_failures
+        )
+        beside_bar = are_shown() or any(display.draws for display in displays)
+        messages = [
+            message._replace(handler=with_speech(message.job, beside_bar=beside_bar))
+            if message.job.handler
+            else message
+            for message in asked
+        ]
+
+        def begin() -> None:
+            self.closer.check_open("start a job")  # again: it can't be closed between this and the start
+            if on_ended is not None:
+                engine.coordinator().subscribe_early(book, on_ended)
+            self.jobs.check_startable(book)
+            engine.begin(asked[0])
+            self._runs.add(book, run)  # first: a job without items ends while it starts
+            try:
+                for message in messages:
+                    engine.handle(message)
+            except BaseException:
+                self._runs.take_back(book)
+                raise
+            for display in displays:
+                display.begin()
+
+        return begin
 
     # -- jobs of the drop-ins --------------------------------------------------------------------------------
 
@@ -111,7 +182,7 @@ class QueueHost:
         handler: Callable[..., Any],
         *,
         seed_given: bool = False,
-        record: RecordOptions = RecordOptions(),  # noqa: B008 - frozen
+        record: RecordOptions,
         showing: Showing = Showing(),  # noqa: B008 - frozen
     ) -> JobRun:
         """Like `start_table`, for a job that the journal has, or will have, under this id. Raises `JournalError`."""
@@ -156,7 +227,7 @@ class QueueHost:
         queue = self._queue()
         assert queue is not None
         run = JobRun(held, queue)
-        self._starter.start(run, showing, on_ended)
+        self.start(run, showing, on_ended)
         return run
 
     # -- the coordinator's thread ----------------------------------------------------------------------------
@@ -164,10 +235,6 @@ class QueueHost:
     def ask(self, call: Callable[[], T]) -> T:
         """Run something on the coordinator's thread and wait for its value."""
         return self.engine.coordinator().ask(call)
-
-    def ask_later(self, call: Callable[[], T]) -> Reply[T]:
-        """Run a function on the coordinator's thread, between two messages. Does not wait."""
-        return self.engine.coordinator().ask_later(call)
 
     def do_later(self, call: Callable[[], object], job: JobBook) -> None:
         """Run a function on the coordinator's thread. Its errors are internal errors, which end the job."""
@@ -215,10 +282,6 @@ class QueueHost:
             coordinator.ask_later(partial(coordinator.unsubscribe, book, put))
 
         return unsubscribe
-
-    def now(self) -> float:
-        """Seconds by the queue's clock."""
-        return self.engine.clock.now()
 
     # -- the listener thread ---------------------------------------------------------------------------------
 
@@ -282,6 +345,17 @@ class QueueHost:
         return coordinator.ask(lambda: [lane.pid for lane in lanes if lane.pid is not None])
 
 
+def _await_sink(run: JobRun) -> None:
+    """Wait until the sink of the started job is open. If that fails or is interrupted, the job is cancelled."""
+    delivery = run._book.delivery
+    if isinstance(delivery, Delivery):
+        try:
+            delivery.opened.result()
+        except BaseException:
+            run._cancel(kill=True)
+            raise
+
+
 # -- The end of a queue, by `JobQueue.close` or by leaving a ``with`` block. -------------------------------------------
 
 
@@ -293,7 +367,7 @@ class Closer:
         self._runs = runs
         self._pages: weakref.WeakSet[Page] = weakref.WeakSet()  #: the thread of an open page holds it
         self.closed = False
-        self._thread: threading.Thread | None = None
+        self._ends_beside = False
 
     def check_open(self, what: str) -> None:
         """Raise `QueueClosedError` if the queue is closed, or belongs to another process."""
@@ -339,9 +413,9 @@ class Closer:
         if wait:
             end()
             self._engine.check_written()
-        elif self._thread is None and not is_exiting():
-            self._thread = threading.Thread(target=end, name="mpqueue-closer", daemon=True)
-            self._thread.start()
+        elif not (self._ends_beside or is_exiting()):
+            self._ends_beside = True
+            close_beside(end)
 
     def _end(self, _: object, *, kill: bool = False, by: float | None = None) -> None:
         """Wait for the runs and end everything, or wait until another thread has done so.
@@ -371,20 +445,8 @@ class Closer:
 
         If the wait is interrupted, everything ends at once, as with ``kill``; the call waits for that too.
         """
-        closed = Reply[None]()
-        alarm = Bell()
-
-        def run() -> None:
-            try:
-                close()
-                closed.set_result(None)
-            except BaseException as failure:  # noqa: BLE001 - raised by the code that leaves the block
-                closed.set_exception(failure)
-            finally:
-                alarm.ring()
-
-        thread = threading.Thread(target=run, name="mpqueue-closer", daemon=True)
-        thread.start()
+        alarm, closed = Bell(), close_beside(close)
+        closed.add_done_callback(lambda _: alarm.ring())
         try:
             await alarm.wait()
         except BaseException as interruption:
@@ -393,5 +455,20 @@ class Closer:
                 await alarm.wait_shielded()
             raise
         finally:
-            thread.join()  # the thread is at its end once it has rung
+            closed.exception()
         closed.result()
+
+
+def close_beside(close: Callable[[], object], *, is_awaited_at_exit: bool = False) -> SafeFuture[None]:
+    """Call it on a thread of its own, which the program's end may await; returns the future of its end."""
+    closed: SafeFuture[None] = SafeFuture()
+
+    def run() -> None:
+        try:
+            close()
+            closed.set_result(None)
+        except BaseException as error:  # noqa: BLE001 - raised where the end is waited for
+            closed.set_exception(error)
+
+    threading.Thread(target=run, name="mpqueue-closer", daemon=not is_awaited_at_exit).start()
+    return closed

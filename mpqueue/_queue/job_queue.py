@@ -19,7 +19,7 @@ from mpqueue._options import GivenOptions, JobOptions
 from mpqueue._output.progress import Showing, ShowProgress
 from mpqueue._parent.listeners import SafeEmitter
 from mpqueue._parent.queue_runtime import QueueRuntime
-from mpqueue._queue.announcer import Announcer, JobStarter, OpenRuns
+from mpqueue._queue.announcer import Announcer, OpenRuns
 from mpqueue._queue.host import Closer, QueueHost
 from mpqueue._queue.job import Job
 from mpqueue._queue.job_items import JobItem, positions_of
@@ -33,7 +33,6 @@ from mpqueue._queue.queue_arguments import (
     discards,
     journal_path,
 )
-from mpqueue._queue.recorded.record_options import check_open_record, record_options
 from mpqueue._queue.registry import Held, Registry
 from mpqueue._queue.run import JobRun
 from mpqueue._wire.item_names import IdRule, check_label
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from mpqueue._live_page.server import Page
     from mpqueue._queue.growing_jobs import Stage
     from mpqueue._queue.recorded.job_record import JobPlan, JobRecord
+    from mpqueue._queue.recorded.record_options import RecordOptions
 
     class RunKeywords(JobKeywords, total=False):
         """The keywords of `run` that choose no overload."""
@@ -190,9 +190,8 @@ class JobQueue(SafeEmitter):
         self._last_job: Job | None = None
         self._size: int | None = None  #: the number of workers, once it has been changed
         self._closer = Closer(self._engine, self._runs)
-        self._starter = JobStarter(self._engine, self._runs, self._closer, self._jobs)
         #: The queue's methods for the rest of the package; its public names are for users.
-        self._host = QueueHost(self, self._engine, self._backend, self._jobs, self._starter, self._closer)
+        self._host = QueueHost(self, self._engine, self._backend, self._jobs, self._runs, self._closer)
         self._engine.announce = Announcer(self, self._engine, self._runs, self._options.progress_interval).announce
         finalizer = weakref.finalize(self, self._engine.abandon)
         finalizer.atexit = False  # the engine has its own, earlier hook
@@ -377,7 +376,7 @@ class JobQueue(SafeEmitter):
         self._closer.check_open("create a job")
         job_id, options = checks.check_text("id", id), self._job_options(asked)
         outlet = self._engine.journal_outlet
-        record = record_options(asked.rerun, has_journal=outlet is not None)
+        record = self._record_options(asked, is_open=is_open)
         if asked.setup is None or callable(asked.setup):
             check_calls(handler, with_state=asked.setup is not None)
         check_job(self._backend, options)
@@ -388,8 +387,6 @@ class JobQueue(SafeEmitter):
         sink = choose_sink(asked.results, None if outlet is None else outlet.journal.path)
         check_label(asked.label)
         check_cost(asked, has_journal=outlet is not None)
-        if is_open:
-            check_open_record(record)
         began = self._engine.clock.now()
         check_items(items)
         table = _make_growing(items) if is_open else make_table(items)
@@ -412,6 +409,18 @@ class JobQueue(SafeEmitter):
     def _job_options(self, asked: GivenOptions) -> JobOptions:
         return checks.job_options(self._options, asked, count_cores=getattr(self._backend, "count_cores", None))
 
+    def _record_options(self, asked: GivenOptions, *, is_open: bool = False) -> RecordOptions | None:
+        """How a job is recorded, if the queue has a journal. Raises an error for options that need one."""
+        has_journal = self._engine.journal_outlet is not None
+        if not has_journal and asked.rerun is None:
+            return None
+        from mpqueue._queue.recorded.record_options import check_open_record, record_options
+
+        record = record_options(asked.rerun, has_journal=has_journal)
+        if is_open:
+            check_open_record(record)
+        return record
+
     @takes(GivenOptions, At.JOB)
     def plan_job(
         self,
@@ -427,6 +436,7 @@ class JobQueue(SafeEmitter):
         jobs have no plan: their items are known only once they have been sealed.
         """
         from mpqueue._queue.recorded.job_record import plan  # its job may never run
+        from mpqueue._queue.recorded.record_options import record_options
 
         self._closer.check_open("plan a job")
         asked = read(GivenOptions, At.JOB, "JobQueue.plan_job", options, ("id", "items", "handler"))
@@ -497,7 +507,7 @@ class JobQueue(SafeEmitter):
         job_id = self._jobs.id_of(job_id)
         held, showing = self._jobs.find(job_id), Showing(progress, job_id)
         run = JobRun(held, self, cancel_with_awaiter=cancel_with_awaiter, kill_on_cancel=kill_on_cancel)
-        self._starter.start(run, showing)
+        self._host.start(run, showing)
         return run
 
     @overload
@@ -550,7 +560,7 @@ class JobQueue(SafeEmitter):
         checks.check_on_error(on_error, ("collect", "raise", "group"))
         held = self._create(self._jobs.free_id() if id is None else id, items, handler, asked)
         run = JobRun(held, self)
-        self._starter.start_unawaited(run, Showing(progress, held.book.id))
+        self._host.start_unawaited(run, Showing(progress, held.book.id))
         return self._await(run, on_error, asked.max_failures)
 
     @takes(GivenOptions, At.STAGES)
@@ -570,7 +580,7 @@ class JobQueue(SafeEmitter):
         checks.check_progress("progress", progress)
         asked = read(GivenOptions, At.STAGES, "JobQueue.start_stages", options, ("items", "stages", "id", "progress"))
         outlet = self._engine.journal_outlet
-        record = record_options(asked.rerun, has_journal=outlet is not None)
+        record = self._record_options(asked)
         job_id = self._jobs.free_id() if id is None else checks.check_text("id", id)
         self._jobs.check_free(job_id)
         check_label(asked.label)
@@ -581,7 +591,7 @@ class JobQueue(SafeEmitter):
         held = self._jobs.add(head, None if outlet is None else _record_of_stages(head, named, asked), record)
         run = JobRun(held, self)
         try:
-            self._starter.start(run, Showing(progress))
+            self._host.start(run, Showing(progress))
         except BaseException:
             self._jobs.discard(head)
             raise
@@ -751,7 +761,7 @@ class JobQueue(SafeEmitter):
         if held.book.status in OVER and not (held.book.failed if positions is None else positions):
             run._resolve()
         else:
-            self._starter.start_again(run, showing, positions)
+            self._host.start_again(run, showing, positions)
         return run
 
     def _find_open(self, job_id: str | Job, what: str) -> JobBook:

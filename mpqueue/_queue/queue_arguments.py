@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.state.item_table import DISCARD
-from mpqueue._engines.loky.loky_backend import LokyBackend
+from mpqueue._engines.loky.loky_pool import LokyBackend
 from mpqueue._options import GivenOptions, JobOptions, QueueOptions
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._plain import plain

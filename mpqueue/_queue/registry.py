@@ -21,8 +21,6 @@ from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.queue_runtime import QueueRuntime
 from mpqueue._queue.job import Job
 from mpqueue._queue.queue_arguments import choose_needs
-from mpqueue._queue.recorded.past_job import PastJob, check_kept
-from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue.errors import JobExistsError, JobNotFoundError, JobStateError, JournalError, shown
 from mpqueue.status import JobKind, JobStatus, Pruned, QueueStats
 
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     from mpqueue._parent.journal.journal_reader import RecordedJob
     from mpqueue._parent.journal.journal_writer import Journal
     from mpqueue._queue.recorded.job_record import JobRecord
+    from mpqueue._queue.recorded.record_options import RecordOptions
 
 log = logging.getLogger("mpqueue")
 
@@ -253,7 +252,7 @@ class Registry:
                     outlet.recall(held.book.table, line.number)
                 self._forget(held)
 
-    def add(self, book: JobBook, record: JobRecord | None, options: RecordOptions) -> Held:
+    def add(self, book: JobBook, record: JobRecord | None, options: RecordOptions | None) -> Held:
         """Add the job, and its stages if it has any, to the queue's; return the job.
 
         With a journal, ``record`` is begun or continued. Raises `JobExistsError`, and the errors of
@@ -267,7 +266,7 @@ class Registry:
             with self._lock:
                 for job_id in ids:
                     self.check_free(job_id)
-                if outlet is None or record is None:
+                if outlet is None or record is None or options is None:
                     return self._hold_all(family)
                 self._coming[mark] = (ids, "being created")
             self._await_compaction(outlet.journal)
@@ -320,6 +319,8 @@ class Registry:
 
         Outside of locks: users' code is loaded.
         """
+        from mpqueue._queue.recorded.past_job import PastJob, check_kept  # only journals need it
+
         outlet = self._engine.journal_outlet
         assert outlet is not None
         self._await_compaction(outlet.journal)
@@ -507,6 +508,8 @@ class Registry:
 
     def _past_job(self, line: RecordedJob) -> Job:
         """Return the job that only the journal has: the same object while it is referenced and its record unchanged."""
+        from mpqueue._queue.recorded.past_job import PastJob  # only journals need it
+
         outlet = self._engine.journal_outlet
         assert outlet is not None
         with self._lock:

@@ -20,7 +20,7 @@ from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.timers import Lookout
-from mpqueue._parent.traffic import Traffic
+from mpqueue._parent.coordinator import Coordinator
 from mpqueue._queue.announcer import Announcer
 from tests.simulation.history import handle
 from tests.simulation.lanes import SimulatedPool, queue_in
@@ -179,7 +179,7 @@ def test_a_message_that_can_not_be_handled_ends_what_it_touches(
 
 #: What runs on the coordinator's thread, or on another one of the queue's, besides.
 BREAKS: dict[str, tuple[Any, str]] = {
-    "an answer": (Traffic, "_answered"),
+    "an answer": (Coordinator, "_hand_in"),
     "an announcement": (Announcer, "announce"),
     "the last notice": (Announcer, "_tell_finished"),
 }

@@ -152,5 +152,7 @@ def _ours_there() -> list[str]:
     left = [thread.name for thread in threading.enumerate() if thread.name.startswith("mpqueue")]
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):  # it has just ended
-            left += [str(child)] if any(re.search("popen_loky|agent_process", part) for part in child.cmdline()) else []
+            left += (
+                [str(child)] if any(re.search("popen_loky|_engines.agent", part) for part in child.cmdline()) else []
+            )
     return left

@@ -22,7 +22,7 @@ from mpqueue._os.monotonic import monotonic
 from mpqueue._wire.memory.segments import SegmentRef
 from mpqueue.errors import WorkerStartError
 
-_START = "import sys; sys.path[:] = sys.argv[2:]; from mpqueue._engines.agent.agent_process import main; main()"
+_START = "import sys; sys.path[:] = sys.argv[2:]; from mpqueue._engines.agent.agent import main; main()"
 #: Seconds that an agent may take to start; and between two looks whether others want a slot, which no engine reports.
 START_LIMIT, LOOK_INTERVAL = 60.0, 0.05
 #: Seconds after which a lane gives up its slot even if no other wants it: others may be invisible from here.

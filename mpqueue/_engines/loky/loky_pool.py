@@ -20,14 +20,16 @@ from mpqueue._core.messages import LaneStartFailed, Message
 from mpqueue._engines.loky import launch, worker_process
 from mpqueue._engines.loky.lane_lifecycle import LaneLifecycle
 from mpqueue._engines.loky.launch import Launch, worker_environment
-from mpqueue._engines.loky.loky_lane import LokyLane, check_room, count_cpus, register_exit
+from mpqueue._engines.loky.loky_lane import LokyLane, check_room, count_cores, count_cpus, register_exit
 from mpqueue._os import standard_streams
 from mpqueue._os.descriptors import NO_THREAD
+from mpqueue._os.facts import facts
 from mpqueue._os.memory import locks
 from mpqueue._os.process.process_signals import block_interrupts, report_broken_pipes
+from mpqueue._os.system import IS_LINUX
 from mpqueue._parent.inbox import Inbox, Request
 from mpqueue._parent.kept_errors import found
-from mpqueue._parent.lane_protocol import LaneSettings
+from mpqueue._parent.lane_protocol import Capabilities, LanePool, LaneSettings
 from mpqueue._parent.system import interpreter_exit
 from mpqueue._parent.system import replies as threads
 from mpqueue._parent.system.clock import SystemClock
@@ -35,9 +37,11 @@ from mpqueue._parent.system.interpreter_exit import on_exit
 from mpqueue._parent.system.replies import SafeEvent
 from mpqueue._parent.users_threads import Errands
 from mpqueue._wire.pickling.script import Script
+from mpqueue.errors import WorkerStartError
 
 if TYPE_CHECKING:
     from mpqueue._engines.loky.fork_server import Preloading
+
 
 __all__ = ["LokyPool", "count_cpus", "on_exit"]
 
@@ -316,3 +320,62 @@ def _block_interrupts() -> None:
         with contextlib.suppress(Exception):  # no descriptors, say: then the start fails too, and reports it
             resource_tracker.ensure_running()
     block_interrupts()
+
+
+# -- The engine. -------------------------------------------------------------------------------------------------------
+
+#: Bytes that must be free where the system keeps named semaphores, before workers start.
+SHM_NEEDED = 1 << 20
+
+
+class LokyBackend:
+    """The `lane_protocol.Backend` of ``backend="loky"``. It supports everything."""
+
+    capabilities = Capabilities(can_fork=IS_LINUX)
+
+    def count_workers(self) -> int:
+        """Return the number of CPUs that this process may use."""
+        return count_cpus()
+
+    def count_cores(self) -> int:
+        """Return the number of cores that this process may use."""
+        return count_cores()
+
+    def open(self, settings: LaneSettings, inbox: Inbox) -> LanePool:
+        """Open a queue's lanes. Raises `WorkerStartError` if semaphores can't be made."""
+        if not locks.AVAILABLE:
+            _check_shm()
+        _say_what_is_off()
+        return LokyPool(settings, inbox)
+
+    def __repr__(self) -> str:
+        return "LokyBackend()"
+
+
+@functools.cache
+def _say_what_is_off() -> None:
+    """Log which facilities this system lacks, once per process."""
+    if off := [name for name, is_there in facts().items() if not is_there]:
+        _log.info("this system does without: %s", ", ".join(off))
+
+
+def _check_shm() -> None:
+    """Refuse to start if semaphores can't be made, or there is no room for them: each start would fail."""
+    folder = locks.NAMED_IN
+    if folder is None:
+        return
+    try:
+        stat = os.statvfs(folder)
+    except OSError as error:
+        raise WorkerStartError(
+            f"expected the folder {folder}, where the system keeps semaphores, got {error.strerror}; mount it: "
+            f"`mount -t tmpfs tmpfs {folder}`, for a container `docker run --tmpfs {folder}`"
+        ) from error
+    if stat.f_flag & os.ST_RDONLY or not os.access(folder, os.W_OK | os.X_OK):
+        raise WorkerStartError(
+            f"expected to be allowed to write to {folder}, where the system keeps semaphores; mount "
+            f"a writable one: `mount -t tmpfs tmpfs {folder}`, for a container `docker run --tmpfs {folder}`"
+        )
+    free = stat.f_bavail * stat.f_frsize
+    if stat.f_blocks and free < SHM_NEEDED:
+        raise WorkerStartError(f"expected at least {SHM_NEEDED} bytes free in {folder} to start workers, got {free}")
