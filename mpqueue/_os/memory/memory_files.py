@@ -334,11 +334,7 @@ def map_file(size: int, flags: int, fd: int, on_end: Callable[[], object] | None
     """
     if sys.platform == "win32":
         return _map_by_python(size, flags, fd, on_end)
-    address = _map_at(None, size, flags, fd)
-    if size >= HUGE_PAGE and address is not None and address % HUGE_PAGE:
-        # Huge pages are mapped whole only from such an address on. If another thread takes it, there is another one.
-        _mapper().munmap(address, size)
-        address = _map_at(address - address % HUGE_PAGE, size, flags, fd)
+    address = _map_at(None, size, flags, fd) if size < HUGE_PAGE else _map_aligned(size, flags, fd)
     if address is None:
         return None
     memory = (ctypes.c_char * size).from_address(address)
@@ -346,9 +342,24 @@ def map_file(size: int, flags: int, fd: int, on_end: Callable[[], object] | None
     return memory
 
 
-def _map_at(hint: int | None, size: int, flags: int, fd: int) -> int | None:
-    address: int | None = _mapper().mmap(hint, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, fd, 0)
-    return None if address == _MAP_FAILED else address
+def _map_at(address: int | None, size: int, flags: int, fd: int) -> int | None:
+    found: int | None = _mapper().mmap(address, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, fd, 0)
+    return None if found == _MAP_FAILED else found
+
+
+def _map_aligned(size: int, flags: int, fd: int) -> int | None:
+    """Map the file from the beginning of a huge page on, in room taken for it: huge pages are mapped whole only so."""
+    room = size + HUGE_PAGE
+    begin = _map_at(None, room, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1)
+    if begin is None:
+        return None
+    aligned = -begin // HUGE_PAGE * -HUGE_PAGE
+    address = _map_at(aligned, size, flags | _MAP_FIXED, fd)
+    end = begin if address is None else -(address + size) // mmap.PAGESIZE * -mmap.PAGESIZE
+    if address is not None and address > begin:
+        _mapper().munmap(begin, address - begin)
+    _mapper().munmap(end, begin + room - end)
+    return address
 
 
 def _map_by_python(size: int, flags: int, fd: int, on_end: Callable[[], object] | None) -> Any:
