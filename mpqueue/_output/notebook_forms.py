@@ -19,7 +19,7 @@ MAX_ROWS = 10
 
 def job_as_html(job: Job) -> str:
     """The job's state and counts; below them its failures, similar ones in one line."""
-    failures = [[text] for text in shown_groups(job.failure_groups(), MAX_ROWS)] if job.failed else []
+    failures = [[escape(text)] for text in shown_groups(job.failure_groups(), MAX_ROWS)] if job.failed else []
     return _table(_JOB_COLUMNS, [_line_of(job)]) + (_table(["failures"], failures) if failures else "")
 
 
@@ -31,16 +31,23 @@ def queue_as_html(title: str, jobs: Sequence[Job]) -> str:
     return f"<p><code>{escape(title)}</code></p>" + (_table(_JOB_COLUMNS, lines) if lines else "")
 
 
-_JOB_COLUMNS = ("job", "status", "completed", "failed", "items", "retries", "took")
+_JOB_COLUMNS = ("job", "status", "ended", "completed", "failed", "items", "retries", "took")
 
 
 def _line_of(job: Job) -> list[str]:
     status = str(job.status) if job.stopped_why is None else f"{job.status}: {job.stopped_why}"
     counts = map(number, (job.completed, job.failed, job.total, job.retries))
-    return [label(job.id), status, *counts, "" if job.duration is None else took(job.duration)]
+    times = "" if job.duration is None else took(job.duration)
+    return [escape(label(job.id)), escape(status), _bar_of(job.completed + job.failed, job.total), *counts, times]
+
+
+def _bar_of(ended: int, total: int) -> str:
+    """The browser's own bar, in the colours of the notebook's theme; the share as text where it has none."""
+    return f'<progress max="{total}" value="{ended}">{100 * ended // total} %</progress>' if total else ""
 
 
 def _table(columns: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    rows = ("".join(f"<td>{escape(cell)}</td>" for cell in line) for line in lines)
+    """A table of cells that are HTML."""
+    head = "".join(f"<th>{column}</th>" for column in columns)
+    rows = ("".join(f"<td>{cell}</td>" for cell in line) for line in lines)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in rows)}</tbody></table>"

@@ -144,6 +144,7 @@ def test_notebooks_show_tables_in_which_nothing_of_users_is_markup(book: JobBook
     html = Job(book)._repr_html_()
     assert "&lt;b&gt;job" in html
     assert "ValueError × 2, first: a" in html
+    assert '<progress max="4" value="3">75 %</progress>' in html
     assert "<b>" not in html
     assert "<script>" not in html
     assert queue_as_html("<JobQueue>", [Job(book)] * 12).count("&lt;b&gt;job") == 10
