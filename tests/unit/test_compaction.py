@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from mpqueue._core.state.item_table import DISCARD, DISCARDED, Elsewhere, Failure, ItemTable
 from mpqueue._parent.journal import chunk_rows, kept_values
 from mpqueue._parent.journal.chunk_rows import Results, Row, RowDraft, RowReader, WrittenRow, chunk_statement, fresh_row
-from mpqueue._parent.journal.compaction import compact, files_of
+from mpqueue._parent.journal.compaction import AT_ONCE, compact, files_of, give_back
 from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._parent.journal.kept_values import Kept, NotKept, keep, plain_list, prepare
 from mpqueue._wire.item_names import IdRule
@@ -282,3 +282,21 @@ def test_a_row_in_a_file_that_no_longer_counts_does_not_count_again() -> None:
         rows.take("complete", [2], 2)
         rows.compact(None)
         assert [told[0] for told in rows.told([0, 1, 2])] == [PENDING, COMPLETED, COMPLETED]
+
+
+def test_free_pages_are_given_back_some_at_a_time_where_the_file_allows_it() -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        run = connection.execute
+        assert give_back(connection) == 0
+        for allows in (False, True):
+            run("PRAGMA auto_vacuum=INCREMENTAL" if allows else "PRAGMA auto_vacuum=NONE")
+            run("VACUUM")
+            run("CREATE TABLE big (data BLOB)")
+            run("INSERT INTO big VALUES (zeroblob(?))", [20 << 20])
+            run("DROP TABLE big")
+            (free,) = run("PRAGMA freelist_count").fetchone()
+            assert free > 2 * AT_ONCE
+            assert give_back(connection) == (free - AT_ONCE if allows else free)
+        while give_back(connection):
+            pass
+        assert run("PRAGMA freelist_count").fetchone() == (0,)

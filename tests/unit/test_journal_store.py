@@ -286,12 +286,14 @@ def test_all_of_a_write_or_nothing(path: str) -> None:
 
 @POSIX_ONLY
 def test_a_new_journal_is_its_users_alone(path: str) -> None:
-    Path(f"{path}.new").write_bytes(b"its maker ended")
+    left = [f"{path}.new{suffix}" for suffix in ("", "-wal", "-shm")]
+    for name in left:
+        Path(name).write_bytes(b"its maker ended")
     with stored(path) as store:
         put(store)
         for name in (path, f"{path}-wal"):
             assert stat.S_IMODE(os.stat(name).st_mode) == 0o600
-    assert not os.path.exists(f"{path}.new")
+    assert not [name for name in left if os.path.exists(name)]
 
 
 def test_what_is_written_is_on_the_disk_also_in_a_journal_that_was_there(path: str) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mpqueue._os.file_system import FileSystem
-from mpqueue._parent.journal.checks import is_shared
+from mpqueue._parent.journal import checks
+from mpqueue._parent.journal.checks import check_local, is_shared
+from mpqueue.errors import JournalError
 
 LOCAL = ("ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "virtiofs", "fuseblk", "something.new")
+LOCAL_DISK = FileSystem("ext4", "/dev/sda", "/home")
 
 
 @pytest.mark.parametrize(
@@ -33,3 +38,24 @@ LOCAL = ("ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "virtiofs", "fuseblk
 )
 def test_what_other_machines_write_too_is_known_by_its_name(found: FileSystem, shared: bool) -> None:
     assert is_shared(found) == shared
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_journal_is_refused_on_a_disk_of_others_by_the_folder_that_it_would_be_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    path, asked = tmp_path / "run.db", list[str]()
+    if is_there:
+        path.touch()
+    found = iter([FileSystem("nfs4", "server:/home", "/home"), LOCAL_DISK, None])
+
+    def file_system_of(name: str) -> FileSystem | None:
+        asked.append(name)
+        return next(found)
+
+    monkeypatch.setattr(checks, "file_system_of", file_system_of)
+    with pytest.raises(JournalError, match=r"run\.db: expected a disk of this machine's own, got nfs4 \(server:/home"):
+        check_local(str(path))
+    check_local(str(path))
+    check_local(str(path))  # where it is not known
+    assert asked == [str(path if is_there else tmp_path)] * 3
