@@ -26,7 +26,7 @@ from mpqueue.status import COMPLETED, FAILED, RETRY, ItemStatus
 from tests.simulation.disk import Disk, left_by_kill
 from tests.simulation.lanes import SimulatedPool, queue_in, result_of
 from tests.simulation.parent import BIG, abandon, simulated_parent, use_disk
-from tests.simulation.world import Thread, World, in_world
+from tests.simulation.world import Thread, World
 from tests.support.auditor import Auditor
 from tests.support.fake_lanes import bring, crash, fail, hang, packed, spoil, succeed
 from tests.support.fake_worker import Item, Packing, Try
@@ -553,7 +553,7 @@ def live_through(seed: int, folder: Path) -> History:
     plan = make_plan(random.Random(seed))
     first, second = folder / f"{seed}-1", folder / f"{seed}-2"
     world = World(seed)
-    with simulated_parent(), in_world(world):
+    with simulated_parent(world):
         if plan.has_journal:
             first.mkdir()
         life = Life(world, plan, first / "run.db" if plan.has_journal else None)

@@ -122,8 +122,9 @@ _QUEUE = SimpleNamespace(SimpleQueue=simulated.Queue, Empty=queue.Empty)
 
 
 @contextmanager
-def simulated_parent() -> Iterator[None]:
-    """Meanwhile a `JobQueue` lives in the current world."""
+def simulated_parent(world: World) -> Iterator[None]:
+    """Meanwhile a `JobQueue` lives in that world; at the end all that it began is killed."""
+    World.current = world  # before anything is replaced: what earlier tests left may be freed at any moment, and asks
     loud = logging.getLogger("mpqueue")
     with ExitStack() as stack:
         replaced: dict[Any, dict[str, Any]] = {
@@ -156,7 +157,10 @@ def simulated_parent() -> Iterator[None]:
             stack.enter_context(mock.patch.object(loud, level, _complain))
         for level in ("error", "warning"):
             stack.enter_context(mock.patch.object(loud, level, partial(_note, level)))
-        yield
+        try:
+            yield
+        finally:
+            world.kill()
 
 
 def _note(level: str, text: str, *_: object, **__: object) -> None:

@@ -25,7 +25,7 @@ from mpqueue._queue.announcer import Announcer
 from tests.simulation.history import handle
 from tests.simulation.lanes import SimulatedPool, queue_in
 from tests.simulation.parent import simulated_parent
-from tests.simulation.world import Thread, World, in_world
+from tests.simulation.world import Thread, World
 from tests.support.fake_lanes import succeed
 
 BOOKS = ("JobBook", "Chunk")
@@ -98,7 +98,7 @@ class Two:
 def world() -> Iterator[World]:
     """In which mistakes are no failure of the test."""
     made = World(0)
-    with simulated_parent(), in_world(made), mock.patch.object(logging.getLogger("mpqueue"), "critical"):
+    with simulated_parent(made), mock.patch.object(logging.getLogger("mpqueue"), "critical"):
         yield made
         made.kill()
 

@@ -26,7 +26,7 @@ from mpqueue._parent.lane_protocol import Answers
 from tests.simulation.history import History, handle, live_through
 from tests.simulation.lanes import queue_in
 from tests.simulation.parent import simulated_parent
-from tests.simulation.world import Thread, World, in_world
+from tests.simulation.world import Thread, World
 from tests.support.fake_lanes import succeed
 from tests.support.length import IS_LONG
 from tests.unit.models.explorer import reverted
@@ -138,7 +138,7 @@ def test_an_answer_for_which_there_was_no_thread_is_handed_over_once_there_is_ro
         queue.close()
 
     world = World(0)
-    with simulated_parent(), in_world(world):
+    with simulated_parent(world):
         thread = Thread(target=live, name="main")
         thread.start()
         world.run(lambda: not thread.is_alive())

@@ -14,8 +14,7 @@ import queue
 import random
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import greenlet
@@ -228,13 +227,3 @@ def wait_for(event: SafeEvent, timeout: float | None = None, unless: SafeEvent |
         return event.is_set() or (unless is not None and unless.is_set())
 
     return event.is_set() or (World.current.wait(is_over, timeout) and event.is_set())
-
-
-@contextmanager
-def in_world(world: World) -> Iterator[World]:
-    """All that happens meanwhile happens there."""
-    World.current = world
-    try:
-        yield world
-    finally:
-        world.kill()
