@@ -21,7 +21,7 @@ import psutil
 
 from benchmarks import machine
 from mpqueue import Job, JobQueue
-from mpqueue._core.capabilities import Capabilities
+from mpqueue._core.commands import Capabilities
 from mpqueue._core.rules.chunking import aim
 
 #: Seconds without a report after which a paused job has nothing running any more.

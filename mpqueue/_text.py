@@ -20,6 +20,7 @@ from __future__ import annotations
 import re
 import reprlib
 from collections.abc import Callable
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -201,3 +202,124 @@ def digits(value: int) -> str:
         return int.__repr__(value)
     except ValueError:
         return hex(value)
+
+
+#: Seconds of each unit.
+_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+_NUMBER = r"(\d+(?:\.\d+)?)"
+_PLAIN = re.compile(_NUMBER, re.ASCII)
+_IN_UNITS = re.compile("".join(f"(?:{_NUMBER}{unit})?" for unit in _UNITS), re.ASCII)
+#: days-hours, days-hours:minutes, days-hours:minutes:seconds, hours:minutes:seconds. SLURM's other forms are ambiguous.
+_CLUSTERS = (
+    re.compile(r"(\d+)-(\d+)(?::(\d+))?(?::(\d+))?", re.ASCII),
+    re.compile(r"()(\d+):(\d+):(\d+)", re.ASCII),
+)
+_LONGEST = 40
+#: The longest time that a thread can wait, in seconds.
+_MOST = 1e9
+
+
+def seconds_in(text: str) -> float:
+    """Return the seconds that a text means. Raises ValueError."""
+    words = text.strip().lower() if len(text) <= _LONGEST else ""
+    forms = (_PLAIN, _IN_UNITS, *_CLUSTERS)
+    form = next((form for form in forms if words and form.fullmatch(words)), None)
+    if form is None:
+        raise ValueError(
+            f"expected a time such as 90, 90s, 15m, 3h50m, 1d or 1-12:00:00 (a number alone: seconds), got {text!r:.60}"
+        )
+    found = form.fullmatch(words)
+    assert found is not None
+    units = ("s",) if form is _PLAIN else tuple(_UNITS)
+    seconds = sum(float(number or 0) * _UNITS[unit] for number, unit in zip(found.groups(), units, strict=True))
+    if seconds > _MOST:
+        raise ValueError(f"expected a time of at most {_MOST / _UNITS['d']:.0f}d, got {text!r}")
+    return seconds
+
+
+def seconds(value: float) -> str:
+    """Return seconds as text: ``41 ns``, ``41 ms``, ``1.93 s``, ``3 min 12 s``, ``5 h 02 min``."""
+    if 0 < value < 0.9995e-6:
+        return f"{value * 1e9:.0f} ns"
+    if value < 0.9995e-3:
+        return f"{value * 1e6:.0f} us"
+    if value < 0.9995:
+        return f"{_digits(value * 1e3)} ms"
+    if value < 100:
+        return f"{_digits(value)} s"
+    minutes, rest = divmod(round(value), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def minutes(value: float) -> str:
+    """Seconds as ``m:ss``, from an hour on as ``h:mm:ss``."""
+    whole, second = divmod(round(value), 60)
+    hour, minute = divmod(whole, 60)
+    return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
+
+
+def took(value: float) -> str:
+    """The seconds that a job took: ``0.3 s``, from a minute on ``m:ss``."""
+    return f"{value:.1f} s" if value < 60 else minutes(value)
+
+
+def size(count: float) -> str:
+    """Bytes as text: ``812 B``, ``3.1 kB``, ``31 MB``."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    if count < 999_500:
+        return f"{_digits(count / 1e3)} kB"
+    return f"{_digits(count / 1e6)} MB" if count < 999_500_000 else f"{_digits(count / 1e9)} GB"
+
+
+def number(count: float) -> str:
+    """A whole number as text: ``2,000``."""
+    return f"{count:,.0f}"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things as text: ``1 item``, ``2,000 items``, ``2 retries``."""
+    if count != 1:
+        noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number(count)} {noun}"
+
+
+def percent(share: float) -> str:
+    """A share of 1 as text: ``62%``; small ones have one more digit."""
+    if 0 < share < 0.0005:
+        return "<0.1%"
+    return f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"
+
+
+def done(fraction: float) -> str:
+    """The part that is done as text, with ``100%`` only at the end."""
+    return f"{100 if fraction >= 1 else min(99, int(100 * fraction + 1e-9))}%"
+
+
+def rate(per_second: float) -> str:
+    """A rate as text: ``0.52/s``, ``12.3/s``, ``12,346/s``."""
+    return f"{number(per_second)}/s" if per_second >= 999.5 else f"{per_second:.3g}/s"
+
+
+def times(factor: float) -> str:
+    """A factor as text: ``1.9x``, ``12x``."""
+    return f"{factor:.1f}x" if factor < 9.95 else f"{number(factor)}x"
+
+
+def day(at: float) -> str:
+    """A day as text, by the local clock: ``2026-11-27``."""
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d")
+
+
+def moment(at: float) -> str:
+    """A moment as text, by the local clock: ``2026-11-27 14:05``."""
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _digits(value: float) -> str:
+    """A number with at most three digits, without zeros at its end."""
+    if value >= 99.95:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mpqueue._call_checks import names_options
-from mpqueue._durations import seconds_in
+from mpqueue._text import seconds_in
 from mpqueue.errors import GiveUp, PicklingError, RemoteError, Retry, shown, text_of, type_name_of, typed
 
 __all__ = [

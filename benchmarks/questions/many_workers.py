@@ -61,7 +61,7 @@ def _measure(
     lanes: int, is_uneven: bool, item: float, count: int, *, on_nodes: bool
 ) -> Callable[[Contender, Case, int], Measures]:
     def measure(contender: Contender, case: Case, seed: int) -> Measures:  # noqa: ARG001
-        from mpqueue._core.capabilities import Capabilities
+        from mpqueue._core.commands import Capabilities
         from mpqueue._core.messages import ChunkSent, Message
         from mpqueue._engines.agent.node_pool import CAPABILITIES
         from tests.support.cluster import Cluster

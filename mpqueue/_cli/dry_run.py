@@ -12,11 +12,10 @@ from mpqueue._cli.outputs import Tell
 from mpqueue._cli.usage import Exit, UsageError, coloured, first_given, say, usage_errors
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._output.export import record_of
-from mpqueue._output.words import counted, number, seconds, size
 from mpqueue._queue.job import Job
 from mpqueue._queue.job_items import JobItem
 from mpqueue._queue.job_queue import JobQueue
-from mpqueue._text import visible
+from mpqueue._text import counted, number, seconds, size, visible
 from mpqueue.errors import HandlerPicklingError
 from mpqueue.status import ItemStatus
 

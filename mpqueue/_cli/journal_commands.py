@@ -40,13 +40,12 @@ from mpqueue._os.monotonic import monotonic
 from mpqueue._output.export import check_columns, record_of
 from mpqueue._output.file_sinks import FileSink
 from mpqueue._output.row_outlet import RowOutlet
-from mpqueue._output.words import counted, size, took
 from mpqueue._queue.job import Job
 from mpqueue._queue.job_items import JobItem
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.recorded.past_job import PastJob
 from mpqueue._queue.run import JobRun
-from mpqueue._text import label, visible
+from mpqueue._text import counted, label, size, took, visible
 from mpqueue.status import FAILED, ItemStatus, JobStatus
 
 if TYPE_CHECKING:

@@ -38,14 +38,13 @@ from mpqueue._output.bars import can_draw
 from mpqueue._output.file_sinks import FileSink
 from mpqueue._output.job_facts import Progress, ended_before, left_of
 from mpqueue._output.progress import LogLines, ShowProgress, is_silenced
-from mpqueue._output.words import counted, took
 from mpqueue._queue.job import Job
 from mpqueue._queue.job_items import JobItem
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.recorded.job_record import plan
 from mpqueue._queue.recorded.record_options import REDO, Redo, Rerun, content_key, file_key, record_options
 from mpqueue._queue.run import JobRun
-from mpqueue._text import label, visible
+from mpqueue._text import counted, label, took, visible
 from mpqueue.errors import HandlerPicklingError, MPQueueError, QueueClosedError, SinkError, WorkerStartError, shown
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus

@@ -340,7 +340,7 @@ class ModulesReloaded(NamedTuple):
 
 
 class FaultFound(NamedTuple):
-    """mpqueue itself made a mistake, the ``error``; `mpqueue._core.rules.internal_errors` has the consequences.
+    """mpqueue itself made a mistake, the ``error``; `mpqueue._core.scheduler` has the consequences.
 
     It affects ``job``, if one is named; else the job whose items are on ``lane``, if that is named and has any; else
     all jobs. No ``generation`` means the lane's current worker.

@@ -4,35 +4,32 @@ No thread, no process, no clock, no input or output. The time of each step is an
 source given at the start, so that any history can be replayed from its messages.
 
     user calls, lanes, time  --messages-->  handle(message, now)  --commands-->  coordinator
+
+After an internal error of mpqueue a half-done step may have left wrong data in the books of a lane. So the affected
+jobs end, and a lane of theirs is not used any more: its worker is killed, its next generation begins, and items of
+other jobs on it run again without losing a try.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core import messages
-from mpqueue._core.commands import Command, SetFlags
-from mpqueue._core.messages import Message
-from mpqueue._core.rules import (
-    dispatch,
-    fleet,
-    internal_errors,
-    job_states,
-    memory,
-    outcomes,
-    overdue,
-    reports,
-    stealing,
-)
+from mpqueue._core.commands import Command, GiveUpJob, KillLane, RecycleLane, SetFlags
+from mpqueue._core.messages import FaultFound, Message
+from mpqueue._core.rules import dispatch, fleet, job_states, limits, outcomes, reports, stealing
+from mpqueue._core.rules.outcomes import fail_rest, finish, finish_if_over, put_back
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneBook, LaneState
 from mpqueue._core.state.timers import LOOK, Timer, TimerKind
 from mpqueue.errors import InternalError
+from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
     import random
+
 
 #: Seconds after which it wants to be called again: users may ask for longer waits than a system supports.
 LONGEST_WAIT = 86400.0
@@ -90,7 +87,7 @@ class Scheduler:
 
     def break_down(self, error: InternalError) -> list[JobBook]:
         """End all jobs in their current state, as the last resort, and return them: nothing is decided any more."""
-        return internal_errors.break_down(self.books, error)
+        return break_down(self.books, error)
 
 
 def _handle_of_lane(books: Books, message: Any) -> None:
@@ -127,7 +124,7 @@ def _timer_due(books: Books, timer: Timer) -> None:
 def _lane_timer_due(books: Books, lane: LaneBook, timer: Timer) -> None:
     match timer.kind:
         case TimerKind.LANE_CHECK:
-            overdue.check_due(books, lane, timer.due)
+            limits.check_due(books, lane, timer.due)
         case TimerKind.LIMIT_SETTLED:
             stealing.limit_settled(books, lane)
         case _:
@@ -136,7 +133,7 @@ def _lane_timer_due(books: Books, lane: LaneBook, timer: Timer) -> None:
 
 def _observed(books: Books, lane: LaneBook, message: messages.LaneObserved) -> None:
     stealing.judge(books, lane, message.claim, books.now if message.asked_at is None else message.asked_at)
-    overdue.judge(books, lane, message)
+    limits.judge(books, lane, message)
 
 
 def _forgotten(books: Books, lane: LaneBook, message: messages.JobForgotten) -> None:
@@ -150,6 +147,68 @@ def _slept(books: Books, message: messages.Slept) -> None:
 
 def _ignore(books: Books, message: Message) -> None:
     """Do nothing: only the common part of a step is needed."""
+
+
+def fault_found(books: Books, fault: FaultFound) -> None:
+    """End the jobs and lanes that the fault affects; see `FaultFound`."""
+    named = None if fault.lane is None else books.lanes[fault.lane]
+    if named is not None and fault.generation not in (None, named.generation):
+        named = None  # that worker has ended, and the fault with it
+        if fault.job is None or not fault.job.active:
+            return
+    jobs = _touched(books, fault.job, named)
+    for lane in _distrusted(books, jobs, fault.job, named):
+        _replace(books, lane)
+    for job in jobs:
+        _end(books, job, fault.error)
+    if fault.job is not None and named is None and fault.job.status.final and fault.job not in jobs:
+        fault.job.fault = fault.error
+        books.commands.append(GiveUpJob(fault.job))
+
+
+def break_down(books: Books, error: InternalError) -> list[JobBook]:
+    """End all jobs in their current state: nothing works any more. Returns those that were active."""
+    jobs = list(books.jobs.values())
+    books.jobs.clear()
+    for job in jobs:
+        job.fault = error
+        job.status = JobStatus.COMPLETED_WITH_ERRORS
+    return jobs
+
+
+def _touched(books: Books, job: JobBook | None, lane: LaneBook | None) -> list[JobBook]:
+    """Return the job that the fault names; else that of the lane that it names; else all active ones."""
+    if job is not None:
+        return [each for each in job.family if each.active]
+    if lane is not None and lane.job is not None:
+        return [each for each in lane.job.family if each.active]
+    return list(books.jobs.values())
+
+
+def _distrusted(books: Books, jobs: Collection[JobBook], job: JobBook | None, named: LaneBook | None) -> list[LaneBook]:
+    if job is None and named is None:
+        return list(books.lanes)
+    return [lane for lane in books.lanes if lane is named or lane.job in jobs]
+
+
+def _replace(books: Books, lane: LaneBook) -> None:
+    was_starting = lane.pid is None
+    for chunk in list(lane.chunks):
+        books.remove_chunk(lane, chunk)
+        put_back(books, chunk.job, chunk.indices[chunk.reported : chunk.end])
+        finish_if_over(books, chunk.job)
+    for job in books.jobs.values():
+        job.timings.lane_gone(lane.number, books.now, worked=False, died=True)
+    if books.opened:
+        books.commands += [KillLane(lane.number), RecycleLane(lane.number)]
+        fleet.start_anew(books, lane, after_pause=was_starting)
+
+
+def _end(books: Books, job: JobBook, error: InternalError) -> None:
+    job.fault = error
+    fail_rest(books, job, error)
+    if job.active:  # items might still have been added
+        finish(books, job, JobStatus.CANCELLED if job.cancelled else JobStatus.COMPLETED_WITH_ERRORS)
 
 
 _HANDLERS: dict[type, Callable[[Books, Any], None]] = {
@@ -168,9 +227,9 @@ _HANDLERS: dict[type, Callable[[Books, Any], None]] = {
     messages.ItemsDropped: stealing.items_dropped,
     messages.LanesWanted: fleet.lanes_wanted,
     messages.LanesResized: fleet.lanes_resized,
-    messages.MemoryRead: memory.memory_read,
+    messages.MemoryRead: limits.memory_read,
     messages.ModulesReloaded: fleet.modules_reloaded,
-    messages.FaultFound: internal_errors.fault_found,
+    messages.FaultFound: fault_found,
     messages.ChunkRefused: reports.refused,
     messages.ChunkPacked: reports.packed,
 }
@@ -182,7 +241,7 @@ _LANE_HANDLERS: dict[type, Callable[[Books, LaneBook, Any], None]] = {
     messages.LaneStartFailed: fleet.lane_start_failed,
     messages.LaneAbsent: fleet.lane_absent,
     messages.LaneDied: fleet.lane_died,
-    messages.LaneBroken: overdue.lane_broken,
+    messages.LaneBroken: limits.lane_broken,
     messages.LaneObserved: _observed,
     messages.ChunkReported: reports.reported,
     messages.ChunkSent: reports.sent,

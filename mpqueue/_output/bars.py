@@ -15,8 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mpqueue._os.standard_streams import understand_codes
-from mpqueue._output.words import counted, done, minutes, rate
-from mpqueue._text import fitting, visible_line
+from mpqueue._text import counted, done, fitting, minutes, rate, visible_line
 
 if TYPE_CHECKING:
     from mpqueue._output.job_facts import Progress

@@ -13,8 +13,7 @@ from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from mpqueue._output.words import counted
-from mpqueue._text import fitting, visible_line
+from mpqueue._text import counted, fitting, visible_line
 from mpqueue.errors import StageError, shown, text_of, type_name_of
 from mpqueue.status import FAILED
 

@@ -20,7 +20,7 @@ from mpqueue._output.export import (
     spread,
 )
 from mpqueue._output.part_file import PartFile, part_of
-from mpqueue._output.words import counted
+from mpqueue._text import counted
 from mpqueue.errors import JobStateError, shown
 
 Row = dict[str, Any]

@@ -7,8 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from mpqueue._output.failure_groups import shown_groups
-from mpqueue._output.words import number, took
-from mpqueue._text import label
+from mpqueue._text import label, number, took
 
 if TYPE_CHECKING:
     from mpqueue._queue.job import Job

@@ -35,7 +35,7 @@ from mpqueue._output.export import (
     with_names,
 )
 from mpqueue._output.file_sinks import FileSink, check_apart
-from mpqueue._output.words import counted
+from mpqueue._text import counted
 from mpqueue._wire.pickling.payload import dump_by_reference, dump_by_value, load_parts
 from mpqueue.errors import JobStateError, shown
 from mpqueue.status import FAILED

@@ -42,7 +42,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from mpqueue._core.capabilities import Capabilities
+from mpqueue._core.commands import Capabilities
 from mpqueue._core.messages import Message
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.kept_errors import found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from mpqueue._core.capabilities import Capabilities
+from mpqueue._core.commands import Capabilities
 from mpqueue._core.state.item_table import DISCARD
 from mpqueue._engines.loky.loky_pool import LokyBackend
 from mpqueue._options import GivenOptions, JobOptions, QueueOptions

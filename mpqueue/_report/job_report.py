@@ -14,7 +14,6 @@ from pathlib import Path
 
 from mpqueue._core.state.job_book import JobBook, JobView
 from mpqueue._engines.loky.loky_pool import count_cpus
-from mpqueue._output.words import seconds
 from mpqueue._parent.system.clock import SystemClock
 from mpqueue._parent.system.memory_sampler import memory_supply
 from mpqueue._report.figures import Figures, measure
@@ -22,7 +21,7 @@ from mpqueue._report.plots import script_policy, swatch
 from mpqueue._report.profile import Profile, make_profile
 from mpqueue._report.report_sections import Section, headline, sections, subtitles
 from mpqueue._report.rules import Advice, advise, conclude
-from mpqueue._text import fitting, visible, visible_line
+from mpqueue._text import fitting, seconds, visible, visible_line
 from mpqueue._whole_file import whole_file
 
 

@@ -16,10 +16,9 @@ from importlib.resources import files
 from operator import add
 
 from mpqueue._core.state.timings import Event, Span
-from mpqueue._output.words import number, percent, rate, seconds
 from mpqueue._report.figures import Figures, ItemTimes, Part, a_second
 from mpqueue._report.profile import Profile, speedscope_of
-from mpqueue._text import shown_json
+from mpqueue._text import number, percent, rate, seconds, shown_json
 
 #: Units of the timeline: its width, the height of a worker's row, and the space below that.
 WIDTH, ROW, SPACE = 1000, 10, 2

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mpqueue._core.state.job_book import JobBook, JobView
-from mpqueue._output.words import seconds as in_words
 from mpqueue._text import json_text, shown, visible_line
+from mpqueue._text import seconds as in_words
 from mpqueue._whole_file import whole_file
 from mpqueue._wire.frames import Stack, Stacks, load_stacks
 

@@ -7,11 +7,11 @@ from functools import partial
 from typing import NamedTuple
 
 from mpqueue._core.state.timings import PastRun
-from mpqueue._output.words import counted, day, moment, number, percent, seconds, size
 from mpqueue._report.figures import Figures, ItemTimes, Part
 from mpqueue._report.plots import bar_of_parts, draw_flames, histogram, throughput_of, timeline
 from mpqueue._report.profile import Profile
 from mpqueue._report.rules import memory_offer
+from mpqueue._text import counted, day, moment, number, percent, seconds, size
 
 #: The number of causes of lost time in the headline.
 MOST_LOST = 3

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from mpqueue._output.words import counted, number, percent, seconds, size, times
 from mpqueue._report.figures import Figures
+from mpqueue._text import counted, number, percent, seconds, size, times
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,7 @@ from functools import partial
 from typing import Any
 
 from mpqueue import JobQueue
-from mpqueue._core.capabilities import Capabilities
-from mpqueue._core.commands import Command, ForgetJob, SendChunk
+from mpqueue._core.commands import Capabilities, Command, ForgetJob, SendChunk
 from mpqueue._core.messages import ChunkReported, JobForgotten, LaneReady, LaneStartFailed, Message
 from mpqueue._core.scheduler import Scheduler
 from mpqueue._core.state.item_table import Failure

@@ -17,7 +17,7 @@ from typing import Any
 
 import mpqueue.errors as errors_of_ours
 from mpqueue._core import messages
-from mpqueue._core.capabilities import Capabilities
+from mpqueue._core.commands import Capabilities
 from mpqueue._core.messages import JobForgotten, Message, WorkerMemory
 from mpqueue._core.scheduler import Scheduler
 from mpqueue._core.state.item_table import FailedTry, Failure, ItemTable

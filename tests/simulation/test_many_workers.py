@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mpqueue._core.capabilities import Capabilities
+from mpqueue._core.commands import Capabilities
 from mpqueue._core.messages import ChunkReported, ChunkSent, Message
 from mpqueue._core.rules.chunking import LONG_LIMIT, SHARE
 from tests.support.cluster import Cluster

@@ -13,9 +13,8 @@ from typing import Any
 
 from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceStarted, AnnounceState, Command, SendChunk
 from mpqueue._core.messages import ChunkReported, FailedItemsReset, Message
-from mpqueue._core.rules.dispatch import APART_ALONE, APART_WAIT_S
-from mpqueue._core.rules.needs import PASSED_SECONDS, may_start
-from mpqueue._core.rules.overdue import SHORTEST
+from mpqueue._core.rules.dispatch import APART_ALONE, APART_WAIT_S, PASSED_SECONDS, may_start
+from mpqueue._core.rules.limits import SHORTEST
 from mpqueue._core.state.books import EndedCounts
 from mpqueue._core.state.job_book import POISON, JobBook
 from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneSeconds, LaneState

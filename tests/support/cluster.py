@@ -18,8 +18,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from mpqueue._core.capabilities import Capabilities
-from mpqueue._core.commands import Command, LowerLimit, ObserveLane, SetFlags
+from mpqueue._core.commands import Capabilities, Command, LowerLimit, ObserveLane, SetFlags
 from mpqueue._core.messages import Message, QueueOpened
 from mpqueue._core.state.job_book import JobBook
 from tests.support.fake_lanes import FakeLanes, succeed

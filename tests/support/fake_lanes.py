@@ -21,12 +21,12 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import (
     AnnounceFinished,
     AnnounceItems,
     AnnounceStarted,
     AnnounceState,
+    Capabilities,
     Command,
     ForgetJob,
     GiveUpAnswer,

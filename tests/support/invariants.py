@@ -6,7 +6,7 @@ import math
 from collections import Counter
 
 from mpqueue._core.rules import blame
-from mpqueue._core.rules.needs import may_start
+from mpqueue._core.rules.dispatch import may_start
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, Chunk, LaneBook, LaneState

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpqueue._core.capabilities import Capabilities
+from mpqueue._core.commands import Capabilities
 from mpqueue._core.rules.chunking import (
     AHEAD_BYTES,
     AHEAD_CHUNKS,

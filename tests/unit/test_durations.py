@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mpqueue._durations import seconds_in
+from mpqueue._text import seconds_in
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from mpqueue._output import bars
 from mpqueue._output.bars import TerminalBar, aside, describe
 from mpqueue._output.job_facts import Progress
 from mpqueue._output.progress import LogLines, Showing, are_wanted, label_of, make_displays
-from mpqueue._output.words import done, minutes, rate
+from mpqueue._text import done, minutes, rate
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support import handlers as do

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from mpqueue import _text
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.timings import PastRun
-from mpqueue._output import words
 from mpqueue._queue.job import Job
 from mpqueue._report.figures import measure
 from mpqueue._report.job_report import Report, _aligned, make_report
@@ -173,21 +173,21 @@ def test_an_empty_job_has_a_report() -> None:
     ],
 )
 def test_seconds_have_three_digits_and_the_unit_that_fits(seconds: float, text: str) -> None:
-    assert words.seconds(seconds) == text
+    assert _text.seconds(seconds) == text
 
 
 def test_other_numbers_are_written_for_people_too() -> None:
-    assert [words.size(size) for size in (0, 999, 1000, 31_400_000, 2e9)] == [
+    assert [_text.size(size) for size in (0, 999, 1000, 31_400_000, 2e9)] == [
         "0 B",
         "999 B",
         "1.00 kB",
         "31.4 MB",
         "2.00 GB",
     ]
-    assert [words.percent(share) for share in (0, 0.0001, 0.012, 0.0999, 0.62, 1)] == [
+    assert [_text.percent(share) for share in (0, 0.0001, 0.012, 0.0999, 0.62, 1)] == [
         *("0.0%", "<0.1%", "1.2%", "10%", "62%", "100%")
     ]
-    assert [words.counted(*pair) for pair in ((1, "retry"), (2, "retry"), (2000, "item"))] == [
+    assert [_text.counted(*pair) for pair in ((1, "retry"), (2, "retry"), (2000, "item"))] == [
         *("1 retry", "2 retries", "2,000 items")
     ]
 

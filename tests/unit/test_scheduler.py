@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import (
     AnnounceItems,
     AnnounceState,
+    Capabilities,
     ForgetJob,
     StartLane,
     Warn,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mpqueue._core.commands import AnnounceRecords, Command, ObserveLane, SendChunk, StartLane
 from mpqueue._core.messages import ChunkReported, LaneBroken, LaneDied, LaneObserved, RecordsLeft, TimePassed
-from mpqueue._core.rules.overdue import ANSWER_LIMIT
+from mpqueue._core.rules.limits import ANSWER_LIMIT
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk, Verdict, Why

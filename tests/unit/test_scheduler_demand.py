@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from mpqueue._core.capabilities import Capabilities
-from mpqueue._core.commands import TellDemand
+from mpqueue._core.commands import Capabilities, TellDemand
 from mpqueue.status import JobStatus
 from tests.support.fake_lanes import FakeLanes, succeed
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue._core.capabilities import Capabilities
-from mpqueue._core.commands import AnnounceItems, RecycleLane, SendChunk, StartLane
+from mpqueue._core.commands import AnnounceItems, Capabilities, RecycleLane, SendChunk, StartLane
 from mpqueue._core.messages import ChunkReported
 from mpqueue._core.rules import dispatch
 from mpqueue._core.rules.chunking import TARGET_BYTES

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from mpqueue._core.capabilities import Capabilities
+from mpqueue._core.commands import Capabilities
 from mpqueue._core.messages import LaneDied, LanesResized, LaneStartFailed
 from mpqueue._core.state.pending import Care
 from mpqueue.errors import WorkerStartError

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from mpqueue._core.capabilities import Capabilities
-from mpqueue._core.commands import RecycleLane, SendChunk
-from mpqueue._core.rules.needs import PASSED_SECONDS
+from mpqueue._core.commands import Capabilities, RecycleLane, SendChunk
+from mpqueue._core.rules.dispatch import PASSED_SECONDS
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.resources import JobNeeds, Needs, needs_of
 from mpqueue.retry import RetryPolicy

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from mpqueue._core.commands import AnnounceFinished, AnnounceItems, KillLane, ObserveLane, StartLane
-from mpqueue._core.rules.overdue import ANSWER_LIMIT
+from mpqueue._core.rules.limits import ANSWER_LIMIT
 from mpqueue.errors import GiveUp, SetupError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus

@@ -9,7 +9,7 @@ import pytest
 from mpqueue._core.commands import AnnounceItems, LowerLimit, ObserveLane, SendChunk
 from mpqueue._core.messages import ChunkReported
 from mpqueue._core.rules import stealing
-from mpqueue._core.rules.overdue import ANSWER_LIMIT
+from mpqueue._core.rules.limits import ANSWER_LIMIT
 from mpqueue._core.rules.stealing import BEGIN_SECONDS
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneState

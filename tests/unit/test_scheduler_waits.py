@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from mpqueue._core.capabilities import Capabilities
-from mpqueue._core.commands import GiveUpAnswer, KillLane
+from mpqueue._core.commands import Capabilities, GiveUpAnswer, KillLane
 from mpqueue._core.messages import LaneObserved, Slept
-from mpqueue._core.rules.overdue import ANSWER_LIMIT, BEGIN_LIMIT, SECOND_LOOK, UNPICKLE_LIMIT
+from mpqueue._core.rules.limits import ANSWER_LIMIT, BEGIN_LIMIT, SECOND_LOOK, UNPICKLE_LIMIT
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._engines.agent import node_pool
 from mpqueue._engines.inline import InlinePool

@@ -14,9 +14,8 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from mpqueue._core.messages import LaneDied
-from mpqueue._core.rules.memory import megabytes
+from mpqueue._core.rules.limits import is_credible, megabytes
 from mpqueue._core.rules.outcomes import drop, finish_if_over, put_back, record
-from mpqueue._core.rules.overdue import is_credible
 from mpqueue._core.rules.reports import put_back_around, setup_failed
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.item_table import Failure

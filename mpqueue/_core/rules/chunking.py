@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 
-from mpqueue._core.capabilities import Capabilities
+from mpqueue._core.commands import Capabilities
 from mpqueue._wire.frames import CHUNK_SECONDS, LIMIT
 from mpqueue._wire.memory.ledger import MAX_CHUNK_ITEMS
 

@@ -23,10 +23,10 @@ from mpqueue._core.messages import (
     ModulesReloaded,
     QueueOpened,
 )
-from mpqueue._core.rules import stopping
+from mpqueue._core.rules import outcomes
 from mpqueue._core.rules.blame import crash_error, death_of, running_item, worker_died
+from mpqueue._core.rules.limits import await_answer, take_back
 from mpqueue._core.rules.outcomes import fail_if_barred, fail_rest, finish_if_over
-from mpqueue._core.rules.overdue import await_answer, take_back
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneBook, LaneState
@@ -347,7 +347,7 @@ def _stop_for_want_of_workers(books: Books, text: str) -> None:
 def _interrupt(books: Books, head: JobBook, error: WorkerStartError) -> None:
     """End the job in its current state; its items are not at fault. Its run raises; with a journal it can go on."""
     head.interrupted, head.stopped_why = error, str(error)
-    for job in stopping.drop_all(head):
+    for job in outcomes.drop_all(head):
         finish_if_over(books, job)
 
 

@@ -21,7 +21,7 @@ from mpqueue._core.messages import (
     JobStartAsked,
     QueueClosing,
 )
-from mpqueue._core.rules import dispatch, fleet, outcomes, overdue, stealing, stopping
+from mpqueue._core.rules import dispatch, fleet, limits, outcomes, stealing
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneState
@@ -86,7 +86,7 @@ def _activate(books: Books, message: JobStartAsked | FailedItemsReset) -> None:
     books.jobs[job.number] = job
     job.sizer.begin(books.capabilities, books.present)
     _begin_timing(books, job)
-    stopping.begin(books, job)
+    outcomes.begin_limits(books, job)
     books.any_timeouts |= job.has_timeouts
     if job.needs is not None:
         books.any_needs = True
@@ -211,7 +211,7 @@ def cancelled(books: Books, message: JobCancelled) -> None:
     """Cancel a job, or its pipeline: it ends when its running items have."""
     job = message.job.family[0]
     if message.kill:
-        stopping.hurry(books, message.job)
+        outcomes.hurry(books, message.job)
     if job.status.final:
         if message.why is not None and job.status in OVER:  # it was found out when all items had ended
             job.status, job.cancelled, job.stopped_why = JobStatus.CANCELLED, True, message.why
@@ -228,17 +228,17 @@ def cancelled(books: Books, message: JobCancelled) -> None:
 
 def _cancel(books: Books, job: JobBook, kill: bool) -> None:
     """Cancel the job, or the pipeline that it is part of."""
-    for each in stopping.drop_all(job):
+    for each in outcomes.drop_all(job):
         if each.active:
             _flag_lanes(books, each)
             if kill:
-                overdue.end_running(books, each)
+                limits.end_running(books, each)
             outcomes.finish_if_over(books, each)
 
 
 def stop_due(books: Books, timer: Timer) -> None:
     """Cancel a job that has too many failures, or is out of time."""
-    if (job := stopping.due(books, timer)) is not None:
+    if (job := outcomes.take_stopped(books, timer)) is not None:
         _cancel(books, job, kill=job.options.stops_at_once)
 
 
@@ -268,5 +268,5 @@ def drain_due(books: Books, timer: Timer) -> None:
             outcomes.finish_if_over(books, job)
         return
     for job in jobs:
-        overdue.end_running(books, job)
+        limits.end_running(books, job)
     books.timers.add(books.now + DEATH_SECONDS, TimerKind.DRAINED, detail=True)

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 
 from mpqueue._core.commands import LowerLimit, ObserveLane
 from mpqueue._core.messages import ItemsDropped
-from mpqueue._core.rules import needs, outcomes, overdue, reports
+from mpqueue._core.rules import dispatch, limits, outcomes, reports
 from mpqueue._core.rules.outcomes import finish_if_over, put_back
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
@@ -152,7 +152,7 @@ def _losers(books: Books) -> Iterator[LaneBook]:
 
 def _has_room(books: Books, lane: LaneBook) -> bool:
     """True if another lane could begin this lane's items, although this lane goes on."""
-    return not books.any_needs or needs.fits(books, lane.chunks[0].job, lane.chunks[0].needs or NO_NEEDS)
+    return not books.any_needs or dispatch.fits(books, lane.chunks[0].job, lane.chunks[0].needs or NO_NEEDS)
 
 
 def _may_be_robbed(books: Books, job: JobBook) -> bool:
@@ -213,7 +213,7 @@ def _end_begun(books: Books, lane: LaneBook, chunk: Chunk) -> None:
     chunk.doomed = False
     begun = chunk.indices[max(chunk.reported, chunk.claimed - chunk.stretch) : chunk.end]
     if not chunk.job.dropped.isdisjoint(begun):
-        overdue.take_back(books, lane)
+        limits.take_back(books, lane)
 
 
 def _check_at(books: Books, due: float) -> None:
@@ -289,7 +289,7 @@ def _take_back(books: Books, lane: LaneBook, chunk: Chunk, gone: Collection[int]
         return  # the lane's items come back
     if job.table.is_stream:
         if kill:
-            overdue.take_back(books, lane)
+            limits.take_back(books, lane)
         return
     chunk.doomed |= kill
     first = next(at for at in range(chunk.reported, chunk.end) if chunk.indices[at] in gone)

@@ -9,8 +9,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mpqueue._core.capabilities import Capabilities
-from mpqueue._core.commands import Command, TellDemand
+from mpqueue._core.commands import Capabilities, Command, TellDemand
 from mpqueue._core.rules.chunking import aim
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, BusyTime, Chunk, LaneBook, LaneSeconds, LaneState, members

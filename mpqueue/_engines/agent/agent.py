@@ -31,7 +31,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from mpqueue._core.messages import LaneDied, LaneReady, MemoryRead, Message
-from mpqueue._core.rules import overdue
+from mpqueue._core.rules import limits
 from mpqueue._engines.agent.agent_host import Opened, Setup
 from mpqueue._engines.agent.link import Call, Link, Order, SetLimit, TellFlags, dump_notice, seen_of
 from mpqueue._engines.loky.loky_lane import LokyLane
@@ -153,7 +153,7 @@ class Agent:
         self._sampler = None if settings.max_memory is None else self._start_sampler()
         self._thread = threading.Thread(target=self._run, name="mpqueue-agent", daemon=True)
         self._thread.start()
-        self._looking = self._loop.call_later(overdue.ANSWER_LIMIT, self._look)
+        self._looking = self._loop.call_later(limits.ANSWER_LIMIT, self._look)
 
     # -- what the program calls --------------------------------------------------------------------------------------
 
@@ -415,11 +415,11 @@ class Agent:
             if lane is None or not entry.at_work or (claim := lane.peek()) is None:
                 continue
             since = max(entry.asked_at, claim.since)
-            if claim.phase is Phase.IDLE and self._now() >= since + overdue.ANSWER_LIMIT:
+            if claim.phase is Phase.IDLE and self._now() >= since + limits.ANSWER_LIMIT:
                 entry.suspected_at, suspects = since, True
                 if before == since:
-                    lane.break_off(f"{overdue.UNTAKEN} within {overdue.ANSWER_LIMIT:g} s")
-        self._looking = self._loop.call_later(overdue.SECOND_LOOK if suspects else overdue.ANSWER_LIMIT, self._look)
+                    lane.break_off(f"{limits.UNTAKEN} within {limits.ANSWER_LIMIT:g} s")
+        self._looking = self._loop.call_later(limits.SECOND_LOOK if suspects else limits.ANSWER_LIMIT, self._look)
 
     def _too_large(self, read: MemoryRead) -> MemoryRead | None:
         """Return the workers to be judged, from a look at all, without the machine's memory; None if there are none."""
