@@ -31,7 +31,7 @@ SIZES, JOBS, CHUNKS = (10, 60, 120, 240), 5, 1_500
 
 def time_each() -> None:
     """In each worker, before a job's first item there: items are timed one by one, however short they are."""
-    from mpqueue._worker.chunk import timing
+    from mpqueue._worker import timing
 
     timing.next_size = lambda *_: 1
     timing.first_size = lambda *_: 1

@@ -47,7 +47,7 @@ def leave_times_out() -> None:
 def take_times() -> None:
     """They are again."""
     from mpqueue._worker import main as worker
-    from mpqueue._worker.chunk.timing import ChunkTimes
+    from mpqueue._worker.timing import ChunkTimes
 
     worker.ChunkTimes = ChunkTimes  # type: ignore[misc]
 

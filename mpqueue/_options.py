@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mpqueue._declared import At, Plain, ValueKind, option, options_at, read_keys
 from mpqueue._os import system
-from mpqueue._os.process.own_forks import in_each_fork
+from mpqueue._os.process_handle import in_each_fork
 from mpqueue._plain import plain
 from mpqueue.errors import shown
 from mpqueue.retry import RetryPolicy, check_number, check_seconds
@@ -373,9 +373,9 @@ def memory_limit(name: str, value: int | str, platform: str = system.NAME) -> in
         raise NotImplementedError(
             f"{name}: the memory of workers is known on Linux only, this is {platform!r}; leave it out"
         )
-    from mpqueue._os.memory import memory_use  # most programs have no limit
+    from mpqueue._os import process_facts
 
-    if platform == system.NAME and (why := memory_use.why_not_told()) is not None:
+    if platform == system.NAME and (why := process_facts.why_not_told()) is not None:
         raise NotImplementedError(f"{name}: the memory of workers is not known, since {why}, or leave it out")
     size = size_in_bytes(name, value)
     if size < LEAST_MEMORY and not isinstance(value, str):

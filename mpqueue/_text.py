@@ -20,7 +20,6 @@ from __future__ import annotations
 import re
 import reprlib
 from collections.abc import Callable
-from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -310,12 +309,18 @@ def times(factor: float) -> str:
 
 def day(at: float) -> str:
     """A day as text, by the local clock: ``2026-11-27``."""
-    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d")
+    return _local_time(at, "%Y-%m-%d")
 
 
 def moment(at: float) -> str:
     """A moment as text, by the local clock: ``2026-11-27 14:05``."""
-    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M")
+    return _local_time(at, "%Y-%m-%d %H:%M")
+
+
+def _local_time(at: float, form: str) -> str:
+    from datetime import datetime  # few processes need it
+
+    return datetime.fromtimestamp(at).astimezone().strftime(form)
 
 
 def _digits(value: float) -> str:

@@ -40,7 +40,7 @@ from mpqueue._dropin.process_executor import ExecutorCrashedError, error_of
 from mpqueue._dropin.whole_map import DROPIN_RETRY, read_call
 from mpqueue._engines.loky.loky_pool import LokyBackend
 from mpqueue._options import JobOptions
-from mpqueue._os.process.own_forks import in_each_fork
+from mpqueue._os.process_handle import in_each_fork
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._queue.queue_arguments import choose_backend
 from mpqueue._wire.pickling.packed_functions import FunctionPacker

@@ -21,8 +21,7 @@ except ImportError as error:
     raise ImportError(f"mpqueue.otel needs OpenTelemetry ({error}): `pip install 'mpqueue[otel]'`") from error
 
 from mpqueue._core.state.books import EndedCounts
-from mpqueue._os.memory.memory_use import memory_of
-from mpqueue._os.process.process_facts import use_of
+from mpqueue._os.process_facts import memory_of, use_of
 from mpqueue._output.job_facts import unfinished
 from mpqueue._text import label, visible
 from mpqueue.errors import JobNotFoundError

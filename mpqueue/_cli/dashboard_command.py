@@ -9,7 +9,7 @@ import threading
 from mpqueue._cli.outputs import add_json, told_on_stdout
 from mpqueue._cli.usage import Exit, UsageError, say, usage_errors
 from mpqueue._options import check_address
-from mpqueue._os.process.process_signals import wait_long
+from mpqueue._os.process_signals import wait_long
 
 EPILOG = """\
 examples:

@@ -10,9 +10,9 @@ from typing import Self
 
 from mpqueue._cli.flags import Add, duration
 from mpqueue._cli.usage import coloured, say
-from mpqueue._os.monotonic import monotonic
-from mpqueue._os.process.process_signals import END_SIGNAL, join_long, on_first_sigterm, send_to_main_thread
-from mpqueue._parent.system.replies import SafeEvent
+from mpqueue._os.process_signals import END_SIGNAL, join_long, on_first_sigterm, send_to_main_thread
+from mpqueue._os.system import monotonic
+from mpqueue._parent.replies import SafeEvent
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.run import JobRun
 from mpqueue.status import JobStatus

@@ -36,7 +36,7 @@ from mpqueue._cli.run_command import (
 )
 from mpqueue._cli.usage import Exit, OutputError, UsageError, coloured, say, usage_errors
 from mpqueue._declared import At
-from mpqueue._os.monotonic import monotonic
+from mpqueue._os.system import monotonic
 from mpqueue._output.export import check_columns, record_of
 from mpqueue._output.file_sinks import FileSink
 from mpqueue._output.row_outlet import RowOutlet

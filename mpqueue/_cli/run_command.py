@@ -32,8 +32,8 @@ from mpqueue._cli.usage import Exit, UsageError, VisibleFormatter, coloured, fir
 from mpqueue._core.state.item_table import ItemTable, make_table
 from mpqueue._declared import At
 from mpqueue._options import Concurrency
-from mpqueue._os.monotonic import monotonic
-from mpqueue._os.process.shell_words import quoted
+from mpqueue._os.shell_words import quoted
+from mpqueue._os.system import monotonic
 from mpqueue._output.bars import can_draw
 from mpqueue._output.file_sinks import FileSink
 from mpqueue._output.job_facts import Progress, ended_before, left_of

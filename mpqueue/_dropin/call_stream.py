@@ -22,7 +22,7 @@ from mpqueue._core.state.item_table import Failure
 from mpqueue._dropin.stream_results import Arrivals
 from mpqueue._options import JobOptions
 from mpqueue._output.progress import Showing
-from mpqueue._parent.system.replies import SafeEvent, SafeFuture
+from mpqueue._parent.replies import SafeEvent, SafeFuture
 from mpqueue._queue.growing_jobs import Stream, open_stream
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.run import Ended

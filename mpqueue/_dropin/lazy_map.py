@@ -18,7 +18,7 @@ from mpqueue._dropin.stream_results import Arrivals, StreamResults, ToRaise
 from mpqueue._dropin.whole_map import Later, enough_workers, read_call, record_of
 from mpqueue._options import GivenOptions, OnItemError, check_on_error
 from mpqueue._output.progress import DRAWING_WAIT_S, length_of, showing_stream
-from mpqueue._parent.system.replies import Turns
+from mpqueue._parent.replies import Turns
 from mpqueue._queue.growing_jobs import Stream, open_stream
 from mpqueue.errors import TooManyFailuresError
 

@@ -15,10 +15,10 @@ from functools import partial
 
 from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._options import GivenOptions, check_concurrency
-from mpqueue._os.process.own_forks import in_each_fork
+from mpqueue._os.process_handle import in_each_fork
+from mpqueue._parent.interpreter_exit import is_exiting
 from mpqueue._parent.lane_protocol import Backend
-from mpqueue._parent.system.interpreter_exit import is_exiting
-from mpqueue._parent.system.replies import Bell, SafeFuture
+from mpqueue._parent.replies import Bell, SafeFuture
 from mpqueue._queue.host import close_beside
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.queue_arguments import journal_path

@@ -27,8 +27,8 @@ from mpqueue._dropin.call_stream import CallFuture, CallStream
 from mpqueue._dropin.whole_map import Later, read_call
 from mpqueue._options import GivenOptions, JobOptions
 from mpqueue._output.progress import Showing
-from mpqueue._parent.system.clock import SystemClock
-from mpqueue._parent.system.interpreter_exit import is_exiting, on_exit
+from mpqueue._parent.clock import SystemClock
+from mpqueue._parent.interpreter_exit import is_exiting, on_exit
 from mpqueue._queue.growing_jobs import Stream
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.queue_arguments import script_for

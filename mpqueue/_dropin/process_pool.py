@@ -31,10 +31,10 @@ from mpqueue._dropin.lent_queues import Loan
 from mpqueue._dropin.stream_results import Arrivals, StreamResults, ended_error, read_whole_chunks
 from mpqueue._dropin.whole_map import read_call, start_batch
 from mpqueue._options import Concurrency, GivenOptions, choose_concurrency, named_seed
-from mpqueue._os.process.process_signals import join_long
+from mpqueue._os.process_signals import join_long
 from mpqueue._output.progress import showing_stream
-from mpqueue._parent.system.interpreter_exit import is_exiting
-from mpqueue._parent.system.replies import SafeEvent
+from mpqueue._parent.interpreter_exit import is_exiting
+from mpqueue._parent.replies import SafeEvent
 from mpqueue._queue.growing_jobs import open_stream
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.queue_arguments import script_for

@@ -16,7 +16,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from mpqueue._core.state.item_table import Failure
 from mpqueue._dropin.lent_queues import Loan
-from mpqueue._parent.system.replies import Mailbox, SafeEvent
+from mpqueue._parent.replies import Mailbox, SafeEvent
 from mpqueue._queue.growing_jobs import Stream
 from mpqueue._queue.run import Ended
 from mpqueue.errors import QueueClosedError

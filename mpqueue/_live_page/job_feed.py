@@ -11,7 +11,7 @@ from mpqueue._core.state.timings import Span
 from mpqueue._live_page.listing import Listing
 from mpqueue._live_page.page_json import encode
 from mpqueue._live_page.served import Served, ShownJob
-from mpqueue._os.process.process_facts import use_of
+from mpqueue._os.process_facts import use_of
 from mpqueue._output.job_facts import Counts, Watch, count_statuses, facts_of, head_of, left_of
 from mpqueue._parent.running import LaneNow
 from mpqueue.events import milliseconds

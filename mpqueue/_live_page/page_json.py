@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._live_page.served import ShownJob
-from mpqueue._os.process.process_facts import end_of_file, use_of
+from mpqueue._os.process_facts import end_of_file, use_of
 from mpqueue._parent.running import LaneNow
 from mpqueue._queue.job_items import JobItem, as_json
 from mpqueue._text import beginning_of, json_text, repr_of, shown_json

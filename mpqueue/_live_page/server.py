@@ -22,7 +22,7 @@ from mpqueue._live_page.app import make_app
 from mpqueue._live_page.feed import PageFeed
 from mpqueue._live_page.served import Served
 from mpqueue._os.descriptors import descriptors_left
-from mpqueue._os.process.process_signals import report_broken_pipes
+from mpqueue._os.process_signals import report_broken_pipes
 from mpqueue.errors import shown
 
 log = logging.getLogger("mpqueue")

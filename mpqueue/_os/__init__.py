@@ -8,26 +8,22 @@ sandbox or an old kernel refuses it: it is tried out each time, or only once if 
 =======================  ===========================================================================================
 module                   what it offers
 =======================  ===========================================================================================
-system                   the name of this system, the choice of forms; the C library
+system                   the name of this system, the choice of forms; the C library; the clock of both sides
 windows                  the forms for Windows, in a folder of their own
 facts                    the facilities that work on this system
-channels                 the ends of pipes and sockets between processes, each by a number; waiting for many of them
 files                    files by their descriptors: opened, read and written at an offset
-monotonic                the clock of both sides
 alarm                    a timer that is set again without waking a thread
-descriptors              open descriptors, their limits, reopening, pairs of sockets; room for more, and for threads
+descriptors              open descriptors, their limits, reopening; room for more, and for threads; *channels*: the ends
+                         of pipes and sockets between processes, each by a number; waiting for many of them
 standard_streams         numbers 0, 1 and 2 if a program has closed them, and Python's streams over them
 file_system              the kind of file system that a file is on; locks on files, which end with their process
-process.own_forks        the unique name of this process, and its forks
-process.process_facts    processes: numbers, start times, environments, threads, use of CPU and memory
-process.process_handle   a handle on one process: signals, its end
-process.process_signals  signals: killing, asking for stacks, their state in a worker, SIGTERM; waits that signals end
-process.parent_death     a process ends with its parent; the leash
-process.inheritance      things that a process gets while it is spawned
-process.shell_words      words of a command line, quoted for the system's shell
-memory.memory_files      unnamed files in memory: made, shared, sealed, opened by others; leases on them; mappings
-memory.locks             semaphores without a name
-memory.memory_use        private memory of processes, its peak, and the memory left in the machine and control groups
+process_handle           a handle on one process: signals, its end; the unique name of this process, and its forks
+process_facts            processes: numbers, start times, environments, threads, use of CPU and memory; the memory left
+process_signals          signals: killing, asking for stacks, their state in a worker, SIGTERM; waits that signals end
+parent_death             a process ends with its parent; the leash, and other things that it gets while it is spawned
+shell_words              words of a command line, quoted for the system's shell
+memory_files             unnamed files in memory: made, shared, sealed, opened by others; leases on them; mappings
+locks                    semaphores without a name
 =======================  ===========================================================================================
 
 Knows nothing of jobs, lanes or workers' protocols. It raises OSError, and returns None if a system does not report

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from mpqueue._os import monotonic as clock
+from mpqueue._os import system as clock
 from mpqueue._os.system import c_library, checked, choose
 
 #: Seconds after which a thread that waits for a timer returns in any case: a handler may have closed its descriptors.

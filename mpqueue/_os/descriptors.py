@@ -1,4 +1,9 @@
-"""Descriptors of this process: their numbers, further ones of a file, their limits, and room for more."""
+"""Descriptors of this process: their numbers, further ones of a file, their limits, and room for more.
+
+The ends of the pipes and sockets between the processes of a queue, its *channels*, are known by a number. On POSIX
+systems that is a descriptor. On Windows only sockets can be waited for together, so all ends are sockets there, and the
+number is the socket's handle, see `mpqueue._os.windows.sockets`.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +14,10 @@ import errno
 import math
 import os
 import select
+import selectors
 import socket
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from mpqueue._os.system import IS_WINDOWS, PROC, choose
@@ -278,3 +284,55 @@ def told(what: str) -> Iterator[None]:
         if NO_THREAD not in str(error):  # the interpreter exits
             raise
         raise no_threads(f"{what} takes more threads than can be had") from None
+
+
+#: For `socket.socket.send`: raise if the other end is closed, with any setting of SIGPIPE. 0 if that is not supported.
+NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
+
+if sys.platform == "win32":
+    from mpqueue._os.windows import sockets as windows
+    from mpqueue._os.windows.sockets import SocketSelector
+
+    adopt = detach = windows.adopt
+    socket_pair, pipe, read, write = windows.pair, windows.pipe, windows.read, windows.write
+    close, close_socket, set_blocking = windows.close, windows.close_socket, windows.set_blocking
+
+else:
+
+    def adopt(end: socket.socket) -> int:
+        """Return the number of a socket that keeps its owner, who closes it."""
+        return end.fileno()
+
+    #: Two connected sockets.
+    socket_pair = socket.socketpair
+
+    def detach(end: socket.socket) -> int:
+        """Return the number of a socket, which now has to be closed by it."""
+        return end.detach()
+
+    def close_socket(end: socket.socket) -> None:
+        """Close an adopted socket."""
+        end.close()
+
+    #: Two ends: the first reads the data written at the second.
+    pipe = os.pipe
+    #: Read at most that many bytes at a number; none at the end. Raises BlockingIOError if it does not block.
+    read = os.read
+    #: Write these bytes at a number; returns how many were taken. Otherwise like `read`.
+    write = os.write
+    close = os.close
+    set_blocking = os.set_blocking
+
+
+# -- waiting for many of them at once ----------------------------------------------------------------------------------
+#
+# Other threads may add and remove ends meanwhile. `select`, as `poll` where epoll is refused, only looks at the ends
+# that it was called with: so the thread that changes them wakes the one that waits.
+
+#: What it is made of: only `select` waits, all else may be called on any thread.
+Selector = selectors.BaseSelector
+
+if sys.platform == "win32":
+    make_selector: Callable[[], Selector] = SocketSelector
+else:
+    make_selector: Callable[[], Selector] = selectors.DefaultSelector

@@ -6,11 +6,10 @@ import functools
 import os
 from collections.abc import Callable
 
-from mpqueue._os.memory import locks
-from mpqueue._os.memory.memory_files import can_be_opened_by_others, leases_tell
-from mpqueue._os.process import process_facts
-from mpqueue._os.process.parent_death import kernel_holds_leashes
-from mpqueue._os.process.process_handle import open_exactly
+from mpqueue._os import locks, process_facts
+from mpqueue._os.memory_files import can_be_opened_by_others, leases_tell
+from mpqueue._os.parent_death import kernel_holds_leashes
+from mpqueue._os.process_handle import open_exactly
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from io import FileIO
 from typing import NamedTuple
 
 from mpqueue._os.files import read_beginning
-from mpqueue._os.process.own_forks import close_in_each_fork
+from mpqueue._os.process_handle import close_in_each_fork
 from mpqueue._os.system import IS_LINUX, IS_WINDOWS, PROC
 
 if sys.platform == "win32":

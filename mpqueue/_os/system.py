@@ -4,6 +4,11 @@ If the forms of a facility differ, its module has one for Linux and one for ever
 `choose` while it is loaded. So calls cost nothing more, and a test can run each form anywhere. The form for Windows is
 in `mpqueue._os.windows`, which other systems don't load; if there is none, Windows uses the portable one. Facts that
 only Linux reports are read below `PROC`.
+
+The monotonic clock is here too, which every process reads. It is `time.clock_gettime`, which neither freezegun nor
+time-machine changes for this clock, even if they are loaded before this module. With a frozen `time.monotonic` a
+deadline would never come. It is the clock of `time.monotonic`, so their values may be compared: on macOS that is not
+CLOCK_MONOTONIC, which goes on while the machine sleeps.
 """
 
 from __future__ import annotations
@@ -11,6 +16,8 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import time
+from functools import partial
 from typing import Any, TypeVar
 
 _L = TypeVar("_L")
@@ -51,3 +58,19 @@ def checked(result: int) -> int:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
     return result
+
+
+if sys.platform == "win32":
+    # There `time.perf_counter` reads this counter, and from Python 3.13 on `time.monotonic`.
+    from mpqueue._os.windows import kernel32
+
+    monotonic, monotonic_ns = kernel32.monotonic, kernel32.monotonic_ns
+else:
+    #: The clock that `time.monotonic` reads.
+    _CLOCK: int = getattr(time, "CLOCK_UPTIME_RAW", time.CLOCK_MONOTONIC)
+
+    #: Seconds, 0.1 us.
+    monotonic = partial(time.clock_gettime, _CLOCK)
+
+    #: Nanoseconds, as an int.
+    monotonic_ns = partial(time.clock_gettime_ns, _CLOCK)

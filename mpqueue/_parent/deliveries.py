@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Protocol
 from mpqueue._core.commands import AnnounceFinished, AnnounceItems
 from mpqueue._core.messages import JobCancelled
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._parent.kept_errors import text_of
-from mpqueue._parent.system.replies import Reply
+from mpqueue._parent.inbox import text_of
+from mpqueue._parent.replies import Reply
 from mpqueue._parent.users_threads import Errands
 from mpqueue.errors import InternalError, SinkError
 from mpqueue.status import OVER

@@ -32,7 +32,7 @@ from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.pending import stretches
 from mpqueue._core.state.resources import JobNeeds
 from mpqueue._os.files import open_file
-from mpqueue._wire.added_items import AddedItems
+from mpqueue._wire.parcels import AddedItems
 from mpqueue.errors import MPQueueError
 from mpqueue.retry import Fail, RetryAfter, RetryPolicy, decide_by
 from mpqueue.status import COMPLETED, FAILED, JobStatus

@@ -2,6 +2,10 @@
 
 Three kinds of things: messages, which any thread posts; descriptors that are ready, whose readers are called here; and
 calls that are due. So a worker's answer, and its end, wake the coordinator directly, without another thread.
+
+Errors that were raised here come in as messages too (`found`). A traceback holds the frames of all calls at that time,
+and so the lane, the segments and the whole queue, for as long as the error is referenced; so errors that are kept lose
+it, with all they say (`take_traceback`).
 """
 
 from __future__ import annotations
@@ -9,20 +13,65 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import logging
 import queue
 import selectors
+import traceback
 import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from mpqueue._core.messages import Message
+from mpqueue._core.messages import FaultFound, Message
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._os import channels, standard_streams
-from mpqueue._os.channels import NO_SIGNAL, Selector, make_selector
-from mpqueue._parent.kept_errors import found
-from mpqueue._parent.system.clock import SystemClock
-from mpqueue._parent.system.replies import Reply
+from mpqueue._os import descriptors, standard_streams
+from mpqueue._os.descriptors import NO_SIGNAL, Selector, make_selector
+from mpqueue._parent.clock import SystemClock
+from mpqueue._parent.replies import Reply
+from mpqueue.errors import InternalError, shown
+
+
+def text_of(error: BaseException) -> str:
+    """Return the error's type and text; the text of some errors can't be read."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except BaseException:
+        return f"{type(error).__name__} (its str() fails)"
+
+
+def take_traceback(error: BaseException) -> str:
+    """Return the error's traceback as text; afterwards neither it nor any error that led to it holds a frame."""
+    text = "".join(traceback.format_exception(error))
+    seen: set[int] = set()
+    linked: list[BaseException | None] = [error]
+    while linked:
+        each = linked.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            each.__traceback__ = None
+            linked += [each.__cause__, each.__context__]
+            linked += each.exceptions if isinstance(each, BaseExceptionGroup) else ()
+    return text
+
+
+# -- Internal errors of mpqueue: they are logged, and turned into the message that ends the affected jobs. -------------
+#
+# Any thread may find one. Our own code must have raised it, not users' listeners, handlers and values.
+
+_log = logging.getLogger("mpqueue")
+
+REPORT = 'please report it, with this traceback and what you did: see "Report a bug" in the documentation'
+
+
+def found(
+    at: str, error: BaseException, job: JobBook | None = None, lane: int | None = None, generation: int | None = None
+) -> FaultFound:
+    """Return the fault for ``error``, which came up ``at`` this place; its scope is as in `FaultFound`."""
+    text = "".join(traceback.format_exception(error))
+    _log.critical("mpqueue made a mistake %s; please report it\n%s", at, text)
+    made = InternalError(f"mpqueue made a mistake {at}: {shown(error)}; {REPORT}", text)
+    return FaultFound(made, job, lane, generation)
+
 
 #: The most messages that it takes before it looks at the descriptors.
 MESSAGES_BETWEEN_LOOKS = 32
@@ -51,7 +100,7 @@ class Waker:
     """Two sockets, one of which a thread watches; it calls `clear` when it is woken, and `close` at the end."""
 
     def __init__(self) -> None:
-        self._read, self._write = channels.socket_pair()
+        self._read, self._write = descriptors.socket_pair()
         self._read.setblocking(False)
         self._write.setblocking(False)
 

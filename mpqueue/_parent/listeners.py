@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pyee import EventEmitter
 
 from mpqueue._call_checks import nearest
-from mpqueue._parent.system.replies import SafeEvent
+from mpqueue._parent.replies import SafeEvent
 from mpqueue.errors import shown
 from mpqueue.events import EVENT_NAMES
 

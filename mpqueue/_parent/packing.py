@@ -27,20 +27,19 @@ from typing import Any, NamedTuple
 
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.lane_book import Chunk
-from mpqueue._parent.kept_errors import take_traceback, text_of
+from mpqueue._parent.inbox import take_traceback, text_of
 from mpqueue._parent.users_threads import PickleTask
 from mpqueue._plain import standard_types
 from mpqueue._wire.frames import Several
-from mpqueue._wire.memory.segments import HeldSegment, SegmentRef, SegmentStore
-from mpqueue._wire.memory.shared import Shared
 from mpqueue._wire.parcels import Parcel
-from mpqueue._wire.pickling import context, main_names, packed_functions, rebuilding
-from mpqueue._wire.pickling.beside import Buffers, Pickled
-from mpqueue._wire.pickling.context import within
+from mpqueue._wire.pickling import beside, imports, packed_functions, rebuilding
+from mpqueue._wire.pickling.beside import Buffers, Pickled, within
 from mpqueue._wire.pickling.packed_functions import PackedFunction, is_importable
 from mpqueue._wire.pickling.payload import NotPlainError, Packed, dump, dump_with
 from mpqueue._wire.pickling.reducers import PLAIN, PROTOCOL, reduce_array
 from mpqueue._wire.pickling.script import Script
+from mpqueue._wire.segments import HeldSegment, SegmentRef, SegmentStore
+from mpqueue._wire.shared import Shared
 from mpqueue._worker.handlers.called import Call
 from mpqueue.errors import ItemPicklingError, shown
 
@@ -158,9 +157,9 @@ class Packing(PickleTask[PackedItems]):
             return None
         began, noted = self._now(), list[Shared[Any]]()
         classes = {} if self._classes is None else self._classes
-        settings: list[tuple[ContextVar[Any], Any]] = [(context.script, self._script), (context.moment, classes)]
+        settings: list[tuple[ContextVar[Any], Any]] = [(beside.script, self._script), (beside.moment, classes)]
         if self._notes:
-            settings.append((context.noted, noted))
+            settings.append((beside.noted, noted))
         packed, failures = within(self._pack, *settings)
         self._items = []
         made = PackedItems(packed, failures, shared=noted, seconds=self._now() - began)
@@ -310,7 +309,7 @@ def _always(_: Any) -> bool:
 
 def _is_imported(function: Any) -> bool:
     """True for a function that is pickled by its name, which leads to it on the other side."""
-    return type(function.__module__) is str and function.__module__ not in main_names.NAMES
+    return type(function.__module__) is str and function.__module__ not in imports.NAMES
 
 
 def _is_own_array(array: Any) -> bool:

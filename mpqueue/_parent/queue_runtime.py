@@ -23,15 +23,15 @@ from mpqueue._core.state.books import EndedCounts
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._options import DEVICES_VARIABLE, QueueOptions
 from mpqueue._os.descriptors import told
+from mpqueue._parent import replies as threads
+from mpqueue._parent.clock import Clock, SystemClock
 from mpqueue._parent.coordinator import Announce, Coordinator, GiveUp
-from mpqueue._parent.kept_errors import found
+from mpqueue._parent.inbox import found
+from mpqueue._parent.interpreter_exit import check_running, is_exiting, on_exit
 from mpqueue._parent.lane_protocol import Backend, LanePool, LaneSettings
 from mpqueue._parent.listeners import ListenerThread
-from mpqueue._parent.running import LaneNow, LaneStack
-from mpqueue._parent.system import replies as threads
-from mpqueue._parent.system.clock import Clock, SystemClock
-from mpqueue._parent.system.interpreter_exit import check_running, is_exiting, on_exit
-from mpqueue._parent.system.replies import Reply, SafeEvent
+from mpqueue._parent.replies import Reply, SafeEvent
+from mpqueue._parent.running import LaneNow, LaneStack, Sampler
 from mpqueue._wire.pickling.packed_handler import PackedHandler
 from mpqueue._wire.pickling.script import Script
 from mpqueue.errors import InternalError, JournalError, QueueClosedError
@@ -39,7 +39,6 @@ from mpqueue.errors import InternalError, JournalError, QueueClosedError
 if TYPE_CHECKING:
     from mpqueue._parent.history_file import HistoryFile
     from mpqueue._parent.journal.journal_outlet import JournalOutlet
-    from mpqueue._parent.system.memory_sampler import Sampler
 
 log = logging.getLogger("mpqueue")
 
@@ -239,10 +238,6 @@ class QueueRuntime:
             self._coordinator.handle(QueueOpened())
 
     def _start_sampler(self, pool: LanePool, coordinator: Coordinator) -> Sampler:
-        from mpqueue._parent.system.memory_sampler import (
-            Sampler,  # most programs have no limit, and start faster without
-        )
-
         books = self._scheduler.books
         jobs = books.jobs
         return Sampler(

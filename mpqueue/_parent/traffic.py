@@ -34,11 +34,11 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.resources import Grant
 from mpqueue._options import DEVICES_VARIABLE
-from mpqueue._parent.kept_errors import found, take_traceback, text_of
+from mpqueue._parent.inbox import found, take_traceback, text_of
 from mpqueue._parent.lane_protocol import CarryingLane, Lane, Post, SharingLane
 from mpqueue._parent.packing import PackedItems, Packing, pack_at_once, pack_parcels, pickle_without_user_code
 from mpqueue._parent.users_threads import Picklers
-from mpqueue._wire.added_items import AddedItems, ResultWithItems
+from mpqueue._wire import shared
 from mpqueue._wire.frames import (
     ChunkFrame,
     FailureFrame,
@@ -54,8 +54,11 @@ from mpqueue._wire.frames import (
     load_unsent,
 )
 from mpqueue._wire.line import Answer, DamagedError
-from mpqueue._wire.memory import shared
-from mpqueue._wire.memory.segments import (
+from mpqueue._wire.parcels import AddedItems, Parcel, ResultWithItems, Yielded
+from mpqueue._wire.pickling.imports import ImportWatch
+from mpqueue._wire.pickling.packed_handler import PackedHandler
+from mpqueue._wire.pickling.payload import Packed, load, load_home, without_segment
+from mpqueue._wire.segments import (
     KEEP_FREE_FOR_ITEMS,
     KEEP_LENT,
     NOTHING_CARRIED,
@@ -68,10 +71,6 @@ from mpqueue._wire.memory.segments import (
     may_hold_more,
     view,
 )
-from mpqueue._wire.parcels import Parcel, Yielded
-from mpqueue._wire.pickling.imports import ImportWatch
-from mpqueue._wire.pickling.packed_handler import PackedHandler
-from mpqueue._wire.pickling.payload import Packed, load, load_home, without_segment
 from mpqueue.errors import RemoteError, RemoteTraceback, ResultPicklingError, WorkerCrashedError, shown
 
 log = logging.getLogger("mpqueue")

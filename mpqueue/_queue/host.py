@@ -18,10 +18,10 @@ from mpqueue._options import GivenOptions, JobOptions, QueueOptions
 from mpqueue._output.bars import are_shown
 from mpqueue._output.progress import Showing, ShowProgress, make_displays
 from mpqueue._parent.deliveries import Delivery
+from mpqueue._parent.interpreter_exit import is_exiting
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.queue_runtime import LISTENER_WAIT_S, QueueRuntime
-from mpqueue._parent.system.interpreter_exit import is_exiting
-from mpqueue._parent.system.replies import Bell, Reply, SafeFuture, runs_loop
+from mpqueue._parent.replies import Bell, Reply, SafeFuture, runs_loop
 from mpqueue._queue.announcer import OpenRuns, with_speech
 from mpqueue._queue.job import Job
 from mpqueue._queue.new_job import make_job

@@ -153,6 +153,6 @@ def find_named(name: str) -> Any:
 
 def replay_item(packed: PackedHandler, table: ItemTable, index: int) -> Any:
     """Run an item once more in this process, as `JobItem.replay` describes."""
-    from mpqueue._worker.handlers.replay import replay  # most programs don't need it, and start faster without
+    from mpqueue._worker.handlers.loaded_jobs import replay  # most programs don't need it, and start faster without
 
     return replay(packed.frame, table.payloads[index], index, table.attempts[index] + 1, table.slots_of([index]))

@@ -140,7 +140,7 @@ def choose_needs(
     if uses is None:
         return None
     from mpqueue._core.state.resources import Supply, any_function, check_needs  # few programs need it
-    from mpqueue._parent.system.memory_sampler import memory_supply
+    from mpqueue._parent.running import memory_supply
 
     able, why = backend.capabilities, ""
     if not (able.own_processes and able.is_here):

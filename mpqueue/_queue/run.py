@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 from mpqueue._core.messages import JobCancelled
 from mpqueue._core.state.item_table import Failure
 from mpqueue._output.progress import DRAWING_WAIT_S
-from mpqueue._parent.system.replies import Bell, Mailbox, Reply, Rings, SafeEvent, SafeFuture, Turns, runs_loop
+from mpqueue._parent.replies import Bell, Mailbox, Reply, Rings, SafeEvent, SafeFuture, Turns, runs_loop
 from mpqueue._queue.job import Job
 from mpqueue._queue.job_items import Items, JobItem, R_co, T_co
 from mpqueue.errors import (

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from mpqueue._core.state.job_book import JobBook, JobView
 from mpqueue._engines.loky.loky_pool import count_cpus
-from mpqueue._parent.system.clock import SystemClock
-from mpqueue._parent.system.memory_sampler import memory_supply
+from mpqueue._parent.clock import SystemClock
+from mpqueue._parent.running import memory_supply
 from mpqueue._report.figures import Figures, measure
 from mpqueue._report.plots import script_policy, swatch
 from mpqueue._report.profile import Profile, make_profile

@@ -21,7 +21,7 @@ import struct
 from typing import NamedTuple
 from zlib import crc32
 
-from mpqueue._os import channels
+from mpqueue._os import descriptors
 
 #: The beginning of every message.
 MAGIC = b"\xb5mq1"
@@ -108,7 +108,7 @@ class Incoming:
 
         Raises BlockingIOError if the descriptor does not block and has no data.
         """
-        data: bytes | bytearray = channels.read(self._fd, self._portion)
+        data: bytes | bytearray = descriptors.read(self._fd, self._portion)
         if not data:
             return None
         if self.damage is not None:
@@ -141,8 +141,8 @@ class Incoming:
 
 def write_whole(fd: int, data: bytes) -> None:
     """Write all the bytes, even if that blocks several times."""
-    written = channels.write(fd, data)
+    written = descriptors.write(fd, data)
     if written < len(data):
         rest = memoryview(data)[written:]
         while rest:
-            rest = rest[channels.write(fd, rest) :]
+            rest = rest[descriptors.write(fd, rest) :]

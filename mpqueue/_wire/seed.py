@@ -14,8 +14,8 @@ import multiprocessing
 from multiprocessing.synchronize import Event
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mpqueue._os.process import inheritance
-from mpqueue._os.process.parent_death import Leash
+from mpqueue._os import parent_death
+from mpqueue._os.parent_death import Leash
 
 if TYPE_CHECKING:
     from mpqueue._wire.pickling.payload import Packed
@@ -38,21 +38,21 @@ class Handle:
         self.fd = fd
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _arrive, (inheritance.hand_file(self.fd),)
+        return _arrive, (parent_death.hand_file(self.fd),)
 
 
 def _arrive(passed: Any) -> Handle:
     """Take over the inherited descriptor, in the worker, for this process only."""
-    return Handle(inheritance.arrive(passed))
+    return Handle(parent_death.arrive(passed))
 
 
 class ChannelEnd(Handle):
-    """The end of a pipe or a socket; in the worker it becomes the worker's own, see `mpqueue._os.channels`."""
+    """The end of a pipe or a socket; in the worker it becomes the worker's own, see `mpqueue._os.descriptors`."""
 
     __slots__ = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _arrive, (inheritance.hand_channel(self.fd),)
+        return _arrive, (parent_death.hand_channel(self.fd),)
 
 
 class LeashEnd(Handle):
@@ -65,7 +65,7 @@ class LeashEnd(Handle):
         self._leash = leash
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _arrive, (inheritance.hand_leash(self._leash),)
+        return _arrive, (parent_death.hand_leash(self._leash),)
 
 
 class LaneSeed(NamedTuple):
@@ -78,7 +78,7 @@ class LaneSeed(NamedTuple):
     asking: ChannelEnd | None  #: the socket for questions about segments that can't be opened by name, if there is one
     outbox: Handle  #: the file for log records that are not sent yet
     stack: ChannelEnd  #: write end of the pipe for the stacks that `STACK_SIGNAL` asks for
-    leash: Handle  #: read end of the pipe by which the parent ends it; see `mpqueue._os.process.parent_death`
+    leash: Handle  #: read end of the pipe by which the parent ends it; see `mpqueue._os.parent_death`
     flags: Flags
     start_method: str | None  #: the user's choice for `multiprocessing`; None: Python's default
     carries_segments: bool  #: segments that one side can't open are carried, see `mpqueue._worker.exchange`

@@ -3,12 +3,12 @@
 The first steps run before its first call. They ensure:
 
 - The worker dies with its parent, even if the parent is killed and the worker is in C code; so do processes that its
-  main thread forks (`mpqueue._os.process.parent_death`).
+  main thread forks (`mpqueue._os.parent_death`).
 - It is on a leash: the parent, or the parent's death, ends it and its group by that.
 - It has its own process group, without a terminal: Ctrl-C does not reach it, and one signal kills it with its children.
 - Signals and `multiprocessing` are as in a fresh Python, so handlers may start processes and pools.
 - Its forks can neither keep the pipes to the parent open (which would wait for their end) nor write into the ledger.
-- It can be asked for its stacks (`mpqueue._os.process.process_signals`), even while it sleeps or holds the global lock.
+- It can be asked for its stacks (`mpqueue._os.process_signals`), even while it sleeps or holds the global lock.
 - loky does not look at its memory when it ends, which fails without ``/proc``.
 
 Then it takes frames from its line and answers them, until the line ends. It is the only call that a worker gets through
@@ -32,16 +32,15 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from mpqueue._os import standard_streams
+from mpqueue._os import process_signals, standard_streams
 from mpqueue._os.descriptors import move_high, open_descriptors, reopen_to_write
-from mpqueue._os.memory.memory_files import address_of, give_up_sharing
-from mpqueue._os.process import process_signals
-from mpqueue._os.process.own_forks import CAN_FORK, around_forks
-from mpqueue._os.process.parent_death import die_with_parent, follow_parent
-from mpqueue._os.process.process_signals import reset_signals
+from mpqueue._os.memory_files import address_of, give_up_sharing
+from mpqueue._os.parent_death import die_with_parent, follow_parent
+from mpqueue._os.process_handle import CAN_FORK, around_forks
+from mpqueue._os.process_signals import reset_signals
+from mpqueue._wire.asking import TRACKERS, Asking
+from mpqueue._wire.ledger import SIZE, Ledger
 from mpqueue._wire.line import Incoming
-from mpqueue._wire.memory.asking import TRACKERS, Asking
-from mpqueue._wire.memory.ledger import SIZE, Ledger
 from mpqueue._wire.seed import Flags, LaneSeed
 from mpqueue._worker import worker_links
 

@@ -21,7 +21,6 @@ from mpqueue._core.scheduler import Scheduler
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._parent.lane_protocol import Answers, LaneSettings, Tell
-from mpqueue._wire.added_items import ResultWithItems
 from mpqueue._wire.frames import (
     ChunkFrame,
     FailureFrame,
@@ -32,10 +31,11 @@ from mpqueue._wire.frames import (
     dump_frame,
     load_frame,
 )
+from mpqueue._wire.ledger import Claim
 from mpqueue._wire.line import Answer
-from mpqueue._wire.memory.ledger import Claim
+from mpqueue._wire.parcels import ResultWithItems
 from mpqueue._wire.pickling.payload import Packed, dump, dump_plain, load, load_several
-from mpqueue._worker.chunk.results import pack_failure
+from mpqueue._worker.results import pack_failure
 from tests.simulation.world import World
 from tests.support.fake_worker import FakeWorker, Item, Try
 

@@ -29,7 +29,7 @@ from mpqueue._parent.journal import chunk_rows as rows
 from mpqueue._parent.journal import journal_file as store
 from mpqueue._parent.journal import journal_writer as journal
 from mpqueue._parent.journal import kept_values as values
-from mpqueue._parent.system.replies import SafeEvent
+from mpqueue._parent.replies import SafeEvent
 from mpqueue._queue import announcer, host, registry
 from tests.simulation import world as simulated
 from tests.simulation.disk import Disk, SystemCalls

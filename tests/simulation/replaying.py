@@ -27,11 +27,10 @@ from mpqueue._core.state.pipeline import Pipeline
 from mpqueue._core.state.resources import JobNeeds, Needs
 from mpqueue._options import JobOptions
 from mpqueue._parent.history_file import FORMAT, Plain, PlainWriter, fields_of
-from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.frames import Ended, WorkTimes
 from mpqueue._wire.item_names import IdRule
-from mpqueue._wire.memory.ledger import Claim, Phase
-from mpqueue._wire.parcels import Yielded
+from mpqueue._wire.ledger import Claim, Phase
+from mpqueue._wire.parcels import AddedItems, Yielded
 from mpqueue.errors import MPQueueError
 from mpqueue.retry import Fail, RetryAfter, RetryPolicy, decide_by
 from mpqueue.status import COMPLETED, FAILED, JobStatus

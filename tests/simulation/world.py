@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 
 import greenlet
 
-from mpqueue._parent.system.replies import SafeEvent
+from mpqueue._parent.replies import SafeEvent
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class World:
         self._hub = greenlet.getcurrent()
         self.here: Thread | None = None
 
-    # -- a clock, as `mpqueue._parent.system.clock.Clock` -----------------------------------------------------
+    # -- a clock, as `mpqueue._parent.clock.Clock` -----------------------------------------------------
 
     def now(self) -> float:
         """Seconds of the monotonic clock."""

@@ -80,8 +80,8 @@ from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.pipeline import Pipeline
 from mpqueue._core.state.resources import JobNeeds
 from mpqueue._options import JobOptions
-from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.item_names import IdRule
+from mpqueue._wire.parcels import AddedItems
 from mpqueue.errors import ItemPicklingError, shown
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import ITEM_CODES

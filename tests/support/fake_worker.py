@@ -1,6 +1,6 @@
 """A worker that only pretends: it keeps the ledger as a real one does, and its items say themselves what they do.
 
-It follows `mpqueue._worker.chunk.chunk_run` and its chunk timer: claims in stretches, the limit, flags between
+It follows `mpqueue._worker.chunk_run` and its chunk timer: claims in stretches, the limit, flags between
 stretches, the end of a chunk after 50 ms, the cut after 25 ms, finished items sent early. Nothing here waits: what
 takes time is an entry in the calendar of `tests.support.fake_lanes`.
 """
@@ -20,12 +20,11 @@ from mpqueue._core.messages import ChunkReported, JobForgotten, LaneDied
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
-from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.frames import STRETCH_LIMIT, Ended, WorkTimes
-from mpqueue._wire.memory.ledger import MAX_CHUNK_ITEMS, Claim, Phase
-from mpqueue._wire.parcels import Yielded
-from mpqueue._worker.chunk import timing
-from mpqueue._worker.chunk.chunk_timer import CUT_PART
+from mpqueue._wire.ledger import MAX_CHUNK_ITEMS, Claim, Phase
+from mpqueue._wire.parcels import AddedItems, Yielded
+from mpqueue._worker import timing
+from mpqueue._worker.chunk_timer import CUT_PART
 from mpqueue._worker.worker_links import Growth
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import pytest
 
-from mpqueue._os import channels
+from mpqueue._os import descriptors
 from tests.support.auditor import audited
 from tests.support.fake_lanes import FakeLanes
 from tests.support.this_system import IS_WINDOWS
@@ -43,7 +43,7 @@ def fleet() -> FakeLanes:
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
     """The two ends of a pipe: to read from, and to write to."""
-    read, write = channels.pipe()
+    read, write = descriptors.pipe()
     yield read, write
-    channels.close(read)
-    channels.close(write)
+    descriptors.close(read)
+    descriptors.close(write)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from mpqueue._wire.added_items import ResultWithItems, plain_ids
 from mpqueue._wire.item_names import IdRule
+from mpqueue._wire.parcels import ResultWithItems, plain_ids
 
 
 class Text(str):

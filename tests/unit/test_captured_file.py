@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from mpqueue._os.memory import memory_files
-from mpqueue._os.process.process_facts import end_of_file
+from mpqueue._os import memory_files
+from mpqueue._os.process_facts import end_of_file
 from mpqueue._os.system import IS_LINUX
-from mpqueue._worker.chunk import capture
-from mpqueue._worker.chunk.capture import CapturedFile
+from mpqueue._worker import capture
+from mpqueue._worker.capture import CapturedFile
 from tests.support.systems import LINUX_ONLY
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mpqueue._wire.pickling.payload import load
-from mpqueue._worker.chunk.results import pack_failure
+from mpqueue._worker.results import pack_failure
 
 
 class PicklesItsTracebackError(Exception):

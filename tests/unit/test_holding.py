@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue._worker.chunk.results import ChunkResults, NotReadyError
+from mpqueue._worker.results import ChunkResults, NotReadyError
 
 
 class Thing:

@@ -26,9 +26,8 @@ from mpqueue._core.state.pending import stretches
 from mpqueue._core.state.pipeline import Origins
 from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._parent.journal.kept_values import no_file
-from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.item_names import IdRule
-from mpqueue._wire.parcels import Parcel
+from mpqueue._wire.parcels import AddedItems, Parcel
 from mpqueue.errors import JobStateError
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 from tests.unit.rows_in_memory import RowsInMemory

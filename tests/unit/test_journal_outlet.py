@@ -22,7 +22,7 @@ from mpqueue._parent.journal.journal_writer import GROUP, Entry
 from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._parent.journal.kept_values import Place, no_file, unseal
 from mpqueue._parent.journal.lots import COUNT_ENDED, RecordedGrowth, StreamGrowth
-from mpqueue._parent.system.replies import Reply
+from mpqueue._parent.replies import Reply
 from mpqueue._wire.item_names import IdRule
 from mpqueue.errors import InternalError, JournalError, WorkerStartError
 from mpqueue.retry import RetryPolicy

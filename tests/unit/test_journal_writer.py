@@ -22,7 +22,7 @@ from mpqueue._parent.journal.checks import is_held
 from mpqueue._parent.journal.chunk_rows import ADD_CHUNK
 from mpqueue._parent.journal.journal_file import MOST_WRITERS, Store, connect
 from mpqueue._parent.journal.journal_writer import GROUP, TRY_AGAIN, Entry, Journal
-from mpqueue._parent.system.replies import Reply
+from mpqueue._parent.replies import Reply
 from mpqueue.errors import JournalError, QueueClosedError
 from tests.support.this_system import IS_WINDOWS
 

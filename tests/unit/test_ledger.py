@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpqueue._os.memory.memory_files import SharedFile
-from mpqueue._wire.memory.ledger import (
+from mpqueue._os.memory_files import SharedFile
+from mpqueue._wire.ledger import (
     CLAIM,
     FLAG_JOB,
     FRACTION,

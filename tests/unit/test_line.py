@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from mpqueue._core.messages import FaultFound, TimePassed
 from mpqueue._engines.loky.parent_line import Line
-from mpqueue._os import channels
+from mpqueue._os import descriptors
 from mpqueue._parent.inbox import MESSAGES_BETWEEN_LOOKS, Inbox, Request
-from mpqueue._parent.system.replies import Reply
+from mpqueue._parent.replies import Reply
 from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, Incoming, decode, encode, write_whole
 
 messages = st.lists(st.builds(Answer, st.binary(max_size=300), st.booleans(), st.booleans()), max_size=6)
@@ -22,42 +22,42 @@ messages = st.lists(st.builds(Answer, st.binary(max_size=300), st.booleans(), st
 
 @given(messages, st.lists(st.integers(1, 200), min_size=1, max_size=8))
 def test_messages_arrive_whole_wherever_the_stream_is_cut(sent: list[Answer], portions: list[int]) -> None:
-    read, write = channels.pipe()
+    read, write = descriptors.pipe()
     stream = b"".join(_encoded(one) for one in sent)
     incoming, arrived, turn = Incoming(read), [], 0
     try:
         while stream:
             portion = portions[turn % len(portions)]
             turn += 1
-            channels.write(write, stream[:portion])
+            descriptors.write(write, stream[:portion])
             stream = stream[portion:]
             arrived += incoming.read() or []
-        channels.close(write)
+        descriptors.close(write)
         assert incoming.read() is None
     finally:
-        channels.close(read)
+        descriptors.close(read)
     assert arrived == sent
 
 
 def test_what_its_writer_did_not_end_is_dropped() -> None:
-    read, write = channels.pipe()
+    read, write = descriptors.pipe()
     write_whole(write, encode(b"whole") + encode(b"half")[:-1])
-    channels.close(write)
+    descriptors.close(write)
     incoming = Incoming(read)
     assert incoming.read() == [Answer(b"whole")]
     assert incoming.read() is None
-    channels.close(read)
+    descriptors.close(read)
 
 
 def read_all(stream: bytes) -> tuple[Incoming, list[Answer]]:
     """Read a stream to its end: what read it, and the messages."""
-    read, write = channels.pipe()
-    channels.write(write, stream)
-    channels.close(write)
+    read, write = descriptors.pipe()
+    descriptors.write(write, stream)
+    descriptors.close(write)
     incoming, arrived = Incoming(read), list[Answer]()
     while (some := incoming.read()) is not None:
         arrived += some
-    channels.close(read)
+    descriptors.close(read)
     return incoming, arrived
 
 
@@ -112,7 +112,7 @@ def test_a_frame_that_the_worker_has_no_room_for_goes_out_as_it_reads(inbox: Inb
         arrived += worker.read() or []
         inbox.take(0)
     assert [answer.data for answer in arrived] == sent
-    channels.close(line.worker_end)
+    descriptors.close(line.worker_end)
     line.close()
 
 
@@ -121,7 +121,7 @@ def test_answers_are_handed_on_in_order_and_then_the_end(inbox: Inbox) -> None:
     line.open(lambda answer: told.append(answer.data), lambda _: told.append(b"the end"))
     write_whole(line.worker_end, encode(b"1") + encode(b"2"))
     inbox.take(0)
-    channels.close(line.worker_end)
+    descriptors.close(line.worker_end)
     inbox.take(0)
     inbox.take(0)
     assert told == [b"1", b"2", b"the end"]
@@ -139,7 +139,7 @@ def test_what_is_no_answer_ends_the_line_after_the_answers_before_it(inbox: Inbo
     inbox.take(0)
     assert answers == [b"1"]
     assert [type(end) for end in ends] == [DamagedError]
-    channels.close(line.worker_end)
+    descriptors.close(line.worker_end)
     line.close()
 
 
@@ -148,7 +148,7 @@ def test_an_answer_that_came_before_a_death_is_read_although_frames_were_left_un
     line.open(lambda answer: told.append(answer.data), lambda _: told.append(b"the end"))
     line.send(b"never read")
     write_whole(line.worker_end, encode(b"last words"))
-    channels.close(line.worker_end)
+    descriptors.close(line.worker_end)
     while b"the end" not in told:
         inbox.take(0)
     assert told[-1] == b"the end"
@@ -170,14 +170,14 @@ def test_descriptors_are_looked_at_although_messages_never_end(inbox: Inbox) -> 
 
 
 def test_a_reader_that_raises_is_a_fault_and_stops_nobody(inbox: Inbox, caplog: pytest.LogCaptureFixture) -> None:
-    read, write = channels.pipe()
+    read, write = descriptors.pipe()
 
     def broken() -> None:
-        channels.read(read, 10)
+        descriptors.read(read, 10)
         raise ValueError("a bug of ours")
 
     inbox.watch(read, broken)
-    channels.write(write, b"!")
+    descriptors.write(write, b"!")
     fault = inbox.take(0)
     assert isinstance(fault, FaultFound)
     assert "a bug of ours" in fault.error.traceback
@@ -185,8 +185,8 @@ def test_a_reader_that_raises_is_a_fault_and_stops_nobody(inbox: Inbox, caplog: 
     inbox.post(TimePassed())
     assert inbox.take(0) == TimePassed()
     inbox.forget(read)
-    channels.close(read)
-    channels.close(write)
+    descriptors.close(read)
+    descriptors.close(write)
 
 
 def test_a_closed_inbox_takes_what_is_posted_and_gives_it_to_who_asks() -> None:

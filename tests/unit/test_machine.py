@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mpqueue._os.memory.memory_use import NO_LIMIT, MachineMemory, Memory
+from mpqueue._os.process_facts import NO_LIMIT, MachineMemory, Memory
 
 GB = 1 << 30
 

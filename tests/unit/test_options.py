@@ -23,8 +23,8 @@ from mpqueue._options import (
     memory_limit,
     queue_options,
 )
-from mpqueue._os.memory import memory_use
-from mpqueue._os.process.own_forks import CAN_FORK, bury, end_at_once, fork_here
+from mpqueue._os import process_facts
+from mpqueue._os.process_handle import CAN_FORK, bury, end_at_once, fork_here
 from mpqueue.retry import RetryPolicy
 from tests.support.systems import LINUX_ONLY
 
@@ -203,6 +203,6 @@ def test_a_limit_on_memory_is_refused_without_proc(monkeypatch: pytest.MonkeyPat
     def tell_nothing(pid: int) -> Any:
         raise FileNotFoundError(pid)
 
-    monkeypatch.setattr(memory_use, "MemoryGauge", tell_nothing)
+    monkeypatch.setattr(process_facts, "MemoryGauge", tell_nothing)
     with pytest.raises(NotImplementedError, match=r"mount it .* or leave it out"):
         memory_limit("memory", "2GB")

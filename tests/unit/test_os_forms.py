@@ -18,10 +18,8 @@ from pathlib import Path
 import pytest
 from _pytest.mark import ParameterSet
 
-from mpqueue._os import descriptors, file_system, system
+from mpqueue._os import descriptors, file_system, memory_files, process_facts, system
 from mpqueue._os.facts import facts
-from mpqueue._os.memory import memory_files, memory_use
-from mpqueue._os.process import process_facts
 from tests.support.systems import LINUX_ONLY
 from tests.support.this_system import IS_LINUX
 
@@ -109,7 +107,7 @@ def test_where_nothing_lists_descriptors_all_that_there_may_be_are_looked_at(mon
 @pytest.fixture(params=[pytest.param(system.PROC, id="here"), pytest.param("/dev/null/proc", id="elsewhere")])
 def tells(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[bool]:
     """Whether the system tells what only Linux does: as it is here, and as it is on other systems."""
-    for module in (descriptors, memory_use, process_facts):
+    for module in (descriptors, process_facts, process_facts):
         monkeypatch.setattr(module, "PROC", request.param)
     process_facts.namespace.cache_clear()
     yield str(request.param) == "/proc"
@@ -146,20 +144,20 @@ def test_memory_that_is_no_longer_shared_changes_for_nobody_else() -> None:
 
 
 def test_a_gauge_reads_another_process_or_there_is_none(tells: bool) -> None:
-    assert (memory_use.memory_of(os.getppid()) is not None) == tells
-    assert (memory_use.private_bytes() or 0) > 1 << 20 or not tells
-    assert (memory_use.why_not_told() is None) == tells
+    assert (process_facts.memory_of(os.getppid()) is not None) == tells
+    assert (process_facts.private_bytes() or 0) > 1 << 20 or not tells
+    assert (process_facts.why_not_told() is None) == tells
 
 
 def test_the_machine_s_memory_is_bytes_or_not_told() -> None:
     for root, tells in ((Path("/"), IS_LINUX), (Path("/dev/null"), False)):
-        found = memory_use.MachineMemory(root).memory()
+        found = process_facts.MachineMemory(root).memory()
         assert (found is not None and found.total >= found.available) == tells
 
 
 def test_a_peak_is_not_told_where_the_kernel_does_not_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_use, "_reset_peak", lambda: False)
-    peak = memory_use.Peak()
+    monkeypatch.setattr(process_facts, "_reset_peak", lambda: False)
+    peak = process_facts.Peak()
     peak.begin()
     assert peak.end() is None
 
@@ -181,7 +179,7 @@ def test_where_memfds_are_refused_files_are_made_in_the_temporary_folder(monkeyp
 
 
 def test_a_peak_is_bytes_or_not_told(tells: bool) -> None:
-    peak = memory_use.Peak()
+    peak = process_facts.Peak()
     peak.begin()
     found = peak.end()
     assert found is None or (tells and found > 1 << 20)

@@ -6,9 +6,8 @@ import os
 
 import pytest
 
-from mpqueue._os.process import process_handle
-from mpqueue._os.process.own_forks import fork_here, process_name
-from mpqueue._os.process.process_handle import PosixProcess
+from mpqueue._os import process_handle
+from mpqueue._os.process_handle import PosixProcess, fork_here, process_name
 from tests.support.systems import LINUX_ONLY
 
 

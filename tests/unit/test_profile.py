@@ -20,8 +20,8 @@ from mpqueue._report.job_report import write_page, write_text
 from mpqueue._report.profile import SCHEMA, Frame, Frames, JobSamples, Profile, make_profile
 from mpqueue._wire.frames import OTHERS, Stack, Stacks, dump_stacks, load_stacks
 from mpqueue._wire.item_names import IdRule
-from mpqueue._worker.chunk import sampler
-from mpqueue._worker.chunk.sampler import INNERMOST, OUTERMOST, JobSampling, stack_of
+from mpqueue._worker import sampler
+from mpqueue._worker.sampler import INNERMOST, OUTERMOST, JobSampling, stack_of
 from mpqueue.retry import RetryPolicy
 from tests.support.runs import Run
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from mpqueue import Shared, share
-from mpqueue._wire.memory import shared
-from mpqueue._wire.memory.segments import SegmentStore
-from mpqueue._wire.pickling import context, payload
+from mpqueue._wire import shared
+from mpqueue._wire.pickling import beside, payload
+from mpqueue._wire.pickling.beside import within
 from mpqueue._wire.pickling.classes import Scope, in_scope, leave
-from mpqueue._wire.pickling.context import within
 from mpqueue._wire.pickling.packed_handler import HandlerTransport, pack_handler
 from mpqueue._wire.pickling.payload import dump, dump_code, load
+from mpqueue._wire.segments import SegmentStore
 from mpqueue.errors import ItemPicklingError
 from tests.support.handlers import ReprlessError
 
@@ -112,7 +112,7 @@ def test_in_a_result_goes_what_this_process_has_shared_itself() -> None:
     store = SegmentStore()
     table, inner = share(np.arange(100_000)), share(np.arange(50_000))
     outer = share({"inner": inner, "big": np.ones(50_000)})
-    packed = within(partial(dump, [table, outer, table], store), (context.leaving, True))
+    packed = within(partial(dump, [table, outer, table], store), (beside.leaving, True))
     del table, inner, outer
     first, second, third = load(packed)
     assert third is first
@@ -122,20 +122,20 @@ def test_in_a_result_goes_what_this_process_has_shared_itself() -> None:
     assert dump_code(first)[0].size < 1_000
     assert load(dump_code(first)[0]) is first
     assert meet_elsewhere(dump(second, None)).value["inner"][49_999] == 49_999
-    again = within(lambda: dump([second, first], store), (context.leaving, True))
+    again = within(lambda: dump([second, first], store), (beside.leaving, True))
     assert load(again)[1][7] == 7
 
 
 def test_in_a_result_what_others_have_shared_goes_by_name() -> None:
     table = share(np.arange(100_000))
     there = Shared[Any](("another process", 1), table._packed)
-    assert within(lambda: dump(there, SegmentStore()), (context.leaving, True)).size < 1_000
+    assert within(lambda: dump(there, SegmentStore()), (beside.leaving, True)).size < 1_000
     assert load(dump(there, SegmentStore())) is there
 
 
 def test_what_is_not_sent_yet_is_kept_as_the_object_itself() -> None:
     later = shared._share_later([1, 2, 3])
-    data, _ = within(lambda: payload.dump_by_reference(later), (context.whole, True))
+    data, _ = within(lambda: payload.dump_by_reference(later), (beside.whole, True))
     assert b"_share_later" in data
     assert (pickle.loads(data).value, repr(later)) == ([1, 2, 3], "<Shared: [1, 2, 3]>")
     unpicklable = shared._share_later(threading.Lock())
@@ -145,7 +145,7 @@ def test_what_is_not_sent_yet_is_kept_as_the_object_itself() -> None:
 
 def test_what_pickles_name_stays() -> None:
     """Journals keep pickles for years."""
-    assert shared.__name__ == "mpqueue._wire.memory.shared"
+    assert shared.__name__ == "mpqueue._wire.shared"
     assert [*inspect.signature(shared._meet).parameters] == ["token", "packed"]
     assert [*inspect.signature(shared._share_later).parameters] == ["obj"]
 

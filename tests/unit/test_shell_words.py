@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from mpqueue._os.process import shell_words
+from mpqueue._os import shell_words
 
 
 @pytest.mark.parametrize("word", ["a", "", "my file", "it's", "$x", "a\nb", os.fsdecode(b"\xff\\'")])

@@ -8,7 +8,7 @@ import pytest
 
 from mpqueue._engines.loky import worker_process
 from mpqueue._engines.loky.worker_process import START_LIMIT, START_LOOK, StartProgress
-from mpqueue._os.process.process_facts import ProcessUse
+from mpqueue._os.process_facts import ProcessUse
 
 LOOKS = int(START_LIMIT / START_LOOK)
 

@@ -5,8 +5,8 @@ Two things hold back all lanes at once. If memory is short, fewer lanes work, at
 since either may never end: it waits for `APART_WAIT_S`, and after `APART_ALONE` the others go on beside it.
 
 Items with needs start by the resources left, in their order: if the next one of a job does not fit, those behind it
-wait too. Other jobs go on with what is left. After `PASSED_SECONDS` of waiting, a job is first in line: all that its next item needs is kept for it,
-and until that has started, no job of the same or a lower priority takes of it.
+wait too. Other jobs go on with what is left. After `PASSED_SECONDS` of waiting, a job is first in line: all that its
+next item needs is kept for it, and until that has started, no job of the same or a lower priority takes of it.
 
 A lane that holds a chunk is treated as if it had run it: it gets another chunk in advance only if that has the same
 needs. So a lane with short items becomes free for items with other needs.

@@ -20,8 +20,8 @@ from mpqueue._core.state.job_book import JobBook, SetupRecord
 from mpqueue._core.state.lane_book import Chunk, LaneBook
 from mpqueue._core.state.pending import Care
 from mpqueue._core.state.timers import TimerKind
-from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.frames import Ended
+from mpqueue._wire.parcels import AddedItems
 from mpqueue.errors import WorkerCrashedError
 from mpqueue.retry import Fail, RetryAfter
 

@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
-from mpqueue._os.memory.memory_files import zeros
+from mpqueue._os.memory_files import zeros
 
 T = TypeVar("T")
 

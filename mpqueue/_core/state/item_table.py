@@ -25,9 +25,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 from mpqueue._call_checks import iterator_of
 from mpqueue._core.state.columns import Column, Sparse, SparseRows, dense, extend, fill, put, sparse_of, take
 from mpqueue._text import label, visible_line
-from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.item_names import IdRule, Label, ids_of, label_of, named, plain_label, rule_of
-from mpqueue._wire.parcels import Parcel
+from mpqueue._wire.parcels import AddedItems, Parcel
 from mpqueue.errors import JobStateError, shown, text_of, type_name_of, typed
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 

@@ -18,8 +18,8 @@ from mpqueue._core.state.pipeline import Path, Pipeline, StageBook
 from mpqueue._core.state.resources import JobNeeds
 from mpqueue._core.state.timings import PastRun, Timings
 from mpqueue._options import JobOptions
-from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.item_names import IdRule
+from mpqueue._wire.parcels import AddedItems
 from mpqueue.errors import InternalError, SinkError, WorkerCrashedError, WorkerStartError
 from mpqueue.status import COMPLETED, FAILED, JobStatus
 

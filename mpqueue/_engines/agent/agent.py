@@ -36,16 +36,16 @@ from mpqueue._engines.agent.agent_host import Opened, Setup
 from mpqueue._engines.agent.link import Call, Link, Order, SetLimit, TellFlags, dump_notice, seen_of
 from mpqueue._engines.loky.loky_lane import LokyLane
 from mpqueue._engines.loky.loky_pool import LokyBackend
-from mpqueue._os.process.process_signals import ignore_interrupts, leave_now
-from mpqueue._parent.inbox import Inbox, Request
-from mpqueue._parent.kept_errors import found, text_of
+from mpqueue._os.process_signals import ignore_interrupts, leave_now
+from mpqueue._parent.clock import SystemClock
+from mpqueue._parent.inbox import Inbox, Request, found, text_of
 from mpqueue._parent.lane_protocol import LaneSettings
-from mpqueue._parent.system.clock import SystemClock
-from mpqueue._parent.system.memory_sampler import Sampler
+from mpqueue._parent.running import Sampler
 from mpqueue._wire.frames import ApartFrame, LadenFrame, NodeFrame, dump_frame, load_with_segments
+from mpqueue._wire.ledger import Phase
 from mpqueue._wire.line import Answer
-from mpqueue._wire.memory.ledger import Phase
-from mpqueue._wire.memory.segments import (
+from mpqueue._wire.pickling.payload import put_apart
+from mpqueue._wire.segments import (
     BIG,
     NOTHING_CARRIED,
     Carried,
@@ -56,8 +56,7 @@ from mpqueue._wire.memory.segments import (
     make_anchor,
     view,
 )
-from mpqueue._wire.memory.shared import Lent, Parts, Token, lend
-from mpqueue._wire.pickling.payload import put_apart
+from mpqueue._wire.shared import Lent, Parts, Token, lend
 
 #: The place of this package: frames of a stack name its files, and a program may have it in another place.
 PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))

@@ -37,11 +37,10 @@ from mpqueue._engines.agent.agent_host import Opened, Setup
 from mpqueue._engines.agent.link import AWAY_LIMIT, CONNECT_LIMIT, Link, pump
 from mpqueue._engines.agent.node import Node, NodeLane
 from mpqueue._os.system import IS_LINUX
-from mpqueue._parent.inbox import Inbox
-from mpqueue._parent.kept_errors import found
+from mpqueue._parent.clock import SystemClock
+from mpqueue._parent.inbox import Inbox, found
 from mpqueue._parent.lane_protocol import Capabilities, LaneSettings
-from mpqueue._parent.system.clock import SystemClock
-from mpqueue._wire.memory.segments import can_be_opened, make_anchor
+from mpqueue._wire.segments import can_be_opened, make_anchor
 from mpqueue.errors import WorkerStartError, shown
 
 _log = logging.getLogger("mpqueue")

@@ -28,8 +28,8 @@ from mpqueue._engines.loky.forker import (
 from mpqueue._engines.loky.launch import Launched
 from mpqueue._engines.loky.worker_process import START_LOOK, StartProgress
 from mpqueue._os.descriptors import is_readable, message_pair
-from mpqueue._os.memory.memory_files import SharedFile
-from mpqueue._os.process.parent_death import Leash
+from mpqueue._os.memory_files import SharedFile
+from mpqueue._os.parent_death import Leash
 from mpqueue._wire.pickling.imports import ImportWatch
 from mpqueue._wire.seed import Handle
 from mpqueue._worker import preloads

@@ -26,12 +26,11 @@ from multiprocessing import resource_tracker
 from typing import Any, NamedTuple, NoReturn
 
 from mpqueue._engines.loky import worker_entry
+from mpqueue._os import parent_death
 from mpqueue._os.descriptors import close_all, move, open_descriptors
-from mpqueue._os.process import parent_death
-from mpqueue._os.process.own_forks import bury, end_at_once, exit_code, fork_here, try_fork
-from mpqueue._os.process.process_facts import other_threads, python_threads
-from mpqueue._os.process.process_handle import ProcessHandle, open_exactly
-from mpqueue._os.process.process_signals import report_broken_pipes, reset_signals
+from mpqueue._os.process_facts import other_threads, python_threads
+from mpqueue._os.process_handle import ProcessHandle, bury, end_at_once, exit_code, fork_here, open_exactly, try_fork
+from mpqueue._os.process_signals import report_broken_pipes, reset_signals
 from mpqueue._wire.seed import Handle
 from mpqueue._worker import preloads
 from mpqueue._worker.preloads import Preload

@@ -29,11 +29,10 @@ from mpqueue._engines.loky import launch
 from mpqueue._engines.loky.loky_lane import LaneEvent, LokyLane
 from mpqueue._engines.loky.worker_process import START_LOOK, StackDump, StartProgress
 from mpqueue._os.descriptors import is_readable
-from mpqueue._os.process.process_signals import signal_name
-from mpqueue._parent.inbox import Inbox, TimedCall
-from mpqueue._parent.kept_errors import found
+from mpqueue._os.process_signals import signal_name
+from mpqueue._parent.inbox import Inbox, TimedCall, found
+from mpqueue._wire.ledger import Claim
 from mpqueue._wire.line import Answer
-from mpqueue._wire.memory.ledger import Claim
 from mpqueue.errors import WorkerStartError
 
 _log = logging.getLogger("mpqueue")

@@ -27,7 +27,7 @@ from loky.backend import reduction, spawn
 from loky.backend.context import LokyContext
 from loky.backend.process import LokyProcess
 
-from mpqueue._os.memory.memory_files import SharedFile
+from mpqueue._os.memory_files import SharedFile
 from mpqueue._parent.lane_protocol import LaneSettings
 from mpqueue._wire.frames import THREAD_VARIABLES
 from mpqueue._wire.pickling.script import is_being_imported

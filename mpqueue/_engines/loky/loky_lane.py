@@ -33,22 +33,19 @@ from mpqueue._core.messages import LaneBroken
 from mpqueue._engines.loky.launch import Launch, LaunchContext
 from mpqueue._engines.loky.parent_line import Answering, FlagSetter, Line
 from mpqueue._engines.loky.worker_process import WorkerProcess
-from mpqueue._os import channels
+from mpqueue._os import descriptors, locks
 from mpqueue._os.descriptors import CAN_PASS, check_descriptors, check_threads
 from mpqueue._os.files import read_at
-from mpqueue._os.memory import locks
-from mpqueue._os.memory.memory_files import SharedFile
-from mpqueue._os.process.parent_death import Leash
-from mpqueue._os.process.process_handle import is_reaped
-from mpqueue._os.process.process_signals import kill_process
+from mpqueue._os.memory_files import SharedFile
+from mpqueue._os.parent_death import Leash
+from mpqueue._os.process_handle import is_reaped
+from mpqueue._os.process_signals import kill_process
 from mpqueue._os.system import IS_WINDOWS
-from mpqueue._parent.inbox import Inbox
-from mpqueue._parent.kept_errors import text_of
+from mpqueue._parent.clock import SystemClock
+from mpqueue._parent.inbox import Inbox, text_of
 from mpqueue._parent.lane_protocol import Answers, LaneSettings, Tell
-from mpqueue._parent.system.clock import SystemClock
 from mpqueue._parent.users_threads import Errands
-from mpqueue._wire.line import Answer, DamagedError
-from mpqueue._wire.memory.ledger import (
+from mpqueue._wire.ledger import (
     IS_LATE,
     LATE,
     MEMORY_LIMIT,
@@ -58,6 +55,7 @@ from mpqueue._wire.memory.ledger import (
     Claim,
     Ledger,
 )
+from mpqueue._wire.line import Answer, DamagedError
 from mpqueue._wire.seed import ChannelEnd, Handle, LaneSeed, LeashEnd, make_flags
 from mpqueue._worker import serving, worker_links
 
@@ -173,13 +171,13 @@ class LokyLane:
             on_failure.callback(self.ledger.close)
             self._outbox = SharedFile(f"outbox-{number}", 0)
             on_failure.callback(self._outbox.close)
-            self.stack, stack = channels.pipe()
-            undo.callback(channels.close, stack)
-            on_failure.callback(channels.close, self.stack)
+            self.stack, stack = descriptors.pipe()
+            undo.callback(descriptors.close, stack)
+            on_failure.callback(descriptors.close, self.stack)
             leash = Leash()
             on_failure.callback(leash.close)
             self._line = Line(inbox)
-            undo.callback(channels.close, self._line.worker_end)
+            undo.callback(descriptors.close, self._line.worker_end)
             on_failure.callback(self._line.close)
             if CAN_PASS:
                 self._answering: Answering | None = Answering(inbox)
@@ -387,7 +385,7 @@ class LokyLane:
         if self._answering is not None:
             self._answering.close()
         self.worker.close()
-        channels.close(self.stack)
+        descriptors.close(self.stack)
         # Semaphores live as long as these do, and code that uses this lane may hold it a little longer.
         self.happened = None
         del self._flags, self._process, self._call_queue, self.thread

@@ -21,20 +21,18 @@ from mpqueue._engines.loky import launch, worker_process
 from mpqueue._engines.loky.lane_lifecycle import LaneLifecycle
 from mpqueue._engines.loky.launch import Launch, worker_environment
 from mpqueue._engines.loky.loky_lane import LokyLane, check_room, count_cores, count_cpus, register_exit
-from mpqueue._os import standard_streams
+from mpqueue._os import locks, standard_streams
 from mpqueue._os.descriptors import NO_THREAD
 from mpqueue._os.facts import facts
-from mpqueue._os.memory import locks
-from mpqueue._os.process.process_signals import block_interrupts, report_broken_pipes
+from mpqueue._os.process_signals import block_interrupts, report_broken_pipes
 from mpqueue._os.system import IS_LINUX
-from mpqueue._parent.inbox import Inbox, Request
-from mpqueue._parent.kept_errors import found
+from mpqueue._parent import interpreter_exit
+from mpqueue._parent import replies as threads
+from mpqueue._parent.clock import SystemClock
+from mpqueue._parent.inbox import Inbox, Request, found
+from mpqueue._parent.interpreter_exit import on_exit
 from mpqueue._parent.lane_protocol import Capabilities, LanePool, LaneSettings
-from mpqueue._parent.system import interpreter_exit
-from mpqueue._parent.system import replies as threads
-from mpqueue._parent.system.clock import SystemClock
-from mpqueue._parent.system.interpreter_exit import on_exit
-from mpqueue._parent.system.replies import SafeEvent
+from mpqueue._parent.replies import SafeEvent
 from mpqueue._parent.users_threads import Errands
 from mpqueue._wire.pickling.script import Script
 from mpqueue.errors import WorkerStartError

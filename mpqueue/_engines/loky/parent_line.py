@@ -13,17 +13,16 @@ from collections.abc import Callable
 from multiprocessing.synchronize import Event
 
 from mpqueue._engines.loky import launch
-from mpqueue._os import channels
-from mpqueue._os.channels import NO_SIGNAL
-from mpqueue._os.descriptors import close_all, is_readable, message_pair
-from mpqueue._os.memory.memory_files import leases_tell
+from mpqueue._os import descriptors
+from mpqueue._os.descriptors import NO_SIGNAL, close_all, is_readable, message_pair
+from mpqueue._os.memory_files import leases_tell
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.users_threads import Errands
+from mpqueue._wire import asking
+from mpqueue._wire.ledger import Ledger
 from mpqueue._wire.line import Answer, DamagedError, Incoming, encode
-from mpqueue._wire.memory import asking
-from mpqueue._wire.memory.ledger import Ledger
-from mpqueue._wire.memory.segments import own_descriptor, reopen
 from mpqueue._wire.seed import Flags
+from mpqueue._wire.segments import own_descriptor, reopen
 
 
 class Line:
@@ -35,11 +34,11 @@ class Line:
 
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
-        self._socket, worker_end = channels.socket_pair()
+        self._socket, worker_end = descriptors.socket_pair()
         self._socket.setblocking(False)
-        self.worker_end = channels.detach(worker_end)
-        channels.set_blocking(self.worker_end, True)  # gevent's are not
-        self._fd = channels.adopt(self._socket)
+        self.worker_end = descriptors.detach(worker_end)
+        descriptors.set_blocking(self.worker_end, True)  # gevent's are not
+        self._fd = descriptors.adopt(self._socket)
         self._incoming = Incoming(self._fd)
         self._unsent: deque[memoryview] = deque()
         self._lock = threading.Lock()  # held during use: the number must not become another file's
@@ -88,14 +87,14 @@ class Line:
                 self._closed = self.is_over = True
                 self._unsent.clear()
                 self._inbox.forget(self._fd)
-                channels.close_socket(self._socket)
+                descriptors.close_socket(self._socket)
                 # The line's owner holds this: cycles are collected late, and hold descriptors.
                 self._on_answer = self._on_end = None
 
     def _write(self) -> None:
         try:
             while self._unsent:
-                rest = self._unsent[0][self._socket.send(self._unsent[0], channels.NO_SIGNAL) :]
+                rest = self._unsent[0][self._socket.send(self._unsent[0], descriptors.NO_SIGNAL) :]
                 if rest:
                     self._unsent[0] = rest
                 else:
@@ -139,7 +138,7 @@ class Line:
             return None
 
 
-# -- The parent's end of `mpqueue._wire.memory.asking`: gives descriptors to a worker. ---------------------------------
+# -- The parent's end of `mpqueue._wire.asking`: gives descriptors to a worker. ---------------------------------
 
 #: The most questions answered at a time, between two messages of the coordinator.
 AT_A_TIME = 16

@@ -9,7 +9,7 @@ from typing import Any
 
 from mpqueue._engines.loky import launch
 from mpqueue._engines.loky.worker_entry import PROGRAM
-from mpqueue._os.process import inheritance
+from mpqueue._os import parent_death
 
 #: The code that the interpreter runs: open the message, as `loky.backend.popen_loky_win32` does, and become the worker.
 #: If it has no standard streams, as under `pythonw.exe`, they become the null device, which `faulthandler` needs. Their
@@ -39,4 +39,4 @@ def launch_suspended(worker: launch.Launched) -> Any:
         # In a virtual environment it would start the real one, and be only its parent.
         executable, environment["__PYVENV_LAUNCHER__"] = base, executable
     text = functools.partial(launch.start_text, worker=worker)
-    return inheritance.spawn(executable, ["-c", _PROGRAM, "--multiprocessing-fork"], environment, text)
+    return parent_death.spawn(executable, ["-c", _PROGRAM, "--multiprocessing-fork"], environment, text)

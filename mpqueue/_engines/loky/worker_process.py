@@ -14,12 +14,11 @@ import re
 import threading
 from collections.abc import Callable
 
-from mpqueue._os import channels
-from mpqueue._os.process import process_facts, process_signals
-from mpqueue._os.process.parent_death import Leash
-from mpqueue._os.process.process_facts import busy_machine, use_of
-from mpqueue._os.process.process_handle import open_exactly, open_process
-from mpqueue._os.process.process_signals import KILL, kill_group
+from mpqueue._os import descriptors, process_facts, process_signals
+from mpqueue._os.parent_death import Leash
+from mpqueue._os.process_facts import busy_machine, use_of
+from mpqueue._os.process_handle import open_exactly, open_process
+from mpqueue._os.process_signals import KILL, kill_group
 from mpqueue._parent.inbox import Inbox, TimedCall
 from mpqueue._wire.seed import COOKIE_VARIABLE
 
@@ -155,7 +154,7 @@ class StackDump:
     def end(self) -> None:
         """Pass on what has come, after the worker's death."""
         if self._lookers:
-            channels.set_blocking(self._fd, False)
+            descriptors.set_blocking(self._fd, False)
             while self.read():
                 pass
         self._inbox.forget(self._fd)
@@ -181,7 +180,7 @@ class StackDump:
     def read(self) -> bool:
         """Read available data; False at the end, or if there is none. Text that was not asked for is dropped."""
         try:
-            text = channels.read(self._fd, 1 << 16)
+            text = descriptors.read(self._fd, 1 << 16)
         except BlockingIOError:
             return False
         if not text:
@@ -202,7 +201,7 @@ class StackDump:
 #     MPQUEUE_LANE=<parent's id>.<its start time>.<its pid namespace>/<pool>/<lane>/<generation>/
 #
 # A child with another environment is not found; nor is any if the system does not list processes, see
-# `mpqueue._os.process.process_facts`. If no descriptor is left to look with, no process is killed: the next look finds
+# `mpqueue._os.process_facts`. If no descriptor is left to look with, no process is killed: the next look finds
 # them.
 
 _PATTERN = re.compile(rb"(?:^|\0)" + COOKIE_VARIABLE.encode() + rb"=((\d+)\.(\d+)\.([^/\0]*)/[^\0]*)")

@@ -211,7 +211,7 @@ class Suspended(NamedTuple):
 
 
 class Spawned(Popen):
-    """A process that `mpqueue._os.process.inheritance.spawn` has started suspended.
+    """A process that `mpqueue._os.parent_death.spawn` has started suspended.
 
     So its leash holds it before its first step, and nothing meant for it is left if it fails to start. Its first data
     are in a file without a name for others, whose handle it inherits.

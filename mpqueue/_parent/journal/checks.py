@@ -47,7 +47,7 @@ from mpqueue._os.file_system import (
     unlock_file,
 )
 from mpqueue._os.files import NO_LINKS, open_file, others_may_write, read_at, this_user, write_at
-from mpqueue._os.process.own_forks import close_in_each_fork, in_each_fork
+from mpqueue._os.process_handle import close_in_each_fork, in_each_fork
 from mpqueue._os.system import IS_WINDOWS
 from mpqueue._whole_file import is_trusted
 from mpqueue.errors import JournalError

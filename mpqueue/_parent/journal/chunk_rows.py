@@ -15,6 +15,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._core.state.item_table import DISCARD, DISCARDED, Elsewhere, FailedTry, Failure, ItemTable
+from mpqueue._parent.inbox import text_of
 from mpqueue._parent.journal.kept_values import (
     BIG,
     NO_RESULT,
@@ -37,9 +38,8 @@ from mpqueue._parent.journal.kept_values import (
     restore_error,
     unseal,
 )
-from mpqueue._parent.kept_errors import text_of
 from mpqueue._parent.packing import dump_parts_without_user_code
-from mpqueue._wire.pickling.main_names import MARK
+from mpqueue._wire.pickling.imports import MARK
 from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 

@@ -33,12 +33,12 @@ from mpqueue._core.state.columns import take
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.deliveries import OBJECT, Backlog
+from mpqueue._parent.inbox import text_of
 from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft, chunk_statement
 from mpqueue._parent.journal.journal_writer import GROUP, Entry, Journal
 from mpqueue._parent.journal.kept_values import BigFile, Statement
 from mpqueue._parent.journal.lots import REMOVE_ALL, PassRecord, RecordedGrowth, StreamGrowth
-from mpqueue._parent.kept_errors import text_of
-from mpqueue._parent.system.replies import Reply
+from mpqueue._parent.replies import Reply
 from mpqueue._parent.users_threads import Picklers, PickleTask
 from mpqueue.errors import JournalError, WorkerStartError
 from mpqueue.status import FAILED, OVER, JobStatus

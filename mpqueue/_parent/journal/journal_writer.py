@@ -29,7 +29,7 @@ from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
 from mpqueue._parent.journal.kept_values import BigFile, Statement, prepare
 from mpqueue._parent.journal.schema import damaged_line
 from mpqueue._parent.journal.suspects import RunningMarks, suspect_of
-from mpqueue._parent.system.replies import Reply
+from mpqueue._parent.replies import Reply
 from mpqueue.errors import JournalError, QueueClosedError, shown
 
 log = logging.getLogger("mpqueue")

@@ -26,10 +26,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
-from mpqueue._parent.kept_errors import text_of
-from mpqueue._wire.pickling import context
-from mpqueue._wire.pickling.context import within
-from mpqueue._wire.pickling.main_names import MARK
+from mpqueue._parent.inbox import text_of
+from mpqueue._wire.pickling import beside
+from mpqueue._wire.pickling.beside import within
+from mpqueue._wire.pickling.imports import MARK
 from mpqueue._wire.pickling.payload import dump_by_reference, dump_by_value, load_parts
 from mpqueue.errors import JournalError, RemoteError, RemoteTraceback
 
@@ -234,7 +234,7 @@ def keep(value: Any, files: list[BigFile]) -> Kept:
 
     Shared objects are kept with each value that names them.
     """
-    return within(lambda: _keep(value, files), (context.whole, True))
+    return within(lambda: _keep(value, files), (beside.whole, True))
 
 
 def keep_small(value: Any) -> Kept | None:

@@ -42,8 +42,7 @@ from mpqueue._parent.journal.kept_values import (
     restore,
     unseal,
 )
-from mpqueue._wire.added_items import AddedItems
-from mpqueue._wire.parcels import Parcel
+from mpqueue._wire.parcels import AddedItems, Parcel
 from mpqueue._wire.pickling.payload import Packed, without_segment
 from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED

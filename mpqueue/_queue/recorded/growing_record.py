@@ -58,9 +58,8 @@ from mpqueue._queue.recorded.resume import (
     indices_of,
     regrow,
 )
-from mpqueue._wire.added_items import plain_ids
 from mpqueue._wire.item_names import IdRule, ids_of, rule_of
-from mpqueue._wire.parcels import Parcel
+from mpqueue._wire.parcels import Parcel, plain_ids
 from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED, JobKind, JobStatus
 

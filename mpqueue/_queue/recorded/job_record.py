@@ -53,10 +53,10 @@ from mpqueue._queue.recorded.resume import (
 )
 from mpqueue._text import digits
 from mpqueue._wire.item_names import Label
-from mpqueue._wire.memory.shared import Shared, size_of
-from mpqueue._wire.pickling import context
-from mpqueue._wire.pickling.context import within
+from mpqueue._wire.pickling import beside
+from mpqueue._wire.pickling.beside import within
 from mpqueue._wire.pickling.payload import dump_by_value
+from mpqueue._wire.shared import Shared, size_of
 from mpqueue.errors import shown
 from mpqueue.status import FAILED, OVER, JobKind, JobStatus
 
@@ -293,11 +293,11 @@ def _keep_handler(handler: Callable[..., Any], setup: Callable[..., Any] | None,
     kept = []
     for function in (handler, setup):
         noted = list[Shared[Any]]()
-        data, buffers = within(partial(dump_by_value, function), (context.noted, noted))
+        data, buffers = within(partial(dump_by_value, function), (beside.noted, noted))
         if sum(map(size_of, noted)) > MOST_HANDLER:
             return None
         if noted:
-            data, buffers = within(partial(dump_by_value, function), (context.whole, True))
+            data, buffers = within(partial(dump_by_value, function), (beside.whole, True))
         if len(data) + sum(buffer.nbytes for buffer in buffers) > MOST_HANDLER:
             return None
         kept.append((data, [bytes(buffer) for buffer in buffers]))

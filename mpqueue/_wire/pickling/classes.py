@@ -36,7 +36,7 @@ from typing import Any, TypeAlias
 
 from cloudpickle import cloudpickle
 
-from mpqueue._os.process.own_forks import in_each_fork
+from mpqueue._os.process_handle import in_each_fork
 
 #: Shows that a pickle may have a class.
 _MARK = b"_class_setstate"

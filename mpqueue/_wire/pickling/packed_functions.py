@@ -22,10 +22,10 @@ from collections.abc import Callable, Iterator, Sequence
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from mpqueue._os.process.process_signals import came_of_signal
-from mpqueue._wire.pickling import context, main_names
+from mpqueue._os.process_signals import came_of_signal
+from mpqueue._wire.pickling import beside, imports
+from mpqueue._wire.pickling.beside import within
 from mpqueue._wire.pickling.classes import BringsClasses, Scope, in_scope, scope_here
-from mpqueue._wire.pickling.context import within
 from mpqueue._wire.pickling.payload import Packed, dump_code, load
 
 if TYPE_CHECKING:
@@ -90,10 +90,10 @@ class FunctionPacker:
         own: Any = vars(function).get("__wrapped__") if type(function) is CACHED else function
         if getattr(own, "__closure__", None):
             return function
-        return within(lambda: self._pack_function(function), (context.script, self._script))
+        return within(lambda: self._pack_function(function), (beside.script, self._script))
 
     def _pack_function(self, function: Any) -> Any:
-        if main_names.found_by_name(function) is not None:
+        if imports.found_by_name(function) is not None:
             return function
         parts = constant_parts(function)
         known = self._known.get(id(function))
@@ -154,7 +154,7 @@ def are_same(before: tuple[Any, ...], now: tuple[Any, ...]) -> bool:
 
 def is_importable(named: Any) -> bool:
     """True if a worker finds the very same object by its module and name."""
-    return getattr(named, "__module__", None) not in main_names.NAMES and is_found(named)
+    return getattr(named, "__module__", None) not in imports.NAMES and is_found(named)
 
 
 def is_found(named: Any) -> bool:
@@ -185,7 +185,7 @@ def constant_parts(function: Any) -> tuple[Any, ...] | None:
         if id(type(value)) in _CONSTANTS:
             continue
         if issubclass(type(value), ModuleType):
-            if value.__name__ in main_names.NAMES or sys.modules.get(value.__name__) is not value:
+            if value.__name__ in imports.NAMES or sys.modules.get(value.__name__) is not value:
                 return None
             continue
         if id(value) in seen:

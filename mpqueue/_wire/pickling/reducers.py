@@ -21,7 +21,7 @@ a tensor on another device    is refused: a copy of it on the device, made by ea
 `array.array`                 makes a `bytes` object of its content first.
 `memoryview`                  can't be pickled otherwise. The viewed memory is copied.
 `polars.Series` and           polars writes a file in the Arrow format into the pickle. If pyarrow is imported too,
-`polars.DataFrame`            its arrays have the same memory: see `polars_columns`.
+`polars.DataFrame`            its arrays have the same memory, for types that come back unchanged, column by column.
 ============================  ======================================================================================
 
 `bytes`, `bytearray` and `str` are no part of this: in the pickle they are pieces of their own, see `beside`. Users'
@@ -42,9 +42,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mpqueue._wire.memory.segments import BIG_BUFFER, Pieces
-from mpqueue._wire.pickling import polars_columns, rebuilding
+from mpqueue._wire.pickling import rebuilding
 from mpqueue._wire.pickling.beside import Buffers, Later
+from mpqueue._wire.segments import BIG_BUFFER, Pieces
 
 PROTOCOL = 5
 #: The bytes that are made at a time during writing: they stay in the processor's cache.
@@ -317,9 +317,9 @@ def _of_libraries() -> Iterator[tuple[type, Reduce]]:
         for kind in _opened(images.Image):
             yield kind, _reduce_image
     polars = sys.modules.get("polars")
-    if polars is not None and "pyarrow" in sys.modules and polars_columns.are_handed_over(polars):
-        yield polars.Series, functools.partial(_reduce_of_polars, polars_columns.reduce_series)
-        yield polars.DataFrame, functools.partial(_reduce_of_polars, polars_columns.reduce_frame)
+    if polars is not None and "pyarrow" in sys.modules and are_handed_over(polars):
+        yield polars.Series, functools.partial(_reduce_of_polars, reduce_series)
+        yield polars.DataFrame, functools.partial(_reduce_of_polars, reduce_frame)
 
 
 def _opened(kind: Any) -> Iterator[Any]:
@@ -346,3 +346,82 @@ def _are_mapped(images: Any) -> bool:
 
 
 _imported = _Imported()
+
+
+#: Types that Arrow keeps unchanged. For categories, Arrow keeps other data than polars does.
+_SAME = frozenset(
+    {
+        *("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64", "Float32", "Float64"),
+        *("Boolean", "String", "Binary", "Date", "Datetime", "Duration", "Time", "Decimal"),
+    }
+)
+#: Bytes per text in a column, besides those of the text itself.
+_TEXT_VIEW = 16
+
+
+def reduce_series(series: Any) -> Any:
+    """Reduce a `polars.Series`; a big one by Arrow, if that restores the same series."""
+    if series.estimated_size() < BIG_BUFFER:
+        return series.__reduce_ex__(PROTOCOL)
+    return _by_arrow(series) or series.__reduce_ex__(PROTOCOL)
+
+
+def reduce_frame(frame: Any) -> Any:
+    """Reduce a `polars.DataFrame`; a big one goes column by column."""
+    if frame.estimated_size() < BIG_BUFFER:
+        return frame.__reduce_ex__(PROTOCOL)
+    columns = frame.get_columns()
+    if not any(_comes_back(column.dtype) for column in columns):
+        return frame.__reduce_ex__(PROTOCOL)
+    return rebuilding.polars_frame, (columns,)
+
+
+def _comes_back(dtype: Any) -> bool:
+    """Tell whether an Arrow array of this type becomes a series of this type again."""
+    match type(dtype).__name__:
+        case "List" | "Array":
+            return _comes_back(dtype.inner)
+        case "Struct":
+            return all(_comes_back(field.dtype) for field in dtype.fields)
+        case name:
+            return name in _SAME
+
+
+def _texts(dtype: Any) -> int:
+    """Return how many texts a row has, as far as known: not for lists."""
+    match type(dtype).__name__:
+        case "String" | "Binary":
+            return 1
+        case "Struct":
+            return sum(_texts(field.dtype) for field in dtype.fields)
+        case _:
+            return 0
+
+
+def _by_arrow(series: Any) -> Any:
+    """Reduce a series by Arrow; None if it does not come back unchanged, or includes hidden data."""
+    if not _comes_back(series.dtype):
+        return None
+    array = series.to_arrow(compat_level=sys.modules["polars"].CompatLevel.newest())
+    enough = series.estimated_size() * 5 // 4 + _texts(series.dtype) * len(series) * _TEXT_VIEW
+    if array.get_total_buffer_size() > enough:  # a part of a larger array
+        array = sys.modules["pyarrow"].concat_arrays([array, array[:0]])  # copies the visible part of it
+        if array.get_total_buffer_size() > enough:  # except for texts
+            return None
+    flags = series.flags
+    order = "up" if flags.get("SORTED_ASC") else "down" if flags.get("SORTED_DESC") else ""
+    return rebuilding.polars_series, (series.name, array, order)
+
+
+@functools.cache
+def are_handed_over(polars: Any) -> bool:
+    """Tell whether the installed pyarrow and this polars agree: tried out once per process."""
+    with contextlib.suppress(Exception):
+        for values in ([1, None, 3], ["a", None, "a text that is longer than others"], [[1.5], None, []], [True, None]):
+            series = polars.Series("name", values)
+            found = _by_arrow(series)
+            again = found and found[0](*found[1])
+            if not found or again.dtype != series.dtype or not again.equals(series, check_names=True):
+                return False
+        return True
+    return False

@@ -20,7 +20,7 @@ from importlib.machinery import PathFinder
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from mpqueue._os.process.own_forks import process_name
+from mpqueue._os.process_handle import process_name
 from mpqueue._wire.pickling.imports import is_users
 
 

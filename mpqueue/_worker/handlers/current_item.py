@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._call_checks import check_items
-from mpqueue._os import monotonic as clock
-from mpqueue._wire.added_items import plain_ids
+from mpqueue._os import system as clock
 from mpqueue._wire.item_names import IdRule, find_id
-from mpqueue._wire.memory.ledger import FRACTION
-from mpqueue._wire.pickling import context
-from mpqueue._wire.pickling.context import within
+from mpqueue._wire.ledger import FRACTION
+from mpqueue._wire.parcels import plain_ids
+from mpqueue._wire.pickling import beside
+from mpqueue._wire.pickling.beside import within
 from mpqueue._wire.pickling.payload import dump, load_parts
 from mpqueue._wire.seed import READ_INTERVAL
 from mpqueue._worker import worker_links
@@ -70,7 +70,7 @@ class PickledItems:
     """A snapshot of items, safe from later changes. Unpickling the object that holds it restores their list."""
 
     def __init__(self, items: list[Any]) -> None:
-        self._pickle = within(lambda: dump(items), (context.leaving, True)).data
+        self._pickle = within(lambda: dump(items), (beside.leaving, True)).data
 
     def __reduce__(self) -> tuple[Any, ...]:
         return load_parts, (self._pickle, ())

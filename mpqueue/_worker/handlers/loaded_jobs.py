@@ -1,28 +1,34 @@
-"""The jobs whose handlers this worker holds: loading, setup, event loop, and their ends."""
+"""The jobs whose handlers this worker holds: loading, setup, event loop, and their ends.
+
+`replay` runs one item once more in this process, for example with its handler under a debugger: with the steps of a
+worker, setup included, except for those that make a process a worker (signals, limits, the capture of output and of log
+records). The handler's errors are raised unchanged.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import inspect
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from itertools import repeat
-from types import AsyncGeneratorType, FunctionType, GeneratorType, MethodType
-from typing import TYPE_CHECKING, Any
+from types import AsyncGeneratorType, FunctionType, GeneratorType, MethodType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
-from mpqueue._os import monotonic as clock
-from mpqueue._os.process.process_signals import came_of_signal
+from mpqueue._os import system as clock
+from mpqueue._os.process_signals import came_of_signal
 from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.item_names import IdRule
+from mpqueue._wire.ledger import Ledger
 from mpqueue._wire.parcels import Yielded
-from mpqueue._wire.pickling import classes, main_names
-from mpqueue._worker.chunk import log_records as records
-from mpqueue._worker.chunk.capture import Capture, beside_bar
-from mpqueue._worker.chunk.sampler import JobSampling
-from mpqueue._worker.exchange import WorkerContext
+from mpqueue._wire.pickling import classes, imports
+from mpqueue._worker import log_records as records
+from mpqueue._worker.capture import Capture, beside_bar
+from mpqueue._worker.exchange import WorkerContext, make_context
 from mpqueue._worker.handlers import current_item
 from mpqueue._worker.handlers.called import run_call
-from mpqueue._worker.worker_links import BrokenWorkerError
+from mpqueue._worker.sampler import JobSampling
+from mpqueue._worker.worker_links import BrokenWorkerError, WorkerLinks, as_worker
 
 if TYPE_CHECKING:
     import asyncio
@@ -63,7 +69,7 @@ class LoadedJob:
         began = clock.monotonic()
         #: The classes of the script here; None: the program's own, in its process.
         self.scope = None if context.is_in_program else classes.Scope()
-        with main_names.together(), classes.in_scope(self.scope):
+        with imports.together(), classes.in_scope(self.scope):
             handler = context.exchange.load(frame.handler)
             setup = None if frame.setup is None else context.exchange.load(frame.setup)
         if handler is run_call and self.scope is not None:
@@ -239,3 +245,23 @@ def _is_async(handler: Any) -> bool:
 
 async def _as_coroutine(awaitable: Any) -> Any:
     return await awaitable
+
+
+#: The number of no job.
+NO_JOB = -1
+
+
+def replay(frame: HandlerFrame, item: Any, index: int, attempt: int, slots: Sequence[int] = ()) -> Any:
+    """Return the handler's result for the item at ``index``. Raises the errors of the handler, or of the setup."""
+    ledger = cast("Ledger", SimpleNamespace(words={}, reals={}))  # it is not read
+    links = WorkerLinks(0, 0, ledger, lambda _: (False, False), None, is_own_process=False)
+    with as_worker(links):
+        job = LoadedJob(NO_JOB, frame, make_context(links, shares_memory=True, is_in_program=True))
+        try:
+            running = current_item.Running(links, NO_JOB, frame.job_id, IdRule(frame.id_rule), frame.seed)
+            running.items, running.indices, running.attempts = [item], [index], [attempt]
+            running.slots, running.is_open = slots, frame.is_open  # items that it adds are dropped
+            current_item.enter(links, running)
+            return next(job.map([item], running.out))
+        finally:
+            job.close()

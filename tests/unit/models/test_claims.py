@@ -19,11 +19,11 @@ import greenlet
 import pytest
 
 from mpqueue._wire.frames import ChunkFrame
-from mpqueue._wire.memory.ledger import CLAIM, LIMIT, Phase
+from mpqueue._wire.ledger import CLAIM, LIMIT, Phase
 from mpqueue._wire.pickling.payload import Packed
-from mpqueue._worker.chunk import chunk_run, chunk_timer
-from mpqueue._worker.chunk.chunk_run import ChunkRun
-from mpqueue._worker.chunk.timing import ChunkTimes
+from mpqueue._worker import chunk_run, chunk_timer
+from mpqueue._worker.chunk_run import ChunkRun
+from mpqueue._worker.timing import ChunkTimes
 from tests.unit.models.explorer import Lock, Model, ModelLedger, Process, World, explore, reverted
 
 CHUNK = 4

@@ -13,7 +13,7 @@ import pytest
 
 from mpqueue._engines.loky.parent_line import FlagSetter
 from mpqueue._parent.users_threads import Errands
-from mpqueue._wire.memory.ledger import CANCEL, FLAG_JOB, PAUSE, Ledger
+from mpqueue._wire.ledger import CANCEL, FLAG_JOB, PAUSE, Ledger
 from mpqueue._wire.seed import Flags
 from tests.unit.models.explorer import Model, ModelLedger, Process, World, explore, reverted
 

@@ -21,7 +21,7 @@ from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from mpqueue._os.process.process_signals import wait_long
+from mpqueue._os.process_signals import wait_long
 
 if TYPE_CHECKING:
     import asyncio

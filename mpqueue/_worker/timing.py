@@ -14,8 +14,8 @@ from __future__ import annotations
 import math
 import time
 
-from mpqueue._os.memory import memory_use as memory
-from mpqueue._os.process.process_facts import read_run_delay
+from mpqueue._os import process_facts as memory
+from mpqueue._os.process_facts import read_run_delay
 from mpqueue._wire.frames import STRETCH_SECONDS, WorkTimes
 
 #: Seconds between two readings, which cost 10 us each.

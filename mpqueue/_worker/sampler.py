@@ -19,7 +19,7 @@ import time
 from types import CoroutineType, FrameType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
-from mpqueue._os import monotonic as clock
+from mpqueue._os import system as clock
 from mpqueue._wire.frames import OTHERS, Place, Stack, Stacks, dump_stacks
 
 if TYPE_CHECKING:
@@ -41,10 +41,14 @@ MAX_STACKS_OF_ITEM = 1_000
 #: The numbers of outermost and innermost places of a stack that are kept.
 OUTERMOST, INNERMOST = 40, 60
 
-_CHUNK = os.path.dirname((lambda: 0).__code__.co_filename) + os.sep
-_OURS = os.path.dirname(os.path.dirname(os.path.dirname(_CHUNK))) + os.sep
-#: They call the handler; other files in this folder never do.
-_CALLERS = frozenset({f"{_CHUNK}chunk_run.py", f"{_CHUNK}capture.py"})
+_HERE = os.path.dirname((lambda: 0).__code__.co_filename)
+_OURS = os.path.dirname(_HERE) + os.sep
+#: They call the handler.
+_CALLERS = frozenset(os.path.join(_HERE, name) for name in ("chunk_run.py", "capture.py"))
+#: They never do: the worker is at work for itself.
+_AROUND_ITEMS = frozenset(
+    os.path.join(_HERE, f"{name}.py") for name in ("chunk_timer", "log_records", "results", "timing")
+)
 _LIBRARY = os.path.dirname(queue.__file__) + os.sep
 _LOOP = (os.path.join(_LIBRARY, "asyncio") + os.sep, os.path.join(_LIBRARY, "selectors.py"))
 
@@ -199,7 +203,7 @@ def stack_of(frame: FrameType | None, task: Any = None) -> Stack | None:
         if file.startswith(_OURS):
             if file in _CALLERS:
                 break
-            if file.startswith(_CHUNK):
+            if file in _AROUND_ITEMS:
                 return None
             if task is not None and code.co_name == TASK:
                 task = None

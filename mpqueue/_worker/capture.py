@@ -1,7 +1,7 @@
 """The output of a handler to stdout and stderr: kept with its item, or put beside the parent's bar.
 
 It captures at the level of descriptors, so it includes output of C code and child processes. While a chunk of such a
-job runs, descriptors 1 and 2 are files in memory (`mpqueue._worker.chunk.capture`), which are read after each call.
+job runs, descriptors 1 and 2 are files in memory (`mpqueue._worker.capture`), which are read after each call.
 Threads and processes of the handler may write to them at any time.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from mpqueue._os import standard_streams
 from mpqueue._os.descriptors import close_all, duplicate_high, move_high
 from mpqueue._os.files import read_at
-from mpqueue._os.memory.memory_files import free_beginning, make_appended
+from mpqueue._os.memory_files import free_beginning, make_appended
 from mpqueue._os.standard_streams import in_lines
 from mpqueue._os.system import c_library
 

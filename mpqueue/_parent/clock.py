@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-from mpqueue._os import monotonic as clock
+from mpqueue._os import system as clock
 
 
 class Clock(Protocol):

@@ -21,11 +21,10 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from mpqueue._os.process.own_forks import process_name
-from mpqueue._wire.memory.segments import CommonSegment
-from mpqueue._wire.pickling import context
+from mpqueue._os.process_handle import process_name
+from mpqueue._wire.pickling import beside
+from mpqueue._wire.pickling.beside import within
 from mpqueue._wire.pickling.classes import Classes, Scope, may_bring_classes, scope_here
-from mpqueue._wire.pickling.context import within
 from mpqueue._wire.pickling.payload import (
     Packed,
     dump_code,
@@ -34,6 +33,7 @@ from mpqueue._wire.pickling.payload import (
     load_parts,
     view_parts,
 )
+from mpqueue._wire.segments import CommonSegment
 from mpqueue.errors import ItemPicklingError, shown
 
 T = TypeVar("T")
@@ -110,7 +110,7 @@ class Shared(Generic[T]):
         try:
             inner = list[Shared[Any]]()
             # Jobs of all queues may have it.
-            packed, segment = within(lambda: dump_code(obj), (context.script, None), (context.noted, inner))
+            packed, segment = within(lambda: dump_code(obj), (beside.script, None), (beside.noted, inner))
         except Exception as error:
             raise ItemPicklingError(
                 f"share: expected an object that can be pickled, got {shown(obj)} of type {type(obj).__name__} "
@@ -123,17 +123,17 @@ class Shared(Generic[T]):
 
     def _goes_itself(self) -> bool:
         """Tell whether the object itself is sent, since its name would find nothing here later."""
-        if context.leaving.get():
+        if beside.leaving.get():
             return self._sent is None or self._token[0] == process_name()
-        return self._sent is None and context.whole.get() and context.noted.get() is None
+        return self._sent is None and beside.whole.get() and beside.noted.get() is None
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._goes_itself():
             return _share_later, (self.value,)
-        noted = context.noted.get()
+        noted = beside.noted.get()
         if noted is not None and self._packed.segment is not None:  # otherwise all of it is in its name
             noted += [*self._inner, self]
-        by_name = noted is not None or self._was_brought or not context.whole.get()
+        by_name = noted is not None or self._was_brought or not beside.whole.get()
         return _meet, (self._token, self._packed if by_name else self._whole())
 
     def _whole(self) -> Packed:

@@ -22,7 +22,7 @@ import os
 from multiprocessing import context, reduction, synchronize
 from typing import Any
 
-from mpqueue._os.memory.memory_files import SharedFile, map_file
+from mpqueue._os.memory_files import SharedFile, map_file
 from mpqueue._os.system import c_library, choose
 
 #: Bytes of a page, and of the place of each semaphore; glibc needs 32.

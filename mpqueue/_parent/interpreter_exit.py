@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from mpqueue._os.process.own_forks import in_each_fork
+from mpqueue._os.process_handle import in_each_fork
 from mpqueue.errors import QueueClosedError
 
 _log = logging.getLogger("mpqueue")

@@ -20,16 +20,16 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol
 
-from mpqueue._os import monotonic as clock
-from mpqueue._os.process.own_forks import in_each_fork
-from mpqueue._os.process.process_signals import came_of_signal
+from mpqueue._os import system as clock
+from mpqueue._os.process_handle import in_each_fork
+from mpqueue._os.process_signals import came_of_signal
 from mpqueue._plain import plain
 from mpqueue._text import repr_of
 from mpqueue._wire.frames import RecordFrame, Speech, begin_unsent, dump_frame, unsent
-from mpqueue._wire.memory.ledger import UNSENT
+from mpqueue._wire.ledger import UNSENT
 from mpqueue._worker import worker_links
-from mpqueue._worker.chunk.results import plain_text
 from mpqueue._worker.handlers import current_item
+from mpqueue._worker.results import plain_text
 from mpqueue._worker.worker_links import WorkerLinks
 
 #: Seconds between two sendings, and the longest delay of a record.

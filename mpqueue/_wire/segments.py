@@ -30,7 +30,7 @@ copies them, and then the segment may be filled again.
 
 If files in memory have no path (on other systems, without ``/proc``, or if memfds are refused), items and results are
 sent through the pipe. Handlers and shared objects are in temporary files, which workers ask for and copy, see
-`mpqueue._wire.memory.asking`: so they are sent once.
+`mpqueue._wire.asking`: so they are sent once.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+from mpqueue._os import memory_files
 from mpqueue._os.descriptors import descriptor_limits, reopen_to_read
 from mpqueue._os.files import open_unseen, read_into, write_at
-from mpqueue._os.memory import memory_files
-from mpqueue._os.memory.memory_files import (
+from mpqueue._os.memory_files import (
     HUGE_PAGE,
     allocate_huge,
     can_be_opened_by_others,
@@ -64,7 +64,7 @@ from mpqueue._os.memory.memory_files import (
     populate,
     seal,
 )
-from mpqueue._os.process.own_forks import process_name
+from mpqueue._os.process_handle import process_name
 
 log = logging.getLogger("mpqueue")
 
@@ -225,7 +225,7 @@ class Segment:
     def is_unshared(self) -> bool:
         """True if no process but the writing one maps this segment or has it open; false if in doubt. 3 us.
 
-        The kernel knows, see `mpqueue._os.memory.memory_files`.
+        The kernel knows, see `mpqueue._os.memory_files`.
         """
         if not leases_tell() or not _is_segment(self._fd, self._inode):  # a handler may have closed it, or worse
             return False

@@ -1,8 +1,8 @@
 """Running a chunk: the loop that every item goes through.
 
 A chunk runs in *stretches*: some items under one mark in the ledger, called by one ``map``, so that a tiny item costs
-little more than its own call. `mpqueue._worker.chunk.timing` decides how many; if one of them is slow, the chunk timer
-(`mpqueue._worker.chunk.chunk_timer`) cuts the stretch off behind it. In a careful chunk every item is a stretch.
+little more than its own call. `mpqueue._worker.timing` decides how many; if one of them is slow, the chunk timer
+(`mpqueue._worker.chunk_timer`) cuts the stretch off behind it. In a careful chunk every item is a stretch.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mpqueue._os import monotonic as clock
-from mpqueue._os.memory import memory_use as memory
-from mpqueue._os.process.process_signals import came_of_signal, kill_self
+from mpqueue._os import process_facts as memory
+from mpqueue._os import system as clock
+from mpqueue._os.process_signals import came_of_signal, kill_self
 from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame, Several, dump_frame
-from mpqueue._wire.memory.ledger import (
+from mpqueue._wire.ledger import (
     CLAIM,
     FRACTION,
     IS_LATE,
@@ -30,13 +30,13 @@ from mpqueue._wire.memory.ledger import (
     pack_claim,
 )
 from mpqueue._wire.pickling.payload import Packed
-from mpqueue._worker.chunk import timing
-from mpqueue._worker.chunk.results import ChunkResults, run_up_to_held
-from mpqueue._worker.chunk.timing import ChunkTimes, Costs
+from mpqueue._worker import timing
 from mpqueue._worker.exchange import WorkerContext
 from mpqueue._worker.handlers import current_item
 from mpqueue._worker.handlers.current_item import Running
 from mpqueue._worker.handlers.loaded_jobs import LoadedJob
+from mpqueue._worker.results import ChunkResults, run_up_to_held
+from mpqueue._worker.timing import ChunkTimes, Costs
 from mpqueue._worker.worker_links import BrokenWorkerError
 from mpqueue.errors import text_of
 

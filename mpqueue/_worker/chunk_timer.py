@@ -17,12 +17,12 @@ import math
 import threading
 import weakref
 
-from mpqueue._os import monotonic as clock
+from mpqueue._os import system as clock
 from mpqueue._os.alarm import Alarm, make_alarm
 from mpqueue._wire.frames import STRETCH_LIMIT, Ended, dump_frame
-from mpqueue._wire.memory.ledger import Phase
-from mpqueue._worker.chunk.chunk_run import ChunkRun
-from mpqueue._worker.chunk.results import NotReadyError
+from mpqueue._wire.ledger import Phase
+from mpqueue._worker.chunk_run import ChunkRun
+from mpqueue._worker.results import NotReadyError
 
 #: The part of a chunk's or stretch's time after which a stretch is cut off behind the running item.
 CUT_PART = 0.96

@@ -16,16 +16,15 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from mpqueue._os.process.process_signals import came_of_signal
+from mpqueue._os.process_signals import came_of_signal
 from mpqueue._text import shown
-from mpqueue._wire.added_items import ResultWithItems
 from mpqueue._wire.frames import FailureFrame, Passed
-from mpqueue._wire.memory.segments import SegmentStore
-from mpqueue._wire.parcels import Yielded
-from mpqueue._wire.pickling import context
+from mpqueue._wire.parcels import ResultWithItems, Yielded
+from mpqueue._wire.pickling import beside
+from mpqueue._wire.pickling.beside import within
 from mpqueue._wire.pickling.classes import are_same
-from mpqueue._wire.pickling.context import within
 from mpqueue._wire.pickling.payload import Packed, dump, dump_by_value, dump_each, dump_plain, load_home
+from mpqueue._wire.segments import SegmentStore
 from mpqueue._worker.worker_links import BrokenWorkerError
 
 if TYPE_CHECKING:
@@ -174,7 +173,7 @@ class ChunkResults:
 
     def _pack(self, at: int, result: Any) -> None:
         try:
-            self._packed[at] = within(lambda: self._dump(at, result), (context.leaving, True))
+            self._packed[at] = within(lambda: self._dump(at, result), (beside.leaving, True))
         except BaseException as error:
             if self._is_own_process and not can_pack():
                 raise BrokenWorkerError("pickling has become impossible") from error
@@ -233,7 +232,7 @@ def _pack_error(error: BaseException) -> Packed | None:
     # It is sent as text. If tblib is loaded (distributed does so), it would be pickled frame by frame.
     BaseException.with_traceback(error, None)
     try:
-        packed = within(lambda: dump(error), (context.leaving, True))
+        packed = within(lambda: dump(error), (beside.leaving, True))
         return packed if are_same(type(load_home(packed)), type(error)) else None
     except BaseException:
         return None

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
-from mpqueue._os import channels
-from mpqueue._os.monotonic import monotonic
+from mpqueue._os import descriptors
+from mpqueue._os.system import monotonic
 
 if sys.platform == "win32":
     from mpqueue._os.windows import processes as windows
@@ -37,7 +37,7 @@ def kill_process(pid: int) -> None:
 def kill_group(leader: int) -> None:
     """Send SIGKILL to the rest of the group, as in `kill_process`; its number stays taken while any of it lives.
 
-    Windows has no groups: there a job object holds them, see `mpqueue._os.process.parent_death`.
+    Windows has no groups: there a job object holds them, see `mpqueue._os.parent_death`.
     """
     if sys.platform == "win32":
         return
@@ -219,17 +219,17 @@ if sys.platform == "win32":
         _thread.start_new_thread(_serve, (pipe,))  # not a thread that handlers see among their own
 
     def _serve(pipe: int) -> None:
-        while channels.read(pipe, 1):
+        while descriptors.read(pipe, 1):
             file = make_temporary("stacks")
             try:
                 faulthandler.dump_traceback(file, all_threads=True)
-                channels.write(pipe, read_at(file, _MOST, 0))
+                descriptors.write(pipe, read_at(file, _MOST, 0))
             finally:
                 os.close(file)
 
     def ask(send: Callable[[int], object], pipe: int) -> None:  # noqa: ARG001 - no signal does
         """Ask a process, by the parent's end of its pipe."""
-        channels.write(pipe, b"?")
+        descriptors.write(pipe, b"?")
 
     _MOST = 1 << 16
 
@@ -240,7 +240,7 @@ else:
     def answer(pipe: int) -> None:
         """Write the stacks of all threads into this end whenever the signal asks for it."""
         # Text that does not fit into the pipe is lost instead of waited for: it may never be read.
-        channels.set_blocking(pipe, False)
+        descriptors.set_blocking(pipe, False)
         faulthandler.register(STACK_SIGNAL, pipe, all_threads=True)
 
     def ask(send: Callable[[int], object], pipe: int) -> None:  # noqa: ARG001 - it writes there

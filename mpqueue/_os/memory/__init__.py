@@ -1,1 +1,0 @@
-"""Memory of the system: files in memory, mappings, semaphores, and how much is used and left."""

@@ -1,1 +1,0 @@
-"""Processes as the system sees them: their identities, their ends, and their use of resources."""

@@ -1,1 +1,0 @@
-"""Memory that both sides share: segments, the ledger, the flags, and their locks."""

@@ -1,1 +1,0 @@
-"""Running a chunk: its items, its measurements, and the report."""
