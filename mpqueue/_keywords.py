@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mpqueue._output.progress import ShowProgress
     from mpqueue._output.row_outlet import Results
     from mpqueue._parent.lane_protocol import Backend
-    from mpqueue._queue.new_job import Cost
+    from mpqueue._queue.arguments import Cost
     from mpqueue._queue.recorded.record_options import Rerun
     from mpqueue._wire.item_names import Label
     from mpqueue.retry import RetryPolicy

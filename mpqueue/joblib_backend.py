@@ -42,7 +42,7 @@ from mpqueue._engines.loky.loky_pool import LokyBackend
 from mpqueue._options import JobOptions
 from mpqueue._os.process_handle import in_each_fork
 from mpqueue._parent.lane_protocol import Backend
-from mpqueue._queue.queue_arguments import choose_backend
+from mpqueue._queue.arguments import choose_backend
 from mpqueue._wire.pickling.packed_functions import FunctionPacker
 from mpqueue._worker.handlers.called import Call, prepare_for_joblib
 from mpqueue.errors import ItemPicklingError, ItemTimeoutError, MemoryLimitError, WorkerCrashedError, shown

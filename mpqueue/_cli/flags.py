@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mpqueue._cli.function_names import load_function
+from mpqueue._cli.inputs import load_function
 from mpqueue._cli.usage import Exit, say, usage_errors
 from mpqueue._declared import At, Option, options_at
 from mpqueue._options import GivenOptions
 from mpqueue._parent.lane_protocol import Backend
+from mpqueue._queue.arguments import choose_backend
 from mpqueue._queue.job import Job
-from mpqueue._queue.queue_arguments import choose_backend
 from mpqueue._text import seconds_in
 
 #: The ``add_argument`` of a parser, or of one of its groups.

@@ -25,8 +25,7 @@ from mpqueue._cli.flags import (
     word_of,
     write_profile,
 )
-from mpqueue._cli.function_names import check_one_folder, load_function
-from mpqueue._cli.inputs import KINDS, of_files, read_items
+from mpqueue._cli.inputs import KINDS, check_one_folder, load_function, of_files, read_items
 from mpqueue._cli.outputs import STDOUT, StdoutRows, Tell, add_json, job_line, open_output, told_on_stdout
 from mpqueue._cli.usage import Exit, UsageError, VisibleFormatter, coloured, first_given, say, say_error, usage_errors
 from mpqueue._core.state.item_table import ItemTable, make_table
@@ -34,10 +33,9 @@ from mpqueue._declared import At
 from mpqueue._options import Concurrency
 from mpqueue._os.shell_words import quoted
 from mpqueue._os.system import monotonic
-from mpqueue._output.bars import can_draw
 from mpqueue._output.file_sinks import FileSink
 from mpqueue._output.job_facts import Progress, ended_before, left_of
-from mpqueue._output.progress import LogLines, ShowProgress, is_silenced
+from mpqueue._output.progress import LogLines, ShowProgress, can_draw, is_silenced
 from mpqueue._queue.job import Job
 from mpqueue._queue.job_items import JobItem
 from mpqueue._queue.job_queue import JobQueue

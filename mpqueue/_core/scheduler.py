@@ -20,10 +20,9 @@ from mpqueue._core.commands import Command, GiveUpJob, KillLane, RecycleLane, Se
 from mpqueue._core.messages import FaultFound, Message
 from mpqueue._core.rules import dispatch, fleet, job_states, limits, outcomes, reports, stealing
 from mpqueue._core.rules.outcomes import fail_rest, finish, finish_if_over, put_back
-from mpqueue._core.state.books import Books
+from mpqueue._core.state.books import LOOK, Books, Timer, TimerKind
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneBook, LaneState
-from mpqueue._core.state.timers import LOOK, Timer, TimerKind
 from mpqueue.errors import InternalError
 from mpqueue.status import JobStatus
 

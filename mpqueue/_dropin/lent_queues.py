@@ -19,9 +19,9 @@ from mpqueue._os.process_handle import in_each_fork
 from mpqueue._parent.interpreter_exit import is_exiting
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.replies import Bell, SafeFuture
+from mpqueue._queue.arguments import journal_path
 from mpqueue._queue.host import close_beside
 from mpqueue._queue.job_queue import JobQueue
-from mpqueue._queue.queue_arguments import journal_path
 from mpqueue._wire.frames import THREAD_VARIABLES
 
 #: Seconds without a call after which its workers end; it may take twice as long.

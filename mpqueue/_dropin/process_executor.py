@@ -27,11 +27,11 @@ from mpqueue._dropin.call_stream import CallFuture, CallStream
 from mpqueue._dropin.whole_map import Later, read_call
 from mpqueue._options import GivenOptions, JobOptions
 from mpqueue._output.progress import Showing
-from mpqueue._parent.clock import SystemClock
+from mpqueue._parent.inbox import SystemClock
 from mpqueue._parent.interpreter_exit import is_exiting, on_exit
+from mpqueue._queue.arguments import script_for
 from mpqueue._queue.growing_jobs import Stream
 from mpqueue._queue.job_queue import JobQueue
-from mpqueue._queue.queue_arguments import script_for
 from mpqueue._worker.handlers.called import Call
 from mpqueue.errors import (
     ItemPicklingError,

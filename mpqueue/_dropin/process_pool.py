@@ -35,9 +35,9 @@ from mpqueue._os.process_signals import join_long
 from mpqueue._output.progress import showing_stream
 from mpqueue._parent.interpreter_exit import is_exiting
 from mpqueue._parent.replies import SafeEvent
+from mpqueue._queue.arguments import script_for
 from mpqueue._queue.growing_jobs import open_stream
 from mpqueue._queue.job_queue import JobQueue
-from mpqueue._queue.queue_arguments import script_for
 from mpqueue._worker.handlers.called import Call, StarCall
 from mpqueue.errors import (
     HandlerPicklingError,

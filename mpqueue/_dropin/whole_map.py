@@ -21,7 +21,7 @@ from mpqueue._dropin.lent_queues import Loan, lend
 from mpqueue._options import GivenOptions, JobOptions, OnError, QueueOptions, check_on_error
 from mpqueue._output.progress import Showing, ShowProgress, label_of
 from mpqueue._parent.lane_protocol import Backend
-from mpqueue._queue.queue_arguments import check_job, choose_backend
+from mpqueue._queue.arguments import check_job, choose_backend
 from mpqueue._wire.item_names import IdRule
 from mpqueue._wire.pickling.packed_functions import is_found
 from mpqueue._worker.handlers.called import StarCall

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from mpqueue._core.state.job_book import JobView
-from mpqueue._parent.clock import Clock
+from mpqueue._parent.inbox import Clock
 from mpqueue._parent.running import LaneNow, LaneStack
 from mpqueue.errors import MPQueueError
 

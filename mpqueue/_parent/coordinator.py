@@ -58,15 +58,14 @@ from mpqueue._core.messages import (
     TimePassed,
 )
 from mpqueue._core.scheduler import Scheduler
+from mpqueue._core.state.books import Lookout
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
-from mpqueue._core.state.timers import Lookout
 from mpqueue._os.descriptors import NO_SIGNAL
 from mpqueue._os.process_facts import busy_machine
 from mpqueue._os.process_signals import report_broken_pipes
-from mpqueue._parent.clock import Clock, cpu_seconds
 from mpqueue._parent.deliveries import Deliveries
-from mpqueue._parent.inbox import Inbox, Request, found
+from mpqueue._parent.inbox import Clock, Inbox, Request, cpu_seconds, found
 from mpqueue._parent.lane_protocol import DemandPool, Lane, LanePool
 from mpqueue._parent.replies import Reply
 from mpqueue._parent.running import LaneNow, LaneStack, lanes_now, running_items, stacks_now

@@ -1,7 +1,8 @@
 """The coordinator's inbox: all events of a queue pass through here, one at a time.
 
 Three kinds of things: messages, which any thread posts; descriptors that are ready, whose readers are called here; and
-calls that are due. So a worker's answer, and its end, wake the coordinator directly, without another thread.
+calls that are due. So a worker's answer, and its end, wake the coordinator directly, without another thread. The
+clock is here, too: no other module of the parent reads the time.
 
 Errors that were raised here come in as messages too (`found`). A traceback holds the frames of all calls at that time,
 and so the lane, the segments and the whole queue, for as long as the error is referenced; so errors that are kept lose
@@ -16,19 +17,46 @@ import itertools
 import logging
 import queue
 import selectors
+import time
 import traceback
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from mpqueue._core.messages import FaultFound, Message
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._os import descriptors, standard_streams
+from mpqueue._os import system as clock
 from mpqueue._os.descriptors import NO_SIGNAL, Selector, make_selector
-from mpqueue._parent.clock import SystemClock
 from mpqueue._parent.replies import Reply
 from mpqueue.errors import InternalError, shown
+
+
+class Clock(Protocol):
+    """The source of the coordinator's times."""
+
+    def now(self) -> float:
+        """Seconds of the monotonic clock, which workers share."""
+
+    def wall(self) -> float:
+        """Seconds since the epoch, for people."""
+
+
+#: Seconds that this process has had a CPU, all its threads together.
+cpu_seconds = time.process_time
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now(self) -> float:
+        """Seconds of the monotonic clock."""
+        return clock.monotonic()
+
+    def wall(self) -> float:
+        """Seconds since the epoch, as the program sees them: a test may have frozen them."""
+        return time.time()
 
 
 def text_of(error: BaseException) -> str:

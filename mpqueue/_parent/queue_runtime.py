@@ -24,9 +24,8 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._options import DEVICES_VARIABLE, QueueOptions
 from mpqueue._os.descriptors import told
 from mpqueue._parent import replies as threads
-from mpqueue._parent.clock import Clock, SystemClock
 from mpqueue._parent.coordinator import Announce, Coordinator, GiveUp
-from mpqueue._parent.inbox import found
+from mpqueue._parent.inbox import Clock, SystemClock, found
 from mpqueue._parent.interpreter_exit import check_running, is_exiting, on_exit
 from mpqueue._parent.lane_protocol import Backend, LanePool, LaneSettings
 from mpqueue._parent.listeners import ListenerThread

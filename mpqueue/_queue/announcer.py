@@ -22,7 +22,7 @@ from mpqueue._core.commands import (
 )
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._output.bars import aside
+from mpqueue._output.progress import aside
 from mpqueue._parent.listeners import SafeEmitter, has_listeners
 from mpqueue._parent.queue_runtime import QueueRuntime
 from mpqueue._plain import plain

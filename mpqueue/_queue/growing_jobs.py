@@ -25,8 +25,7 @@ from mpqueue._output.progress import Showing
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.replies import Reply
 from mpqueue._plain import plain
-from mpqueue._queue.new_job import sample, send_results_to, take_rule
-from mpqueue._queue.queue_arguments import check_job, choose_needs
+from mpqueue._queue.arguments import check_job, choose_needs, sample, send_results_to, take_rule
 from mpqueue._wire.item_names import IdRule, rule_of
 from mpqueue._wire.parcels import AddedItems, plain_ids
 from mpqueue._wire.pickling.packed_handler import pack_handler

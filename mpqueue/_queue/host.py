@@ -15,16 +15,15 @@ from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneState
 from mpqueue._options import GivenOptions, JobOptions, QueueOptions
-from mpqueue._output.bars import are_shown
-from mpqueue._output.progress import Showing, ShowProgress, make_displays
+from mpqueue._output.progress import Showing, ShowProgress, are_shown, make_displays
 from mpqueue._parent.deliveries import Delivery
 from mpqueue._parent.interpreter_exit import is_exiting
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.queue_runtime import LISTENER_WAIT_S, QueueRuntime
 from mpqueue._parent.replies import Bell, Reply, SafeFuture, runs_loop
 from mpqueue._queue.announcer import OpenRuns, with_speech
+from mpqueue._queue.arguments import make_job
 from mpqueue._queue.job import Job
-from mpqueue._queue.new_job import make_job
 from mpqueue._queue.registry import Held, Registry
 from mpqueue._queue.run import Ended, JobRun
 from mpqueue._wire.pickling.packed_handler import pack_handler
@@ -300,7 +299,7 @@ class QueueHost:
             self._refuse_waiting(what, "listeners and done-callbacks")
         self._check_outside_sink(what, job)
         if instead and not self._has_held_up and runs_loop():
-            from mpqueue._output.bars import in_notebook  # few programs wait in a loop
+            from mpqueue._output.progress import in_notebook  # few programs wait in a loop
 
             self._has_held_up = True
             if not in_notebook():

@@ -20,11 +20,8 @@ from mpqueue._output.progress import Showing, ShowProgress
 from mpqueue._parent.listeners import SafeEmitter
 from mpqueue._parent.queue_runtime import QueueRuntime
 from mpqueue._queue.announcer import Announcer, OpenRuns
-from mpqueue._queue.host import Closer, QueueHost
-from mpqueue._queue.job import Job
-from mpqueue._queue.job_items import JobItem, positions_of
-from mpqueue._queue.new_job import check_cost, make_job
-from mpqueue._queue.queue_arguments import (
+from mpqueue._queue.arguments import (
+    check_cost,
     check_job,
     check_queue,
     choose_backend,
@@ -32,7 +29,11 @@ from mpqueue._queue.queue_arguments import (
     choose_sink,
     discards,
     journal_path,
+    make_job,
 )
+from mpqueue._queue.host import Closer, QueueHost
+from mpqueue._queue.job import Job
+from mpqueue._queue.job_items import JobItem, positions_of
 from mpqueue._queue.registry import Held, Registry
 from mpqueue._queue.run import JobRun
 from mpqueue._wire.item_names import IdRule, check_label

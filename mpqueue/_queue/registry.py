@@ -19,8 +19,8 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._options import GivenOptions, JobOptions, QueueOptions
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.queue_runtime import QueueRuntime
+from mpqueue._queue.arguments import choose_needs
 from mpqueue._queue.job import Job
-from mpqueue._queue.queue_arguments import choose_needs
 from mpqueue.errors import JobExistsError, JobNotFoundError, JobStateError, JournalError, shown
 from mpqueue.status import JobKind, JobStatus, Pruned, QueueStats
 

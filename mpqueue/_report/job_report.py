@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mpqueue._core.state.job_book import JobBook, JobView
 from mpqueue._engines.loky.loky_pool import count_cpus
-from mpqueue._parent.clock import SystemClock
+from mpqueue._parent.inbox import SystemClock
 from mpqueue._parent.running import memory_supply
 from mpqueue._report.figures import Figures, measure
 from mpqueue._report.plots import script_policy, swatch

@@ -40,8 +40,7 @@ from mpqueue._os.process_handle import CAN_FORK, around_forks
 from mpqueue._os.process_signals import reset_signals
 from mpqueue._wire.asking import TRACKERS, Asking
 from mpqueue._wire.ledger import SIZE, Ledger
-from mpqueue._wire.line import Incoming
-from mpqueue._wire.seed import Flags, LaneSeed
+from mpqueue._wire.line import Flags, Incoming, LaneSeed
 from mpqueue._worker import worker_links
 
 if TYPE_CHECKING:

@@ -20,8 +20,7 @@ from mpqueue._os.files import write_at
 from mpqueue._wire.asking import Asking
 from mpqueue._wire.frames import dump_with_segments
 from mpqueue._wire.ledger import Ledger
-from mpqueue._wire.line import encode, write_whole
-from mpqueue._wire.seed import Flags
+from mpqueue._wire.line import Flags, encode, write_whole
 from mpqueue._wire.segments import SegmentRef
 
 

@@ -16,10 +16,9 @@ import pytest
 from mpqueue import InternalError, JobRun, JobStatus
 from mpqueue._core import commands, messages
 from mpqueue._core.scheduler import _HANDLERS, _LANE_HANDLERS, Scheduler
-from mpqueue._core.state.books import Books
+from mpqueue._core.state.books import Books, Lookout
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
-from mpqueue._core.state.timers import Lookout
 from mpqueue._parent.coordinator import Coordinator
 from mpqueue._queue.announcer import Announcer
 from tests.simulation.history import handle

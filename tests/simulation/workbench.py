@@ -56,8 +56,8 @@ from mpqueue._core.state.pending import Care
 from mpqueue._engines.loky.loky_lane import LokyLane
 from mpqueue._engines.loky.loky_pool import LokyPool
 from mpqueue._options import JobOptions
-from mpqueue._parent.clock import SystemClock
 from mpqueue._parent.coordinator import Coordinator
+from mpqueue._parent.inbox import SystemClock
 from mpqueue._parent.lane_protocol import LaneSettings
 from mpqueue._wire.ledger import FLAG_JOB, Claim, Phase
 from mpqueue._wire.pickling.packed_handler import PackedHandler, pack_handler

@@ -53,7 +53,7 @@ class World:
         self._hub = greenlet.getcurrent()
         self.here: Thread | None = None
 
-    # -- a clock, as `mpqueue._parent.clock.Clock` -----------------------------------------------------
+    # -- a clock, as `mpqueue._parent.inbox.Clock` -----------------------------------------------------
 
     def now(self) -> float:
         """Seconds of the monotonic clock."""

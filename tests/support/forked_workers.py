@@ -17,7 +17,7 @@ from typing import Any
 from unittest.mock import patch
 
 from mpqueue._engines.loky import launch, worker_process
-from mpqueue._wire.seed import COOKIE_VARIABLE
+from mpqueue._wire.line import COOKIE_VARIABLE
 from tests.support.this_system import IS_LINUX
 
 

@@ -7,13 +7,12 @@ from collections import Counter
 
 from mpqueue._core.rules import blame
 from mpqueue._core.rules.dispatch import may_start
-from mpqueue._core.state.books import Books
+from mpqueue._core.state.books import Books, Timer, TimerKind
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, Chunk, LaneBook, LaneState
 from mpqueue._core.state.pending import LongestFirst, PendingItems
 from mpqueue._core.state.pipeline import Pipeline
 from mpqueue._core.state.resources import MEMORY
-from mpqueue._core.state.timers import Timer, TimerKind
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY, JobStatus
 
 #: What sums of fractions may be off.

@@ -8,8 +8,7 @@ import pytest
 
 from mpqueue._core.commands import ObserveLane
 from mpqueue._core.rules import stealing
-from mpqueue._core.state.books import Books
-from mpqueue._core.state.timers import TimerKind
+from mpqueue._core.state.books import Books, TimerKind
 from tests.support.auditor import audited
 from tests.support.fake_lanes import FakeLanes, crash, fail, succeed
 from tests.support.invariants import check_invariants

@@ -28,7 +28,7 @@ BANNED_NAMES = {"base", "common", "helpers", "manager", "misc", "util", "utils"}
 CLOCKS = {"monotonic", "perf_counter", "process_time", "thread_time", "time"}
 
 #: Time is an argument everywhere else, so that tests can give their own.
-MAY_READ_THE_CLOCK = ("mpqueue/_parent/clock.py", "mpqueue/_worker/")
+MAY_READ_THE_CLOCK = ("mpqueue/_parent/inbox.py", "mpqueue/_worker/")
 
 
 def name_of(path: Path) -> str:

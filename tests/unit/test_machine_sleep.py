@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mpqueue._core.state.timers import GRACE, LOOK, NOTICED, Lookout, Sleeps
+from mpqueue._core.state.books import GRACE, LOOK, NOTICED, Lookout, Sleeps
 from mpqueue.errors import ItemTimeoutError
 from mpqueue.retry import RetryPolicy
 from tests.support.fake_lanes import FakeLanes, errors, hang, statuses, succeed

@@ -10,10 +10,18 @@ import pytest
 from mpqueue._core.state.item_table import make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._options import JobOptions
-from mpqueue._output import bars
-from mpqueue._output.bars import TerminalBar, aside, describe
+from mpqueue._output import progress
 from mpqueue._output.job_facts import Progress
-from mpqueue._output.progress import LogLines, Showing, are_wanted, label_of, make_displays
+from mpqueue._output.progress import (
+    LogLines,
+    Showing,
+    TerminalBar,
+    are_wanted,
+    aside,
+    describe,
+    label_of,
+    make_displays,
+)
 from mpqueue._text import done, minutes, rate
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
@@ -100,7 +108,7 @@ def test_a_third_of_the_line_is_the_bar_and_what_failed_and_the_time_left_stay(
 ) -> None:
     shown = io.StringIO()
     monkeypatch.setattr("sys.stderr", shown)
-    monkeypatch.setattr(bars, "NARROW", columns + 1)
+    monkeypatch.setattr(progress, "NARROW", columns + 1)
     bar = TerminalBar("thumbnails of a long name")
     bar.draw(made(**facts))
     (line,) = screen(shown.getvalue())
@@ -165,7 +173,7 @@ def test_a_broken_terminal_ends_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
     shown.close()
     bar.draw(made())
     bar.close()
-    assert not bars.can_draw()
+    assert not progress.can_draw()
 
 
 @pytest.mark.parametrize("value", [1, "yes", None])

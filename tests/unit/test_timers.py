@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpqueue._core.state.timers import TimerHeap, TimerKind
+from mpqueue._core.state.books import TimerHeap, TimerKind
 
 moments = st.lists(st.floats(0, 100, allow_subnormal=False), max_size=50)
 

@@ -27,13 +27,12 @@ from mpqueue._core.messages import ItemsAdded, JobSealed
 from mpqueue._core.rules import blame, fleet, outcomes, reports
 from mpqueue._core.rules.chunking import limit
 from mpqueue._core.rules.limits import watch_lane
-from mpqueue._core.state.books import Books
+from mpqueue._core.state.books import Books, TimerKind
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneState, members
 from mpqueue._core.state.pending import Care
 from mpqueue._core.state.resources import NO_NEEDS, Left, Needs
-from mpqueue._core.state.timers import TimerKind
 from mpqueue.errors import JobStateError
 
 #: Worker seconds by which a job may be ahead of an equal one before a lane with its handler leaves it.

@@ -27,10 +27,9 @@ from mpqueue._core.rules import outcomes
 from mpqueue._core.rules.blame import crash_error, death_of, running_item, worker_died
 from mpqueue._core.rules.limits import await_answer, take_back
 from mpqueue._core.rules.outcomes import fail_if_barred, fail_rest, finish_if_over
-from mpqueue._core.state.books import Books
+from mpqueue._core.state.books import Books, TimerKind
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneBook, LaneState
-from mpqueue._core.state.timers import TimerKind
 from mpqueue.errors import SetupError, WorkerStartError, shown
 
 #: Seconds before a start is tried again after a failure: doubled each time, up to the second number.

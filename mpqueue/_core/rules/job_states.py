@@ -22,10 +22,9 @@ from mpqueue._core.messages import (
     QueueClosing,
 )
 from mpqueue._core.rules import dispatch, fleet, limits, outcomes, stealing
-from mpqueue._core.state.books import Books
+from mpqueue._core.state.books import Books, Timer, TimerKind
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneState
-from mpqueue._core.state.timers import Timer, TimerKind
 from mpqueue.errors import JobStateError
 from mpqueue.status import FAILED, ITEM_CODES, OVER, JobStatus
 

@@ -21,11 +21,10 @@ from collections.abc import Sequence
 
 from mpqueue._core.commands import GiveUpAnswer, KillLane, ObserveLane, Warn
 from mpqueue._core.messages import LaneBroken, LaneObserved, MemoryRead, WorkerMemory
-from mpqueue._core.state.books import Books
+from mpqueue._core.state.books import Books, TimerKind
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneBook, LaneState, Verdict, Why
 from mpqueue._core.state.pending import Care
-from mpqueue._core.state.timers import TimerKind
 from mpqueue._wire.frames import STRETCH_SECONDS
 from mpqueue._wire.ledger import Claim, Phase
 

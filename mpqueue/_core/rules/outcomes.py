@@ -7,12 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mpqueue._core.commands import AnnounceFinished, AnnounceItems, ForgetJob, HurryJob, Retrying, SetFlags
-from mpqueue._core.state.books import Books
+from mpqueue._core.state.books import Books, Timer, TimerKind
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneState
 from mpqueue._core.state.pipeline import InputsEnded
-from mpqueue._core.state.timers import Timer, TimerKind
 from mpqueue._core.state.timings import Event
 from mpqueue.errors import ItemCancelledError, SetupError
 from mpqueue.retry import Fail

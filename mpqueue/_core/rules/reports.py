@@ -14,12 +14,11 @@ from mpqueue._core.rules.outcomes import (
     put_back,
     record,
 )
-from mpqueue._core.state.books import Books
+from mpqueue._core.state.books import Books, TimerKind
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook, SetupRecord
 from mpqueue._core.state.lane_book import Chunk, LaneBook
 from mpqueue._core.state.pending import Care
-from mpqueue._core.state.timers import TimerKind
 from mpqueue._wire.frames import Ended
 from mpqueue._wire.parcels import AddedItems
 from mpqueue.errors import WorkerCrashedError

@@ -14,11 +14,10 @@ from mpqueue._core.commands import LowerLimit, ObserveLane
 from mpqueue._core.messages import ItemsDropped
 from mpqueue._core.rules import dispatch, limits, outcomes, reports
 from mpqueue._core.rules.outcomes import finish_if_over, put_back
-from mpqueue._core.state.books import Books
+from mpqueue._core.state.books import Books, TimerKind
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneState, members
 from mpqueue._core.state.resources import NO_NEEDS
-from mpqueue._core.state.timers import TimerKind
 from mpqueue._wire.ledger import SETTLE, Claim, Phase
 from mpqueue.status import JobStatus
 

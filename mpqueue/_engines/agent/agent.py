@@ -37,8 +37,7 @@ from mpqueue._engines.agent.link import Call, Link, Order, SetLimit, TellFlags, 
 from mpqueue._engines.loky.loky_lane import LokyLane
 from mpqueue._engines.loky.loky_pool import LokyBackend
 from mpqueue._os.process_signals import ignore_interrupts, leave_now
-from mpqueue._parent.clock import SystemClock
-from mpqueue._parent.inbox import Inbox, Request, found, text_of
+from mpqueue._parent.inbox import Inbox, Request, SystemClock, found, text_of
 from mpqueue._parent.lane_protocol import LaneSettings
 from mpqueue._parent.running import Sampler
 from mpqueue._wire.frames import ApartFrame, LadenFrame, NodeFrame, dump_frame, load_with_segments

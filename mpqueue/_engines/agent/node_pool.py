@@ -37,8 +37,7 @@ from mpqueue._engines.agent.agent_host import Opened, Setup
 from mpqueue._engines.agent.link import AWAY_LIMIT, CONNECT_LIMIT, Link, pump
 from mpqueue._engines.agent.node import Node, NodeLane
 from mpqueue._os.system import IS_LINUX
-from mpqueue._parent.clock import SystemClock
-from mpqueue._parent.inbox import Inbox, found
+from mpqueue._parent.inbox import Inbox, SystemClock, found
 from mpqueue._parent.lane_protocol import Capabilities, LaneSettings
 from mpqueue._wire.segments import can_be_opened, make_anchor
 from mpqueue.errors import WorkerStartError, shown

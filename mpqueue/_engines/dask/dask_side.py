@@ -32,7 +32,7 @@ def hold(token: str, lane: tuple[int, int]) -> None:
 
 
 def wait_for_items(key: str) -> None:
-    """Represent waiting items, as a task that never runs: see `mpqueue._engines.dask.dask_pool`."""
+    """Represent waiting items, as a task that never runs: see `mpqueue._engines.dask.dask_backend`."""
     raise RuntimeError(f"{key}: expected to stand for items that wait, got run")
 
 

@@ -31,7 +31,7 @@ from mpqueue._os.descriptors import close_all, move, open_descriptors
 from mpqueue._os.process_facts import other_threads, python_threads
 from mpqueue._os.process_handle import ProcessHandle, bury, end_at_once, exit_code, fork_here, open_exactly, try_fork
 from mpqueue._os.process_signals import report_broken_pipes, reset_signals
-from mpqueue._wire.seed import Handle
+from mpqueue._wire.line import Handle
 from mpqueue._worker import preloads
 from mpqueue._worker.preloads import Preload
 

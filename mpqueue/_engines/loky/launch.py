@@ -30,8 +30,8 @@ from loky.backend.process import LokyProcess
 from mpqueue._os.memory_files import SharedFile
 from mpqueue._parent.lane_protocol import LaneSettings
 from mpqueue._wire.frames import THREAD_VARIABLES
+from mpqueue._wire.line import COOKIE_VARIABLE
 from mpqueue._wire.pickling.script import is_being_imported
-from mpqueue._wire.seed import COOKIE_VARIABLE
 from mpqueue.errors import WorkerStartError
 
 #: Attributes of a process that only this module uses.

@@ -41,8 +41,7 @@ from mpqueue._os.parent_death import Leash
 from mpqueue._os.process_handle import is_reaped
 from mpqueue._os.process_signals import kill_process
 from mpqueue._os.system import IS_WINDOWS
-from mpqueue._parent.clock import SystemClock
-from mpqueue._parent.inbox import Inbox, text_of
+from mpqueue._parent.inbox import Inbox, SystemClock, text_of
 from mpqueue._parent.lane_protocol import Answers, LaneSettings, Tell
 from mpqueue._parent.users_threads import Errands
 from mpqueue._wire.ledger import (
@@ -55,8 +54,7 @@ from mpqueue._wire.ledger import (
     Claim,
     Ledger,
 )
-from mpqueue._wire.line import Answer, DamagedError
-from mpqueue._wire.seed import ChannelEnd, Handle, LaneSeed, LeashEnd, make_flags
+from mpqueue._wire.line import Answer, ChannelEnd, DamagedError, Handle, LaneSeed, LeashEnd, make_flags
 from mpqueue._worker import serving, worker_links
 
 #: The function that a worker calls with a frame, and whose `Answer` `send` returns: module and name.

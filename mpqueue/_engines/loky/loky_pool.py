@@ -28,8 +28,7 @@ from mpqueue._os.process_signals import block_interrupts, report_broken_pipes
 from mpqueue._os.system import IS_LINUX
 from mpqueue._parent import interpreter_exit
 from mpqueue._parent import replies as threads
-from mpqueue._parent.clock import SystemClock
-from mpqueue._parent.inbox import Inbox, Request, found
+from mpqueue._parent.inbox import Inbox, Request, SystemClock, found
 from mpqueue._parent.interpreter_exit import on_exit
 from mpqueue._parent.lane_protocol import Capabilities, LanePool, LaneSettings
 from mpqueue._parent.replies import SafeEvent

@@ -20,8 +20,7 @@ from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.users_threads import Errands
 from mpqueue._wire import asking
 from mpqueue._wire.ledger import Ledger
-from mpqueue._wire.line import Answer, DamagedError, Incoming, encode
-from mpqueue._wire.seed import Flags
+from mpqueue._wire.line import Answer, DamagedError, Flags, Incoming, encode
 from mpqueue._wire.segments import own_descriptor, reopen
 
 

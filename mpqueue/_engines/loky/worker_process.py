@@ -20,7 +20,7 @@ from mpqueue._os.process_facts import busy_machine, use_of
 from mpqueue._os.process_handle import open_exactly, open_process
 from mpqueue._os.process_signals import KILL, kill_group
 from mpqueue._parent.inbox import Inbox, TimedCall
-from mpqueue._wire.seed import COOKIE_VARIABLE
+from mpqueue._wire.line import COOKIE_VARIABLE
 
 
 class WorkerProcess:

@@ -41,8 +41,8 @@ from mpqueue._parent.journal.lots import (
 )
 from mpqueue._parent.journal.matching import Known, KnownStream
 from mpqueue._parent.journal.suspects import MOST, care_of, ended_program, is_guilty
+from mpqueue._queue.arguments import replay_item, reseed, send_results_to, take_rule
 from mpqueue._queue.growing_jobs import OnEnded, Stream, seed_of
-from mpqueue._queue.new_job import replay_item, reseed, send_results_to, take_rule
 from mpqueue._queue.recorded.code_parts import CodeNow, code_of_stages
 from mpqueue._queue.recorded.job_record import JobRecord, case_of, tell_of_lost, warn
 from mpqueue._queue.recorded.record_options import RecordOptions

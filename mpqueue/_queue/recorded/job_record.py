@@ -31,7 +31,7 @@ from mpqueue._parent.journal.kept_values import Statement, Unsealed, prepare
 from mpqueue._parent.journal.lots import CUT, OF_LIST, Lot, keep_ids
 from mpqueue._parent.journal.matching import Match, match
 from mpqueue._parent.journal.suspects import care_of, ended_program
-from mpqueue._queue.new_job import find_named, replay_item, reseed, restore_end
+from mpqueue._queue.arguments import find_named, replay_item, reseed, restore_end
 from mpqueue._queue.recorded.code_parts import Code, CodeNow, code_of
 from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._queue.recorded.resume import (

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._live_page.served import Served, ShownJob
-from mpqueue._parent.clock import SystemClock
+from mpqueue._parent.inbox import SystemClock
 from mpqueue._parent.journal.checks import own_path
 from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
 from mpqueue._queue.recorded.past_job import PastJob, recorded_timings

@@ -14,7 +14,7 @@ from mpqueue._core.state.item_table import ItemTable, refuse_pickling
 from mpqueue._core.state.resources import JobNeeds
 from mpqueue._core.state.timings import Timings
 from mpqueue._options import GivenOptions, JobOptions
-from mpqueue._queue.new_job import find_named, make_job, replay_item, restore_end
+from mpqueue._queue.arguments import find_named, make_job, replay_item, restore_end
 from mpqueue._wire.item_names import Label, label_of
 from mpqueue._wire.pickling import imports
 from mpqueue._wire.pickling.packed_handler import HandlerTransport, pack_handler

@@ -12,11 +12,11 @@ from mpqueue._call_checks import check_items
 from mpqueue._os import system as clock
 from mpqueue._wire.item_names import IdRule, find_id
 from mpqueue._wire.ledger import FRACTION
+from mpqueue._wire.line import READ_INTERVAL
 from mpqueue._wire.parcels import plain_ids
 from mpqueue._wire.pickling import beside
 from mpqueue._wire.pickling.beside import within
 from mpqueue._wire.pickling.payload import dump, load_parts
-from mpqueue._wire.seed import READ_INTERVAL
 from mpqueue._worker import worker_links
 from mpqueue._worker.worker_links import WorkerLinks
 from mpqueue.errors import ItemPicklingError, JobStateError, shown, text_of
