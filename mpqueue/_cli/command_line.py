@@ -11,10 +11,10 @@ from types import TracebackType
 from typing import TextIO
 
 from mpqueue._call_checks import nearest, word_for
+from mpqueue._cli import completion
 from mpqueue._cli import dashboard_command as dashboard
 from mpqueue._cli import journal_commands as journal
 from mpqueue._cli import run_command as run
-from mpqueue._cli import usage
 from mpqueue._cli.early_end import EndedBeforeStart
 from mpqueue._cli.usage import Exit, OutputError, Parser, UsageError, on_stdout, say, say_error
 from mpqueue._os import standard_streams
@@ -42,7 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_command(commands)
     journal.add_command(commands)
     dashboard.add_command(commands)
-    usage.add_command(commands, parser)
+    completion.add_command(commands, parser)
     return parser
 
 
