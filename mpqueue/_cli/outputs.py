@@ -12,7 +12,8 @@ from mpqueue._cli.flags import Add
 from mpqueue._cli.usage import on_stdout, tell, usage_errors
 from mpqueue._os import standard_streams
 from mpqueue._output.export import COLUMNS, json_lines
-from mpqueue._output.file_sinks import FileSink, Row, as_columns, check_apart, sink_for
+from mpqueue._output.file_sinks import FileSink, Row, as_columns, check_apart
+from mpqueue._output.formats import sink_for
 from mpqueue._output.progress import aside
 from mpqueue._queue.job import Job
 

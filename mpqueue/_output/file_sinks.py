@@ -1,24 +1,20 @@
 """Files of rows, written while a job runs or afterwards: JSON Lines, JSON, CSV and TSV; `parquet_sink` has the last.
 
-`mpqueue.sinks` makes them for users, `sink_for` by the name of a file. A job's items are exported through its sink.
+`mpqueue.sinks` makes them for users, `mpqueue._output.formats` by the name of a file.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from mpqueue._output.export import (
     COLUMNS,
     SPREAD,
-    TOGETHER,
-    batched,
-    chosen_columns,
-    column,
     csv_text,
     json_lines,
     spread,
@@ -26,10 +22,6 @@ from mpqueue._output.export import (
 from mpqueue._output.part_file import PartFile, part_of
 from mpqueue._text import counted
 from mpqueue.errors import JobStateError, shown
-
-if TYPE_CHECKING:
-    from mpqueue._core.state.item_table import ItemTable
-
 
 Row = dict[str, Any]
 
@@ -303,63 +295,3 @@ def _records(file: IO[bytes]) -> Iterator[bytes]:
         if not is_open:
             yield b"".join(parts)
             parts.clear()
-
-
-def _parquet(*arguments: Any, **options: Any) -> FileSink:
-    from mpqueue._output.parquet_sink import ParquetSink  # pyarrow is loaded here
-
-    return ParquetSink(*arguments, **options)
-
-
-FORMATS: Mapping[str, Callable[..., FileSink]] = {
-    "jsonl": JsonLinesSink,
-    "ndjson": JsonLinesSink,
-    "json": JsonSink,
-    "csv": TableSink,
-    "tsv": TabsSink,
-    "parquet": _parquet,
-}
-
-
-def sink_for(
-    path: str | os.PathLike[str], columns: Sequence[str] | None = None, format: str | None = None, **options: Any
-) -> FileSink:
-    """Make the sink for that ``format``, by default that of the file's suffix.
-
-    Raises ValueError for an unknown one, ImportError if the library for it is missing.
-    """
-    if format is not None and not isinstance(format, str):
-        raise TypeError(f"format: expected a str, got {shown(format)} of type {type(format).__name__}")
-    name = (format or Path(path).suffix).lstrip(".").lower()
-    if name not in FORMATS:
-        if format is None:
-            raise ValueError(f"expected a file named .{', .'.join(FORMATS)}, got {str(path)!r}")
-        raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {shown(format)}")
-    return FORMATS[name](path, columns, **options)
-
-
-def export(
-    table: ItemTable,
-    path: str | os.PathLike[str],
-    columns: Sequence[str] | None = None,
-    format: str | None = None,
-    *,
-    escape_formulas: bool = True,
-) -> Path:
-    """Write the items into a file, in the format of its suffix, or ``format``. Returns its path.
-
-    The file appears once it is complete: an earlier one stays until then. ``escape_formulas``: in tables of text,
-    formulas get an apostrophe before them.
-    """
-    names = chosen_columns(table, columns)
-    chosen = None if columns is None else names
-    sink = sink_for(path, chosen, format, escape_formulas=escape_formulas, default=names)
-    sink.open()
-    try:
-        for indices in batched(range(len(table)), TOGETHER):
-            sink.put({name: column(table, indices, name) for name in names}, len(indices))
-        sink.complete()
-    except BaseException:
-        sink.drop()
-        raise
-    return Path(path)

@@ -285,7 +285,7 @@ class Job(WithDefaults, Generic[T_co, R_co]):
         that a spreadsheet would take for a formula (``=``, ``+``, ``-``, ``@``) get an apostrophe before them, unless
         ``escape_formulas=False``. Returns its path.
         """
-        from mpqueue._output.file_sinks import export  # few programs need it
+        from mpqueue._output.formats import export  # few programs need it
 
         return export(self._book.table, path, columns, format, escape_formulas=escape_formulas)
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from mpqueue import sinks
 from mpqueue._core.state.item_table import Failure, ItemTable, make_table
 from mpqueue._output import export as exports
-from mpqueue._output import file_sinks, parquet_sink
+from mpqueue._output import file_sinks, formats, parquet_sink
 from mpqueue._output.file_sinks import FileSink, JsonSink
 from mpqueue._output.row_outlet import RowOutlet
 from tests.support.systems import not_on_windows
@@ -118,7 +118,7 @@ def test_a_file_holds_what_an_export_does(
             patch.setattr(parquet_sink, "MERGED", 2)
             patch.setattr(file_sinks, "MOST_WAITING", 2)
         write(SINKS[form](written), table, cut(len(results), cuts))
-    file_sinks.export(table, exported)
+    formats.export(table, exported)
     if form == "parquet":
         assert values(written) == values(exported)
     elif form in ("csv", "tsv"):
@@ -300,7 +300,7 @@ def test_a_column_of_empty_dicts_is_text(
     path, table = tmp_path / "x.parquet", table_of(values)
     write(sinks.parquet(path), table, blocks)
     assert pq.read_table(path)["result.tags"].to_pylist() == there
-    file_sinks.export(table, path)
+    formats.export(table, path)
     assert pq.read_table(path)["result.tags"].to_pylist() == there
 
 
@@ -334,7 +334,7 @@ def test_a_column_that_can_t_be_widened_for_a_value_in_the_file_is_text(
     monkeypatch.setattr(parquet_sink, "GROUP_ROWS", 2)
     path, exported, table = tmp_path / "x.parquet", tmp_path / "exported.parquet", table_of(results)
     write(sinks.parquet(path), table, [range(at, at + 1) for at in range(4)])
-    file_sinks.export(table, exported)
+    formats.export(table, exported)
     name = "result.a" if isinstance(results[0], dict) else "result"
     assert pq.read_table(path)[name].to_pylist() == there
     assert pq.read_table(exported)[name].to_pylist() == there
