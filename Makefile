@@ -38,9 +38,9 @@ help:  ## print this list
 	@touch .venv/.demo $@
 
 # PyTorch and text recognition, for two of the examples: a gigabyte that nothing else here needs.
-.venv/.heavy: pyproject.toml | .venv/.dev
-	$(BIN)/python $(PIP) --editable '.[examples-ocr,examples-torch]'
-	@touch $@
+.venv/.heavy: pyproject.toml | .venv/.made
+	$(BIN)/python $(PIP) --editable '.[examples,test,dev,docs,examples-ocr,examples-torch]'
+	@touch .venv/.demo .venv/.dev $@
 
 # --- what to do -----------------------------------------------------------------------------------------------------
 
@@ -80,8 +80,8 @@ format: .venv/.dev  ## format the code, and mend what ruff can mend
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-# Most tests wait more than they compute, so eight processes share the files, the longest first (tests/conftest.py).
-SHARED := -p xdist.plugin -n 8 --dist loadfile --no-loadscope-reorder
+# Most tests wait more than they compute, so six processes share the files, the longest first (tests/conftest.py).
+SHARED := -p xdist.plugin -n 6 --dist loadfile --no-loadscope-reorder
 
 test: .venv/.dev  ## what each commit must pass; ARGS='-n 0' runs it in one process
 	$(BIN)/python -m pytest $(SHARED) $(ARGS)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from datetime import date, datetime, time, timedelta
 from enum import StrEnum
 from typing import Any
 
-from mpqueue._plain import field_of, is_path, standard_types
+from mpqueue._plain import STANDARD, field_of, is_path, standard_types
 from mpqueue._text import beginning_of, digits, visible_line
 from mpqueue.errors import shown
 
@@ -77,7 +76,9 @@ MAX_LABEL = 60
 #: The keys of a mapping that are tried for its label, in this order.
 NAMES = ("name", "path", "url", "id")
 #: Types whose text runs no users' code, known by their identity.
-_SCALARS = frozenset({str, int, float, complex, bool, bytes, type(None), date, datetime, time, timedelta})
+_SCALARS = frozenset({str, int, float, complex, bool, bytes, type(None)})
+#: The same, of modules that few workers load.
+_LATER = {**STANDARD, "datetime": ("date", "datetime", "time", "timedelta")}
 #: The most entries of a mapping, tuple or list that threads without users' code read.
 _FEW = 100
 
@@ -192,4 +193,4 @@ def _are_scalars(values: Iterable[Any]) -> bool:
 
 
 def _is_scalar(value: Any) -> bool:
-    return type(value) in _SCALARS or type(value) in standard_types()
+    return type(value) in _SCALARS or type(value) in standard_types(_LATER)

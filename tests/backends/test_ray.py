@@ -172,6 +172,7 @@ def test_room_that_was_taken_meanwhile_is_looked_for_on_other_nodes(ray_node: No
         ray.kill(other)
 
 
+@pytest.mark.long
 def test_an_actor_that_ends_while_its_agent_starts_is_replaced(ray_node: None) -> None:
     with JobQueue(1, backend=RayBackend(), retry=SOON) as queue:
         run = queue.start(queue.create_job("job", range(3), do.double))

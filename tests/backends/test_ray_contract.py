@@ -13,9 +13,7 @@ pytestmark = [
     pytest.mark.long(
         but=[
             "test_results_come_in_item_order_and_events_are_right",
-            "test_an_item_that_always_kills_its_worker_fails_in_the_end",
             "test_a_time_limit_ends_the_item_or_is_refused",
-            "test_closing_at_once_leaves_nothing",
             "test_it_refuses_what_its_page_says",
         ]
     ),

@@ -11,6 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import closing, redirect_stderr, redirect_stdout, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tests.support.forks import fork_that_lives_on
 from tests.support.journal_writer import ITEMS, result_of
 from tests.support.journals import Cell, cells_of, is_free, lines_of, queue_of, recorded, rows_of, values_of
 from tests.support.kinds import EACH_KIND, Kind
+from tests.support.length import IS_LONG
 from tests.support.programs import run_program, start_program
 from tests.support.recorder import Recorder
 from tests.support.systems import not_on_windows
@@ -251,7 +253,7 @@ def test_whatever_is_damaged_or_exchanged_no_result_is_wrong_and_only_what_is_lo
     expected = kind.run(work, items, whole / "run.db", chunksize=5)
     path, costs = place / "run.db", list[int | None]()
     cells: list[Cell | str] = [*cells_of(whole / "run.db"), *(file.name for file in values_of(whole / "run.db"))]
-    for seed, cell in enumerate(cells):
+    for seed, cell in islice(enumerate(cells), None, None, 1 if IS_LONG else 2):
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(whole, place)
         chance, values = random.Random(seed), values_of(path)

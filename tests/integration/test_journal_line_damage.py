@@ -8,6 +8,7 @@ import sqlite3
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.support import journal_rc1
 from tests.support.disk import Disk
 from tests.support.journals import lines_of, queue_of
 from tests.support.kinds import EACH_KIND, JOB, Kind
+from tests.support.length import IS_LONG
 from tests.support.systems import not_on_windows
 
 pytestmark = [pytest.mark.slow, not_on_windows("memory is limited by RLIMIT_AS")]
@@ -101,12 +103,12 @@ def test_a_damaged_line_of_a_job_is_refused_or_changes_nothing(tmp_path: Path, d
     right, refused = answers(copy, resume), 0
     assert len(right) == 3
     with little_memory():
-        for what in damaged(good, copy):
+        for what in islice(damaged(good, copy), None, None, 1 if IS_LONG else 3):
             found = answers(copy, resume)
             for way, answer in found.items():
                 assert answer == right[way], f"{way} with {what}"
             refused += len(right) - len(found)
-    assert refused > 200
+    assert refused > (200 if IS_LONG else 60)
 
 
 def test_a_journal_whose_lines_have_no_checksum_yet_is_read_as_it_is_and_goes_on(tmp_path: Path) -> None:

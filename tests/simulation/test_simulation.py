@@ -33,7 +33,7 @@ from tests.unit.models.explorer import reverted
 
 #: How many histories are run where nobody says for how long. Of those that ever failed, two of three were among the
 #: first 300.
-HISTORIES = 2000 if IS_LONG else 300
+HISTORIES = 2000 if IS_LONG else 150
 
 
 @pytest.fixture(scope="module")

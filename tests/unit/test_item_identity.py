@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from mpqueue._parent.journal import identity, matching
 from mpqueue._parent.journal.identity import NoIdentityError, What, digest, digests, encode
 from mpqueue._parent.journal.matching import match
+from tests.support.length import long
 from tests.support.needed import needs
 from tests.unit.small_blocks import small_blocks
 
@@ -127,7 +128,7 @@ def test_what_is_plain_and_in_few_containers_has_its_form_in_one_go(monkeypatch:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", ["1", "2"])
+@pytest.mark.parametrize("seed", ["1", long("2")])
 def test_a_value_has_the_same_form_in_every_process(seed: str) -> None:
     code = "from tests.unit.test_item_identity import *; print(digests(DIFFERENT).hex())"
     environment = {**os.environ, "PYTHONHASHSEED": seed}
