@@ -49,7 +49,7 @@ def dashboard(args: argparse.Namespace) -> int:
         raise UsageError(
             f"dashboard: expected Starlette and uvicorn ({error}): pip install 'mpqueue[dashboard]'"
         ) from None
-    from mpqueue._queue.recorded.journal_view import JournalView  # needs SQLite, which most commands don't
+    from mpqueue._queue.live_pages import JournalView  # needs SQLite, which most commands don't
 
     view = JournalView(args.journals)
     with usage_errors(kinds=(OSError, ValueError, TypeError)):

@@ -85,14 +85,14 @@ def test_a_seed_is_a_history(folder: Path) -> None:
 
 
 #: What the simulation has to find: a line of the program, what stands there instead, and a seed that found it last.
-#: Faults of what is told before it is on disk are those of `tests/unit/models/test_journal.py`.
+#: Faults in what is announced before it is on disk are those of `tests/unit/models/test_journal.py`.
 FAULTS: dict[str, tuple[Any, str, str, str, int]] = {
     "messages of dead workers count": (
         Books,
         "live_lane",
         "return lane if lane.generation == generation else None",
         "return lane",
-        73,
+        151,
     ),
     "an answer overtakes one that is being unpickled": (Answers, "put_plain", "if self.busy:", "if False:", 48),
     "what handlers add is not in their transaction": (

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class RowsInMemory(Reader):
-    """Rows of one job, which are told apart by their numbers."""
+    """Rows of one job, by their numbers."""
 
     def __init__(self, rows: Iterable[WrittenRow], read_file: ReadFile) -> None:
         super().__init__("run.db")

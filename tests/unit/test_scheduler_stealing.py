@@ -135,7 +135,7 @@ def test_what_has_run_is_not_taken_while_its_results_are_pickled() -> None:
 def test_a_chunk_may_be_taken_once_the_one_before_it_whose_limit_was_settling_is_gone() -> None:
     fleet = FakeLanes(2)
     lane, (first, _) = lane_with_chunks(fleet, 20, 20)
-    first.settling, first.job.lanes_to_rob = 5, 0  # as whoever looks for stuck items leaves it
+    first.settling, first.job.lanes_to_rob = 5, 0  # as the search for stuck items leaves it
     fleet.books.remove_chunk(lane, first)
     assert first.job.lanes_to_rob == lane.bit
 
