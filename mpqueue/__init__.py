@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     from mpqueue._queue.recorded.job_record import JobPlan as JobPlan
     from mpqueue._queue.recorded.record_options import Rerun as Rerun
     from mpqueue._queue.run import JobRun as JobRun
-    from mpqueue._wire.shared import Shared as Shared, share as share
+    from mpqueue._wire.memory.shared import Shared as Shared, share as share
     from mpqueue._worker.handlers.current_item import CurrentItem as CurrentItem, current_item as current_item
     from mpqueue.events import (
         ItemRetry as ItemRetry,
@@ -96,7 +96,7 @@ __version__ = "1.0.0rc1"
 _HOMES = {
     "mpqueue._core.state.item_table": ("FailedTry",),
     "mpqueue._worker.handlers.current_item": ("CurrentItem", "current_item"),
-    "mpqueue._wire.shared": ("Shared", "share"),
+    "mpqueue._wire.memory.shared": ("Shared", "share"),
     "mpqueue._dropin.process_executor": ("Executor",),
     "mpqueue._dropin.lazy_map": ("imap", "imap_unordered"),
     "mpqueue._dropin.whole_map": ("amap", "map", "stages", "starmap"),

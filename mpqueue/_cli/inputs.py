@@ -24,7 +24,7 @@ from typing import Any, TextIO
 from mpqueue._call_checks import nearest
 from mpqueue._cli.usage import UsageError, say
 from mpqueue._text import shown
-from mpqueue._wire.pickling.imports import module_name_of
+from mpqueue._wire.pickling.main_names import module_name_of
 
 #: The ways in which inputs can be read; "files" is the default.
 KINDS = ("files", "lines", "jsonl", "csv")

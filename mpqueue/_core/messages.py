@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.pending import Care
 from mpqueue._wire.frames import Ended, RecordFrame, WorkTimes
-from mpqueue._wire.ledger import Claim
+from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.parcels import AddedItems
 
 if TYPE_CHECKING:

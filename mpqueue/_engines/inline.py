@@ -14,8 +14,8 @@ from typing import NoReturn
 from mpqueue._core.messages import LaneDied, LaneReady
 from mpqueue._parent.inbox import Inbox, found
 from mpqueue._parent.lane_protocol import Answers, Capabilities, Lane, LaneSettings, Tell
-from mpqueue._wire.ledger import Claim, Ledger
 from mpqueue._wire.line import Answer
+from mpqueue._wire.memory.ledger import Claim, Ledger
 from mpqueue._worker import worker_links
 from mpqueue._worker.exchange import make_context
 from mpqueue._worker.main import Worker

@@ -71,7 +71,7 @@ from mpqueue._parent.replies import Reply
 from mpqueue._parent.running import LaneNow, LaneStack, lanes_now, running_items, stacks_now
 from mpqueue._parent.traffic import Traffic, last_words
 from mpqueue._parent.users_threads import Errands, Picklers
-from mpqueue._wire.ledger import Claim
+from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.pickling.packed_handler import PackedHandler
 from mpqueue.errors import InternalError, JobStateError, MPQueueError, QueueClosedError
 

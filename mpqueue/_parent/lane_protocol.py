@@ -46,12 +46,12 @@ from mpqueue._core.commands import Capabilities
 from mpqueue._core.messages import Message
 from mpqueue._parent.inbox import Inbox, found
 from mpqueue._parent.users_threads import Errands
-from mpqueue._wire.ledger import Claim
 from mpqueue._wire.line import Answer
+from mpqueue._wire.memory.ledger import Claim
+from mpqueue._wire.memory.segments import Carried
+from mpqueue._wire.memory.shared import Shared
 from mpqueue._wire.pickling.payload import Packed
 from mpqueue._wire.pickling.script import Script
-from mpqueue._wire.segments import Carried
-from mpqueue._wire.shared import Shared
 
 __all__ = [
     "Backend",

@@ -31,15 +31,15 @@ from mpqueue._parent.inbox import take_traceback, text_of
 from mpqueue._parent.users_threads import PickleTask
 from mpqueue._plain import standard_types
 from mpqueue._wire.frames import Several
+from mpqueue._wire.memory.segments import HeldSegment, SegmentRef, SegmentStore
+from mpqueue._wire.memory.shared import Shared
 from mpqueue._wire.parcels import Parcel
-from mpqueue._wire.pickling import beside, imports, packed_functions, rebuilding
+from mpqueue._wire.pickling import beside, main_names, packed_functions, rebuilding
 from mpqueue._wire.pickling.beside import Buffers, Pickled, within
 from mpqueue._wire.pickling.packed_functions import PackedFunction, is_importable
 from mpqueue._wire.pickling.payload import NotPlainError, Packed, dump, dump_with
 from mpqueue._wire.pickling.reducers import PLAIN, PROTOCOL, reduce_array
 from mpqueue._wire.pickling.script import Script
-from mpqueue._wire.segments import HeldSegment, SegmentRef, SegmentStore
-from mpqueue._wire.shared import Shared
 from mpqueue._worker.handlers.called import Call
 from mpqueue.errors import ItemPicklingError, shown
 
@@ -309,7 +309,7 @@ def _always(_: Any) -> bool:
 
 def _is_imported(function: Any) -> bool:
     """True for a function that is pickled by its name, which leads to it on the other side."""
-    return type(function.__module__) is str and function.__module__ not in imports.NAMES
+    return type(function.__module__) is str and function.__module__ not in main_names.NAMES
 
 
 def _is_own_array(array: Any) -> bool:

@@ -21,7 +21,7 @@ from mpqueue._os.process_facts import MachineMemory, MemoryGauge
 from mpqueue._parent.inbox import found
 from mpqueue._parent.lane_protocol import Lane, LanePool, Post, TellingLane
 from mpqueue._parent.replies import SafeEvent
-from mpqueue._wire.ledger import MEMORY_USED, Claim, Ledger, Phase
+from mpqueue._wire.memory.ledger import MEMORY_USED, Claim, Ledger, Phase
 
 
 def running_items(books: Books, lane_of: Callable[[int], Lane | None], job: JobBook) -> Mapping[int, float]:

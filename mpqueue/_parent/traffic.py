@@ -38,7 +38,6 @@ from mpqueue._parent.inbox import found, take_traceback, text_of
 from mpqueue._parent.lane_protocol import CarryingLane, Lane, Post, SharingLane
 from mpqueue._parent.packing import PackedItems, Packing, pack_at_once, pack_parcels, pickle_without_user_code
 from mpqueue._parent.users_threads import Picklers
-from mpqueue._wire import shared
 from mpqueue._wire.frames import (
     ChunkFrame,
     FailureFrame,
@@ -54,11 +53,8 @@ from mpqueue._wire.frames import (
     load_unsent,
 )
 from mpqueue._wire.line import Answer, DamagedError
-from mpqueue._wire.parcels import AddedItems, Parcel, ResultWithItems, Yielded
-from mpqueue._wire.pickling.imports import ImportWatch
-from mpqueue._wire.pickling.packed_handler import PackedHandler
-from mpqueue._wire.pickling.payload import Packed, load, load_home, without_segment
-from mpqueue._wire.segments import (
+from mpqueue._wire.memory import shared
+from mpqueue._wire.memory.segments import (
     KEEP_FREE_FOR_ITEMS,
     KEEP_LENT,
     NOTHING_CARRIED,
@@ -71,6 +67,10 @@ from mpqueue._wire.segments import (
     may_hold_more,
     view,
 )
+from mpqueue._wire.parcels import AddedItems, Parcel, ResultWithItems, Yielded
+from mpqueue._wire.pickling.main_names import ImportWatch
+from mpqueue._wire.pickling.packed_handler import PackedHandler
+from mpqueue._wire.pickling.payload import Packed, load, load_home, without_segment
 from mpqueue.errors import RemoteError, RemoteTraceback, ResultPicklingError, WorkerCrashedError, shown
 
 log = logging.getLogger("mpqueue")

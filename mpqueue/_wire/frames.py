@@ -12,10 +12,10 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._wire.line import decode, encode
+from mpqueue._wire.memory.segments import SegmentRef
+from mpqueue._wire.memory.shared import Lent
 from mpqueue._wire.pickling.payload import Packed
 from mpqueue._wire.pickling.reducers import PROTOCOL
-from mpqueue._wire.segments import SegmentRef
-from mpqueue._wire.shared import Lent
 
 if TYPE_CHECKING:
     from mpqueue._wire.pickling.sources import Sources

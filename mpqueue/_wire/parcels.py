@@ -14,8 +14,8 @@ from mpqueue._wire.item_names import IdRule, ids_of
 from mpqueue.errors import shown
 
 if TYPE_CHECKING:
+    from mpqueue._wire.memory.segments import HeldSegment
     from mpqueue._wire.pickling.payload import Packed
-    from mpqueue._wire.segments import HeldSegment
 
 
 #: Types that an id in an open job may consist of: they are compared where no users' code may run.

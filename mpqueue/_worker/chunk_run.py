@@ -17,7 +17,7 @@ from mpqueue._os import process_facts as memory
 from mpqueue._os import system as clock
 from mpqueue._os.process_signals import came_of_signal, kill_self
 from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame, Several, dump_frame
-from mpqueue._wire.ledger import (
+from mpqueue._wire.memory.ledger import (
     CLAIM,
     FRACTION,
     IS_LATE,

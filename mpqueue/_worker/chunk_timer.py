@@ -20,7 +20,7 @@ import weakref
 from mpqueue._os import system as clock
 from mpqueue._os.alarm import Alarm, make_alarm
 from mpqueue._wire.frames import STRETCH_LIMIT, Ended, dump_frame
-from mpqueue._wire.ledger import Phase
+from mpqueue._wire.memory.ledger import Phase
 from mpqueue._worker.chunk_run import ChunkRun
 from mpqueue._worker.results import NotReadyError
 

@@ -12,9 +12,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from mpqueue._wire.frames import Passed, all_of
-from mpqueue._wire.ledger import PIPED, Ledger
-from mpqueue._wire.pickling.payload import Packed, load, load_several
-from mpqueue._wire.segments import (
+from mpqueue._wire.memory.ledger import PIPED, Ledger
+from mpqueue._wire.memory.segments import (
     NOTHING_CARRIED,
     Carried,
     Part,
@@ -23,7 +22,8 @@ from mpqueue._wire.segments import (
     SegmentStore,
     can_lend,
 )
-from mpqueue._wire.shared import Shared, Token
+from mpqueue._wire.memory.shared import Shared, Token
+from mpqueue._wire.pickling.payload import Packed, load, load_several
 from mpqueue._worker.log_records import LogOutlet
 from mpqueue._worker.worker_links import WorkerLinks
 

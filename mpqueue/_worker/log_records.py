@@ -26,7 +26,7 @@ from mpqueue._os.process_signals import came_of_signal
 from mpqueue._plain import plain
 from mpqueue._text import repr_of
 from mpqueue._wire.frames import RecordFrame, Speech, begin_unsent, dump_frame, unsent
-from mpqueue._wire.ledger import UNSENT
+from mpqueue._wire.memory.ledger import UNSENT
 from mpqueue._worker import worker_links
 from mpqueue._worker.handlers import current_item
 from mpqueue._worker.results import plain_text

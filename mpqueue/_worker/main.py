@@ -10,7 +10,6 @@ import os
 import sys
 
 from mpqueue._os import system as clock
-from mpqueue._wire import segments, shared
 from mpqueue._wire.frames import (
     THREAD_VARIABLES,
     ApartFrame,
@@ -31,12 +30,13 @@ from mpqueue._wire.frames import (
     is_plain,
     load_frame,
 )
-from mpqueue._wire.ledger import CLAIM, SINCE, Phase, pack_claim
 from mpqueue._wire.line import Answer
-from mpqueue._wire.pickling import classes, imports
-from mpqueue._wire.pickling.imports import take_path
+from mpqueue._wire.memory import segments, shared
+from mpqueue._wire.memory.ledger import CLAIM, SINCE, Phase, pack_claim
+from mpqueue._wire.memory.segments import Carried
+from mpqueue._wire.pickling import classes, main_names
+from mpqueue._wire.pickling.main_names import take_path
 from mpqueue._wire.pickling.payload import Packed, load, view_parts
-from mpqueue._wire.segments import Carried
 from mpqueue._worker import log_records as records
 from mpqueue._worker import worker_links
 from mpqueue._worker.chunk_run import ChunkRun, note_memory
@@ -119,7 +119,7 @@ class Worker:
             if not self.context.is_in_program:
                 records.install(self.context.logs, None)
             if scope is None:
-                imports.run_initializer(lambda: load(frame.initializer))
+                main_names.run_initializer(lambda: load(frame.initializer))
             else:
                 with classes.in_scope(scope):
                     load(frame.initializer)()

@@ -11,7 +11,7 @@ import importlib
 import traceback
 from collections.abc import Callable
 
-from mpqueue._wire.pickling import imports
+from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.payload import Packed, load
 from mpqueue._wire.pickling.script import Script
 from mpqueue.errors import WorkerStartError, shown
@@ -31,7 +31,7 @@ def steps(preload: Preload) -> list[tuple[str, Callable[[], object]]]:
     if isinstance(preload, Script):
         return [(f"importing {preload.path} in a worker", functools.partial(_import_main, preload))]
     if isinstance(preload, Packed):
-        return [("calling the function", lambda: imports.run_initializer(lambda: load(preload)))]
+        return [("calling the function", lambda: main_names.run_initializer(lambda: load(preload)))]
     return [(f"importing {name!r}", functools.partial(importlib.import_module, name)) for name in preload]
 
 

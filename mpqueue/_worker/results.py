@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 from mpqueue._os.process_signals import came_of_signal
 from mpqueue._text import shown
 from mpqueue._wire.frames import FailureFrame, Passed
+from mpqueue._wire.memory.segments import SegmentStore
 from mpqueue._wire.parcels import ResultWithItems, Yielded
 from mpqueue._wire.pickling import beside
 from mpqueue._wire.pickling.beside import within
 from mpqueue._wire.pickling.classes import are_same
 from mpqueue._wire.pickling.payload import Packed, dump, dump_by_value, dump_each, dump_plain, load_home
-from mpqueue._wire.segments import SegmentStore
 from mpqueue._worker.worker_links import BrokenWorkerError
 
 if TYPE_CHECKING:

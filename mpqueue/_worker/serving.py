@@ -38,9 +38,9 @@ from mpqueue._os.memory_files import address_of, give_up_sharing
 from mpqueue._os.parent_death import die_with_parent, follow_parent
 from mpqueue._os.process_handle import CAN_FORK, around_forks
 from mpqueue._os.process_signals import reset_signals
-from mpqueue._wire.asking import TRACKERS, Asking
-from mpqueue._wire.ledger import SIZE, Ledger
 from mpqueue._wire.line import Flags, Incoming, LaneSeed
+from mpqueue._wire.memory.asking import TRACKERS, Asking
+from mpqueue._wire.memory.ledger import SIZE, Ledger
 from mpqueue._worker import worker_links
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mpqueue._os.files import write_at
-from mpqueue._wire.asking import Asking
 from mpqueue._wire.frames import dump_with_segments
-from mpqueue._wire.ledger import Ledger
 from mpqueue._wire.line import Flags, encode, write_whole
-from mpqueue._wire.segments import SegmentRef
+from mpqueue._wire.memory.asking import Asking
+from mpqueue._wire.memory.ledger import Ledger
+from mpqueue._wire.memory.segments import SegmentRef
 
 
 class Outbox(Protocol):

@@ -31,8 +31,8 @@ from mpqueue._wire.frames import (
     dump_frame,
     load_frame,
 )
-from mpqueue._wire.ledger import Claim
 from mpqueue._wire.line import Answer
+from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.parcels import ResultWithItems
 from mpqueue._wire.pickling.payload import Packed, dump, dump_plain, load, load_several
 from mpqueue._worker.results import pack_failure

@@ -29,7 +29,7 @@ from mpqueue._options import JobOptions
 from mpqueue._parent.history_file import FORMAT, Plain, PlainWriter, fields_of
 from mpqueue._wire.frames import Ended, WorkTimes
 from mpqueue._wire.item_names import IdRule
-from mpqueue._wire.ledger import Claim, Phase
+from mpqueue._wire.memory.ledger import Claim, Phase
 from mpqueue._wire.parcels import AddedItems, Yielded
 from mpqueue.errors import MPQueueError
 from mpqueue.retry import Fail, RetryAfter, RetryPolicy, decide_by

@@ -23,7 +23,7 @@ from mpqueue._core.messages import (
 )
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._wire.frames import CHUNK_SECONDS, LIMIT, Ended
-from mpqueue._wire.ledger import Phase
+from mpqueue._wire.memory.ledger import Phase
 from mpqueue._worker import timing
 from tests.simulation.workbench import PATIENT, UNTIL_TOLD, Bench, FakeBench, RealBench
 from tests.support import systems

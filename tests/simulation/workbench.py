@@ -59,7 +59,7 @@ from mpqueue._options import JobOptions
 from mpqueue._parent.coordinator import Coordinator
 from mpqueue._parent.inbox import SystemClock
 from mpqueue._parent.lane_protocol import LaneSettings
-from mpqueue._wire.ledger import FLAG_JOB, Claim, Phase
+from mpqueue._wire.memory.ledger import FLAG_JOB, Claim, Phase
 from mpqueue._wire.pickling.packed_handler import PackedHandler, pack_handler
 from mpqueue._worker import main, worker_links
 from mpqueue._worker.handlers.current_item import current_item

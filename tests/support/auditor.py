@@ -21,7 +21,7 @@ from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneSeconds, LaneStat
 from mpqueue._core.state.pending import Care
 from mpqueue._core.state.timings import Timings
 from mpqueue._wire.frames import STRETCH_SECONDS
-from mpqueue._wire.ledger import Phase
+from mpqueue._wire.memory.ledger import Phase
 from mpqueue.errors import Retry
 from mpqueue.status import JobStatus
 from tests.support.fake_lanes import FakeLanes

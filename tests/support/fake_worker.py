@@ -21,7 +21,7 @@ from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._wire.frames import STRETCH_LIMIT, Ended, WorkTimes
-from mpqueue._wire.ledger import MAX_CHUNK_ITEMS, Claim, Phase
+from mpqueue._wire.memory.ledger import MAX_CHUNK_ITEMS, Claim, Phase
 from mpqueue._wire.parcels import AddedItems, Yielded
 from mpqueue._worker import timing
 from mpqueue._worker.chunk_timer import CUT_PART

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from mpqueue._os import descriptors
-from mpqueue._wire import asking
-from mpqueue._wire.asking import TRACKERS, Asking, Key, decode, encode
+from mpqueue._wire.memory import asking
+from mpqueue._wire.memory.asking import TRACKERS, Asking, Key, decode, encode
 from tests.support.systems import not_on_windows
 
 pytestmark = not_on_windows("descriptors are not handed over there")

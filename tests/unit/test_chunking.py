@@ -27,7 +27,7 @@ from mpqueue._core.rules.chunking import (
     aim,
 )
 from mpqueue._wire.frames import CHUNK_SECONDS
-from mpqueue._wire.ledger import MAX_CHUNK_ITEMS
+from mpqueue._wire.memory.ledger import MAX_CHUNK_ITEMS
 
 MANY = 10_000_000
 

@@ -15,10 +15,10 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 import pytest
 from cloudpickle import cloudpickle
 
+from mpqueue._wire.memory.segments import SegmentStore
 from mpqueue._wire.pickling import classes
 from mpqueue._wire.pickling.classes import CallsScope, Scope, _ids, _known, _unfilled, in_scope, leave
 from mpqueue._wire.pickling.payload import Packed, dump, dump_code, load, load_home, load_several, without_segment
-from mpqueue._wire.segments import SegmentStore
 
 
 def several(packed: Packed) -> Any:

@@ -27,8 +27,8 @@ from mpqueue._wire.frames import (
     load_with_segments,
     unsent,
 )
+from mpqueue._wire.memory.segments import SegmentRef
 from mpqueue._wire.pickling.payload import Packed
-from mpqueue._wire.segments import SegmentRef
 
 TIMES = WorkTimes(*(number / 8 for number in range(9)))
 REPORT = ReportFrame(

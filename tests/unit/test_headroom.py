@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mpqueue._core.messages import MemoryRead, WorkerMemory
 from mpqueue._core.state.resources import ENOUGH, HALF_LIFE, HORIZON, SCARCE_PART, SHORT_PART, Headroom
-from mpqueue._wire.ledger import Claim, Phase
+from mpqueue._wire.memory.ledger import Claim, Phase
 
 TOTAL = 10_000
 LITTLE, NOTHING = int(TOTAL * SHORT_PART), int(TOTAL * SCARCE_PART)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import mpqueue.backends
-from mpqueue._wire.pickling.imports import ImportWatch, NamedFiles, module_name_of, take_path
+from mpqueue._wire.pickling.main_names import ImportWatch, NamedFiles, module_name_of, take_path
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from mpqueue._output.job_facts import (
     unfinished,
 )
 from mpqueue._parent.running import LaneNow
-from mpqueue._wire.ledger import Phase
+from mpqueue._wire.memory.ledger import Phase
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import COMPLETED, PROCESSING, RETRY, JobStatus
 from tests.support.runs import START, Run

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpqueue._os.memory_files import SharedFile
-from mpqueue._wire.ledger import (
+from mpqueue._wire.memory.ledger import (
     CLAIM,
     FLAG_JOB,
     FRACTION,

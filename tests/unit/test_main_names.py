@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from mpqueue._wire.pickling import beside, classes, imports
+from mpqueue._wire.pickling import beside, classes, main_names
 from mpqueue._wire.pickling.beside import within
 from mpqueue._wire.pickling.payload import Packed, dump_code, load
 from tests.unit.test_classes import as_in_another_process
@@ -66,8 +66,8 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Program:
     monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
     nothing: dict[str, Any] = {"_space": None, "_kept": set(), "_attributes": {}}
     for name, value in nothing.items():
-        monkeypatch.setattr(imports, name, value)
-    monkeypatch.setattr(imports, "of_initializers", scope := classes.Scope())
+        monkeypatch.setattr(main_names, name, value)
+    monkeypatch.setattr(main_names, "of_initializers", scope := classes.Scope())
     monkeypatch.setattr(classes, "of_initializers", scope)
     monkeypatch.setattr(classes, "_latest", None)
     _of_worker.clear()
@@ -99,7 +99,7 @@ def loaded(packed: Packed) -> Any:
 
 def begin(packed: Packed) -> None:
     with in_worker():
-        imports.run_initializer(lambda: load(packed))
+        main_names.run_initializer(lambda: load(packed))
 
 
 def test_what_it_names_is_the_workers_own_for_functions_that_come_later_and_the_rest_is_the_programs(
@@ -120,12 +120,12 @@ def test_without_one_each_function_has_names_of_its_own_unless_they_are_loaded_t
     read, initializer = program.send("read"), program.send("begin")
     loaded(initializer)()
     assert loaded(read)()[0] == 0
-    with imports.together():
+    with main_names.together():
         set_up, handler = load(initializer), load(read)
     set_up()
     assert handler()[0] == 5
     assert handler.__globals__["__name__"] == "__main__"
-    assert not imports.has_own()
+    assert not main_names.has_own()
 
 
 class Outer:
@@ -143,10 +143,10 @@ def test_what_the_other_side_has_imported_is_found_by_its_whole_name(monkeypatch
     for each in (Outer, Outer.Inner, Kind):
         monkeypatch.setattr(each, "__module__", "__main__")
     there: Any = SimpleNamespace(has={"Outer", "Outer.Inner", "Kind"}.__contains__)
-    assert imports.found_by_name(Outer) is None
+    assert main_names.found_by_name(Outer) is None
 
     def found(*objects: object) -> list[str | None]:
-        return within(lambda: [*map(imports.found_by_name, objects)], (beside.script, there))
+        return within(lambda: [*map(main_names.found_by_name, objects)], (beside.script, there))
 
     assert found(Outer, Outer.Inner, Kind, Outer()) == ["Outer", "Outer.Inner", "Kind", None]
     monkeypatch.setattr(main, "Outer", None)
@@ -156,11 +156,11 @@ def test_what_the_other_side_has_imported_is_found_by_its_whole_name(monkeypatch
 
 
 def test_what_was_loaded_together_is_so_where_it_goes_next(program: Program) -> None:
-    with imports.together():
+    with main_names.together():
         functions = [load(program.send(name)) for name in ("begin", "read")]
-    together = beside.namespace, imports.names_of(*functions)
+    together = beside.namespace, main_names.names_of(*functions)
     sent = within(lambda: [dump_code(function)[0] for function in functions], together)
-    with imports.together():
+    with main_names.together():
         set_up, handler = map(load, sent)
     set_up()
     assert handler()[0] == 5

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mpqueue._wire.memory.segments import SegmentStore
 from mpqueue._wire.pickling.payload import Packed, dump, load
-from mpqueue._wire.segments import SegmentStore
 from tests.support.this_system import IS_LINUX
 
 #: Bytes of each payload.

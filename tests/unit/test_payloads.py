@@ -13,7 +13,8 @@ import cloudpickle
 import numpy as np
 import pytest
 
-from mpqueue._wire import segments
+from mpqueue._wire.memory import segments
+from mpqueue._wire.memory.segments import HeldSegment, SegmentStore, can_be_opened, make_anchor
 from mpqueue._wire.parcels import Parcel
 from mpqueue._wire.pickling import payload
 from mpqueue._wire.pickling.payload import (
@@ -28,7 +29,6 @@ from mpqueue._wire.pickling.payload import (
     put_apart,
     without_segment,
 )
-from mpqueue._wire.segments import HeldSegment, SegmentStore, can_be_opened, make_anchor
 from tests.support.this_system import IS_LINUX
 
 BIG = 200_000

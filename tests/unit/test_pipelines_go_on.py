@@ -16,9 +16,9 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.pipeline import Path, Pipeline
 from mpqueue._parent.journal.kept_values import Place, unseal
 from mpqueue._parent.journal.lots import PassedOn, PassRecord, on_their_way
+from mpqueue._wire.memory.segments import SegmentStore
 from mpqueue._wire.parcels import Parcel
 from mpqueue._wire.pickling.payload import dump
-from mpqueue._wire.segments import SegmentStore
 from tests.support.auditor import Auditor
 from tests.support.fake_lanes import FakeLanes, succeed
 from tests.support.fake_worker import Item

@@ -22,11 +22,11 @@ from PIL import Image
 
 from mpqueue._parent.journal.kept_values import BigFile, keep, restore
 from mpqueue._parent.packing import dump_without_user_code
+from mpqueue._wire.memory.segments import BIG_BUFFER, Pieces, SegmentStore
 from mpqueue._wire.pickling import beside as beside_module
 from mpqueue._wire.pickling import rebuilding, reducers
 from mpqueue._wire.pickling.beside import UNFRAMED, Buffers, Later, Pickled
 from mpqueue._wire.pickling.payload import Packed, dump, dump_code, dump_plain, load, load_home
-from mpqueue._wire.segments import BIG_BUFFER, Pieces, SegmentStore
 from tests.support.needed import needs
 
 #: Bytes that make a buffer of its own, and that make a whole pickle go through a segment.

@@ -16,7 +16,7 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk, Verdict, Why
 from mpqueue._core.state.pending import Care
 from mpqueue._wire.frames import Ended, RecordFrame
-from mpqueue._wire.ledger import NOWHERE, Claim, Phase
+from mpqueue._wire.memory.ledger import NOWHERE, Claim, Phase
 from mpqueue.errors import ItemTimeoutError, ResultPicklingError, SetupError, WorkerCrashedError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus

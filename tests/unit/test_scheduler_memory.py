@@ -10,7 +10,7 @@ from mpqueue._core.rules.dispatch import APART_ALONE, APART_WAIT_S
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.pending import Care
 from mpqueue._core.state.resources import SCARCE_PART, SHORT_PART
-from mpqueue._wire.ledger import Claim, Phase
+from mpqueue._wire.memory.ledger import Claim, Phase
 from mpqueue.errors import MemoryLimitError, SetupError
 from mpqueue.retry import RetryPolicy
 from tests.support.auditor import audited

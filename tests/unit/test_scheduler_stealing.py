@@ -15,7 +15,7 @@ from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneState
 from mpqueue._core.state.pending import Care
 from mpqueue._wire.frames import Ended
-from mpqueue._wire.ledger import SETTLE, Claim, Phase
+from mpqueue._wire.memory.ledger import SETTLE, Claim, Phase
 from mpqueue.status import JobStatus
 from tests.support.auditor import audited
 from tests.support.fake_lanes import FakeLanes, attempts, begun, fail, packed, statuses, succeed

@@ -12,7 +12,7 @@ from mpqueue._core.rules.limits import ANSWER_LIMIT, BEGIN_LIMIT, SECOND_LOOK, U
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._engines.agent import node_pool
 from mpqueue._engines.inline import InlinePool
-from mpqueue._wire.ledger import NOWHERE, Claim, Phase
+from mpqueue._wire.memory.ledger import NOWHERE, Claim, Phase
 from mpqueue.errors import ItemTimeoutError, SetupError, WorkerCrashedError
 from mpqueue.retry import RetryPolicy
 from tests.support.auditor import Auditor

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from mpqueue._wire.pickling import beside, imports, script
+from mpqueue._wire.pickling import beside, main_names, script
 from mpqueue._wire.pickling.beside import within
 
 
@@ -179,7 +179,7 @@ def test_where_it_is_imported_it_is_there_by_its_names_and_its_guard_is_not_run(
     source = f"import sys\n{GUARDED}    sys.exit('run')\nimported = was_imported()\n"
     for name in ("__main__", "__mp_main__"):
         monkeypatch.setitem(sys.modules, name, sys.modules["__main__"])
-    monkeypatch.setattr(imports, "_imported", None)
+    monkeypatch.setattr(main_names, "_imported", None)
     path = program(tmp_path, source.replace("was_imported()", "__name__, __file__")).__file__
     assert path is not None
     pickle.loads(pickle.dumps(script.Script(None, path)))()
@@ -187,9 +187,9 @@ def test_where_it_is_imported_it_is_there_by_its_names_and_its_guard_is_not_run(
     assert sys.modules["__mp_main__"] is main
     assert vars(main)["imported"] == ("__mp_main__", path)
     assert not script.is_being_imported()
-    assert imports.finds_names()
-    assert imports.found_by_name(vars(main)["g"]) == "g"
-    assert imports.found_by_name(lambda: None) is None
-    assert within(lambda: imports.found_by_name(vars(main)["g"]), (beside.script, None)) is None
+    assert main_names.finds_names()
+    assert main_names.found_by_name(vars(main)["g"]) == "g"
+    assert main_names.found_by_name(lambda: None) is None
+    assert within(lambda: main_names.found_by_name(vars(main)["g"]), (beside.script, None)) is None
     with pytest.raises(ModuleNotFoundError, match="'no_such_module'"):
         script.Script("no_such_module", path)()

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from mpqueue._os import memory_files
-from mpqueue._wire import segments
-from mpqueue._wire.segments import Segment, SegmentStore, layout, view
+from mpqueue._wire.memory import segments
+from mpqueue._wire.memory.segments import Segment, SegmentStore, layout, view
 from tests.support.systems import LINUX_ONLY, not_on_windows
 from tests.support.this_system import IS_LINUX
 

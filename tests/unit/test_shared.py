@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from mpqueue import Shared, share
-from mpqueue._wire import shared
+from mpqueue._wire.memory import shared
+from mpqueue._wire.memory.segments import SegmentStore
 from mpqueue._wire.pickling import beside, payload
 from mpqueue._wire.pickling.beside import within
 from mpqueue._wire.pickling.classes import Scope, in_scope, leave
 from mpqueue._wire.pickling.packed_handler import HandlerTransport, pack_handler
 from mpqueue._wire.pickling.payload import dump, dump_code, load
-from mpqueue._wire.segments import SegmentStore
 from mpqueue.errors import ItemPicklingError
 from tests.support.handlers import ReprlessError
 
@@ -145,7 +145,7 @@ def test_what_is_not_sent_yet_is_kept_as_the_object_itself() -> None:
 
 def test_what_pickles_name_stays() -> None:
     """Journals keep pickles for years."""
-    assert shared.__name__ == "mpqueue._wire.shared"
+    assert shared.__name__ == "mpqueue._wire.memory.shared"
     assert [*inspect.signature(shared._meet).parameters] == ["token", "packed"]
     assert [*inspect.signature(shared._share_later).parameters] == ["obj"]
 

@@ -22,7 +22,7 @@ from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk, LaneBook, Verdict, Why
 from mpqueue._core.state.pending import Care
-from mpqueue._wire.ledger import Claim, Phase
+from mpqueue._wire.memory.ledger import Claim, Phase
 from mpqueue.errors import ItemTimeoutError, MemoryLimitError, WorkerCrashedError
 
 #: When most workers die, in the words of error messages.

@@ -19,7 +19,7 @@ import math
 
 from mpqueue._core.commands import Capabilities
 from mpqueue._wire.frames import CHUNK_SECONDS, LIMIT
-from mpqueue._wire.ledger import MAX_CHUNK_ITEMS
+from mpqueue._wire.memory.ledger import MAX_CHUNK_ITEMS
 
 #: The part of a CPU that the chunks of all lanes may take, in the process through which all of them go. As much again
 #: is left for ends of jobs, where chunks are smaller, and for slower machines than the measured one.

@@ -26,7 +26,7 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneBook, LaneState, Verdict, Why
 from mpqueue._core.state.pending import Care
 from mpqueue._wire.frames import STRETCH_SECONDS
-from mpqueue._wire.ledger import Claim, Phase
+from mpqueue._wire.memory.ledger import Claim, Phase
 
 #: The least seconds between two checks, if no running item's time could be over: a timeout may be shorter than any
 #: wait, and the coordinator would do nothing else.

@@ -18,7 +18,7 @@ from mpqueue._core.state.books import Books, TimerKind
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneState, members
 from mpqueue._core.state.resources import NO_NEEDS
-from mpqueue._wire.ledger import SETTLE, Claim, Phase
+from mpqueue._wire.memory.ledger import SETTLE, Claim, Phase
 from mpqueue.status import JobStatus
 
 #: The part of a chunk's target time that must wait on a lane to be worth taking elsewhere.

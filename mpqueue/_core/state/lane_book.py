@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from mpqueue._core.state.pending import Care
 from mpqueue._core.state.resources import Grant, Needs
 from mpqueue._wire.frames import CHUNK_SECONDS, LIMIT
-from mpqueue._wire.ledger import Claim
+from mpqueue._wire.memory.ledger import Claim
 
 if TYPE_CHECKING:
     from mpqueue._core.state.job_book import JobBook

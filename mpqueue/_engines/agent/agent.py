@@ -41,10 +41,9 @@ from mpqueue._parent.inbox import Inbox, Request, SystemClock, found, text_of
 from mpqueue._parent.lane_protocol import LaneSettings
 from mpqueue._parent.running import Sampler
 from mpqueue._wire.frames import ApartFrame, LadenFrame, NodeFrame, dump_frame, load_with_segments
-from mpqueue._wire.ledger import Phase
 from mpqueue._wire.line import Answer
-from mpqueue._wire.pickling.payload import put_apart
-from mpqueue._wire.segments import (
+from mpqueue._wire.memory.ledger import Phase
+from mpqueue._wire.memory.segments import (
     BIG,
     NOTHING_CARRIED,
     Carried,
@@ -55,7 +54,8 @@ from mpqueue._wire.segments import (
     make_anchor,
     view,
 )
-from mpqueue._wire.shared import Lent, Parts, Token, lend
+from mpqueue._wire.memory.shared import Lent, Parts, Token, lend
+from mpqueue._wire.pickling.payload import put_apart
 
 #: The place of this package: frames of a stack name its files, and a program may have it in another place.
 PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from mpqueue._engines.agent import link
 from mpqueue._os.system import monotonic
-from mpqueue._wire.segments import SegmentRef
+from mpqueue._wire.memory.segments import SegmentRef
 from mpqueue.errors import WorkerStartError
 
 _START = "import sys; sys.path[:] = sys.argv[2:]; from mpqueue._engines.agent.agent import main; main()"

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 from mpqueue._core.messages import FaultFound, LaneDied, LaneStartFailed, Message
 from mpqueue._os.process_handle import process_name
 from mpqueue._parent.inbox import text_of
-from mpqueue._wire.ledger import Claim, Phase
+from mpqueue._wire.memory.ledger import Claim, Phase
 from mpqueue.errors import InternalError, WorkerStartError
 
 #: Bytes from which data is a separate part of a message, and not copied into it.

@@ -19,11 +19,11 @@ from mpqueue._engines.agent.agent import PACKAGE, LaneKey
 from mpqueue._engines.agent.link import Call, Link, Order, Seen, SetLimit, TellFlags, claim_of, load_notice
 from mpqueue._parent.inbox import found
 from mpqueue._parent.lane_protocol import Answers, Lane, Tell
-from mpqueue._wire import shared
-from mpqueue._wire.ledger import NOWHERE, Claim, Phase
 from mpqueue._wire.line import Answer
-from mpqueue._wire.segments import Carried
-from mpqueue._wire.shared import Shared, lend_own, parts_of, token_of
+from mpqueue._wire.memory import shared
+from mpqueue._wire.memory.ledger import NOWHERE, Claim, Phase
+from mpqueue._wire.memory.segments import Carried
+from mpqueue._wire.memory.shared import Shared, lend_own, parts_of, token_of
 
 if TYPE_CHECKING:
     from mpqueue._engines.agent.node_pool import NodePool

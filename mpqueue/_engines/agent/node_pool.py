@@ -39,7 +39,7 @@ from mpqueue._engines.agent.node import Node, NodeLane
 from mpqueue._os.system import IS_LINUX
 from mpqueue._parent.inbox import Inbox, SystemClock, found
 from mpqueue._parent.lane_protocol import Capabilities, LaneSettings
-from mpqueue._wire.segments import can_be_opened, make_anchor
+from mpqueue._wire.memory.segments import can_be_opened, make_anchor
 from mpqueue.errors import WorkerStartError, shown
 
 _log = logging.getLogger("mpqueue")

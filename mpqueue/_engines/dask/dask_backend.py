@@ -33,7 +33,7 @@ from mpqueue._engines.dask.dask_side import WorkerThere
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import LaneSettings
 from mpqueue._text import shown
-from mpqueue._wire.ledger import Claim, Phase
+from mpqueue._wire.memory.ledger import Claim, Phase
 from mpqueue.errors import WorkerStartError
 
 _log = logging.getLogger("mpqueue")

@@ -31,7 +31,7 @@ from mpqueue._os.descriptors import is_readable, message_pair
 from mpqueue._os.memory_files import SharedFile
 from mpqueue._os.parent_death import Leash
 from mpqueue._wire.line import Handle
-from mpqueue._wire.pickling.imports import ImportWatch
+from mpqueue._wire.pickling.main_names import ImportWatch
 from mpqueue._worker import preloads
 from mpqueue._worker.preloads import Preload
 from mpqueue.errors import WorkerStartError

@@ -31,8 +31,8 @@ from mpqueue._engines.loky.worker_process import START_LOOK, StackDump, StartPro
 from mpqueue._os.descriptors import is_readable
 from mpqueue._os.process_signals import signal_name
 from mpqueue._parent.inbox import Inbox, TimedCall, found
-from mpqueue._wire.ledger import Claim
 from mpqueue._wire.line import Answer
+from mpqueue._wire.memory.ledger import Claim
 from mpqueue.errors import WorkerStartError
 
 _log = logging.getLogger("mpqueue")

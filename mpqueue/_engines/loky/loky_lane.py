@@ -44,7 +44,8 @@ from mpqueue._os.system import IS_WINDOWS
 from mpqueue._parent.inbox import Inbox, SystemClock, text_of
 from mpqueue._parent.lane_protocol import Answers, LaneSettings, Tell
 from mpqueue._parent.users_threads import Errands
-from mpqueue._wire.ledger import (
+from mpqueue._wire.line import Answer, ChannelEnd, DamagedError, Handle, LaneSeed, LeashEnd, make_flags
+from mpqueue._wire.memory.ledger import (
     IS_LATE,
     LATE,
     MEMORY_LIMIT,
@@ -54,7 +55,6 @@ from mpqueue._wire.ledger import (
     Claim,
     Ledger,
 )
-from mpqueue._wire.line import Answer, ChannelEnd, DamagedError, Handle, LaneSeed, LeashEnd, make_flags
 from mpqueue._worker import serving, worker_links
 
 #: The function that a worker calls with a frame, and whose `Answer` `send` returns: module and name.

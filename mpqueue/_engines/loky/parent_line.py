@@ -18,10 +18,10 @@ from mpqueue._os.descriptors import NO_SIGNAL, close_all, is_readable, message_p
 from mpqueue._os.memory_files import leases_tell
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.users_threads import Errands
-from mpqueue._wire import asking
-from mpqueue._wire.ledger import Ledger
 from mpqueue._wire.line import Answer, DamagedError, Flags, Incoming, encode
-from mpqueue._wire.segments import own_descriptor, reopen
+from mpqueue._wire.memory import asking
+from mpqueue._wire.memory.ledger import Ledger
+from mpqueue._wire.memory.segments import own_descriptor, reopen
 
 
 class Line:
@@ -137,7 +137,7 @@ class Line:
             return None
 
 
-# -- The parent's end of `mpqueue._wire.asking`: gives descriptors to a worker. ---------------------------------
+# -- The parent's end of `mpqueue._wire.memory.asking`: gives descriptors to a worker. ---------------------------------
 
 #: The most questions answered at a time, between two messages of the coordinator.
 AT_A_TIME = 16

@@ -39,7 +39,7 @@ from mpqueue._parent.journal.kept_values import (
     unseal,
 )
 from mpqueue._parent.packing import dump_parts_without_user_code
-from mpqueue._wire.pickling.imports import MARK
+from mpqueue._wire.pickling.main_names import MARK
 from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 

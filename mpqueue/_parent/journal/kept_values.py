@@ -29,7 +29,7 @@ from typing import Any, NamedTuple, NoReturn
 from mpqueue._parent.inbox import text_of
 from mpqueue._wire.pickling import beside
 from mpqueue._wire.pickling.beside import within
-from mpqueue._wire.pickling.imports import MARK
+from mpqueue._wire.pickling.main_names import MARK
 from mpqueue._wire.pickling.payload import dump_by_reference, dump_by_value, load_parts
 from mpqueue.errors import JournalError, RemoteError, RemoteTraceback
 

@@ -24,12 +24,12 @@ from types import CodeType, FunctionType, GetSetDescriptorType, MemberDescriptor
 from typing import Any, NamedTuple
 
 from mpqueue._parent.journal.identity import NoIdentityError, Steps, Writer, encode_plain
-from mpqueue._wire.pickling import imports
-from mpqueue._wire.pickling.imports import is_users
+from mpqueue._wire.memory.shared import Shared
+from mpqueue._wire.pickling import main_names
+from mpqueue._wire.pickling.main_names import is_users
 from mpqueue._wire.pickling.packed_functions import globals_of, is_importable
 from mpqueue._wire.pickling.packed_handler import name_of
 from mpqueue._wire.pickling.sources import digests_of, not_loaded
-from mpqueue._wire.shared import Shared
 
 #: The Python that compiled it, and the version of these parts' form.
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}/3"
@@ -309,7 +309,7 @@ def _name_of(value: Any, name: str) -> str:
 
 def _without_main(name: str) -> str:
     module, _, rest = name.partition(".")
-    return rest if module in imports.NAMES else name
+    return rest if module in main_names.NAMES else name
 
 
 def _place_of(value: Any) -> str:

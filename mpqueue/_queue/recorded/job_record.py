@@ -53,10 +53,10 @@ from mpqueue._queue.recorded.resume import (
 )
 from mpqueue._text import digits
 from mpqueue._wire.item_names import Label
+from mpqueue._wire.memory.shared import Shared, size_of
 from mpqueue._wire.pickling import beside
 from mpqueue._wire.pickling.beside import within
 from mpqueue._wire.pickling.payload import dump_by_value
-from mpqueue._wire.shared import Shared, size_of
 from mpqueue.errors import shown
 from mpqueue.status import FAILED, OVER, JobKind, JobStatus
 

@@ -16,7 +16,7 @@ from mpqueue._core.state.timings import Timings
 from mpqueue._options import GivenOptions, JobOptions
 from mpqueue._queue.arguments import find_named, make_job, replay_item, restore_end
 from mpqueue._wire.item_names import Label, label_of
-from mpqueue._wire.pickling import imports
+from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.packed_handler import HandlerTransport, pack_handler
 from mpqueue._wire.pickling.payload import load_parts
 from mpqueue.errors import JournalError, WorkerStartError, shown
@@ -196,7 +196,7 @@ def _load(recorded: RecordedJob, kept: Any, which: slice) -> list[Any]:
     sys.path += [entry for entry in path if entry not in sys.path]
     if any(has_code(data) for data, _ in functions):
         check_version(".".join((recorded.python or "").split(".")[:2]))
-    with imports.together():
+    with main_names.together():
         return [load_parts(data, [*map(bytearray, buffers)]) for data, buffers in functions]
 
 

@@ -15,11 +15,11 @@ from collections.abc import Callable
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from mpqueue._wire.segments import BIG, BIG_BUFFER, Part, Pieces
+from mpqueue._wire.memory.segments import BIG, BIG_BUFFER, Part, Pieces
 
 if TYPE_CHECKING:
+    from mpqueue._wire.memory.shared import Shared
     from mpqueue._wire.pickling.script import Script
-    from mpqueue._wire.shared import Shared
 
 
 T = TypeVar("T")

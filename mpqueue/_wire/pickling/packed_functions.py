@@ -23,7 +23,7 @@ from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._os.process_signals import came_of_signal
-from mpqueue._wire.pickling import beside, imports
+from mpqueue._wire.pickling import beside, main_names
 from mpqueue._wire.pickling.beside import within
 from mpqueue._wire.pickling.classes import BringsClasses, Scope, in_scope, scope_here
 from mpqueue._wire.pickling.payload import Packed, dump_code, load
@@ -93,7 +93,7 @@ class FunctionPacker:
         return within(lambda: self._pack_function(function), (beside.script, self._script))
 
     def _pack_function(self, function: Any) -> Any:
-        if imports.found_by_name(function) is not None:
+        if main_names.found_by_name(function) is not None:
             return function
         parts = constant_parts(function)
         known = self._known.get(id(function))
@@ -154,7 +154,7 @@ def are_same(before: tuple[Any, ...], now: tuple[Any, ...]) -> bool:
 
 def is_importable(named: Any) -> bool:
     """True if a worker finds the very same object by its module and name."""
-    return getattr(named, "__module__", None) not in imports.NAMES and is_found(named)
+    return getattr(named, "__module__", None) not in main_names.NAMES and is_found(named)
 
 
 def is_found(named: Any) -> bool:
@@ -185,7 +185,7 @@ def constant_parts(function: Any) -> tuple[Any, ...] | None:
         if id(type(value)) in _CONSTANTS:
             continue
         if issubclass(type(value), ModuleType):
-            if value.__name__ in imports.NAMES or sys.modules.get(value.__name__) is not value:
+            if value.__name__ in main_names.NAMES or sys.modules.get(value.__name__) is not value:
                 return None
             continue
         if id(value) in seen:

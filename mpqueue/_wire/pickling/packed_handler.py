@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mpqueue._call_checks import check_callable, is_module_builtin
 from mpqueue._os.process_signals import came_of_signal
 from mpqueue._wire.frames import HandlerFrame
-from mpqueue._wire.pickling import beside, imports
+from mpqueue._wire.memory.segments import CommonSegment, log
+from mpqueue._wire.memory.shared import Shared
+from mpqueue._wire.pickling import beside, main_names
 from mpqueue._wire.pickling.beside import within
 from mpqueue._wire.pickling.classes import BROUGHT
 from mpqueue._wire.pickling.packed_functions import (
@@ -28,8 +30,6 @@ from mpqueue._wire.pickling.packed_functions import (
     globals_of,
 )
 from mpqueue._wire.pickling.payload import Packed, all_go_by_name, dump_code, pin_classes, weigh_code
-from mpqueue._wire.segments import CommonSegment, log
-from mpqueue._wire.shared import Shared
 from mpqueue.errors import HandlerPicklingError, shown
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def pack_handler(
     noted = list[Shared[Any]]()
     settings: list[tuple[ContextVar[Any], Any]] = [
         (beside.script, script),
-        (beside.namespace, imports.names_of(handler, setup)),
+        (beside.namespace, main_names.names_of(handler, setup)),
     ]
     if transport is not HandlerTransport.WHOLE:
         settings.append((beside.noted, noted))

@@ -5,7 +5,7 @@ closures), or if its bytes name ``__main__``: plain pickle writes an instance of
 could not find the class.
 
 Big buffers (of numpy arrays and other objects that yield them) and big pickles go through shared segments, see
-`mpqueue._wire.segments`; the small rest goes through the pipe.
+`mpqueue._wire.memory.segments`; the small rest goes through the pipe.
 """
 
 from __future__ import annotations
@@ -23,7 +23,19 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from mpqueue._os.process_signals import came_of_signal
-from mpqueue._wire.pickling import beside, imports
+from mpqueue._wire.memory.segments import (
+    BIG,
+    NOTHING_CARRIED,
+    Carried,
+    CommonSegment,
+    Part,
+    SegmentRef,
+    SegmentStore,
+    layout,
+    log,
+    view,
+)
+from mpqueue._wire.pickling import beside, main_names
 from mpqueue._wire.pickling.beside import Buffers, Pickled, within
 from mpqueue._wire.pickling.classes import (
     BROUGHT,
@@ -36,18 +48,6 @@ from mpqueue._wire.pickling.classes import (
     reduce_slotted,
 )
 from mpqueue._wire.pickling.reducers import PROTOCOL, dump_by, table
-from mpqueue._wire.segments import (
-    BIG,
-    NOTHING_CARRIED,
-    Carried,
-    CommonSegment,
-    Part,
-    SegmentRef,
-    SegmentStore,
-    layout,
-    log,
-    view,
-)
 
 #: Pickles an object; the second argument takes its big buffers.
 Into = Callable[[Any, Buffers], Pickled]
@@ -194,9 +194,9 @@ def load_several(
 
 def load_parts(data: bytes | memoryview, buffers: Sequence[memoryview | bytearray]) -> Any:
     """Load an object from a pickle and its buffers. Raises errors of its own code."""
-    if not imports.has_own():
+    if not main_names.has_own():
         return load_classes(data, buffers)
-    with imports.with_own():
+    with main_names.with_own():
         return load_classes(data, buffers)
 
 
@@ -317,7 +317,7 @@ def _plain_or_cloud(obj: Any, buffers: Buffers) -> Pickled:
         if came_of_signal(error):
             raise
         data = None
-    if data is not None and not data.names(imports.MARK):
+    if data is not None and not data.names(main_names.MARK):
         return data
     buffers.clear()
     return _cloud(obj, buffers, classes_apart=True)
@@ -336,12 +336,12 @@ def _plain(obj: Any, buffers: Buffers) -> Pickled:
 def all_go_by_name() -> bool:
     """True if only the script's objects are sent by value; a program may register other modules for that."""
     registered: set[str] = cloudpickle.list_registry_pickle_by_value()
-    return registered.issubset(imports.NAMES)
+    return registered.issubset(main_names.NAMES)
 
 
 def _named_or_cloud(obj: Any, buffers: Buffers) -> Pickled:
     """Pickle a function; if the other side can import it, by name, at a tenth of cloudpickle's cost."""
-    importable = type(obj) is FunctionType and obj.__module__ not in imports.NAMES and obj.__module__ in sys.modules
+    importable = type(obj) is FunctionType and obj.__module__ not in main_names.NAMES and obj.__module__ in sys.modules
     if importable and all_go_by_name():
         with contextlib.suppress(pickle.PicklingError, AttributeError):  # its name leads to another object
             return Pickled([pickle.dumps(obj, PROTOCOL)])
@@ -383,9 +383,9 @@ class _CloudPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
     def __init__(self, file: Pickled, buffers: Buffers, *, classes_apart: bool = False) -> None:
         self.dispatch_table = ChainMap(_REDUCERS, table(), cloudpickle.CloudPickler.dispatch_table)
         super().__init__(file, PROTOCOL, buffer_callback=None if buffers.in_band else buffers.take)
-        for namespace in imports.namespaces():
-            self.globals_ref[id(namespace)] = imports.MainNames()
-        self._finds_names = imports.finds_names()
+        for namespace in main_names.namespaces():
+            self.globals_ref[id(namespace)] = main_names.MainNames()
+        self._finds_names = main_names.finds_names()
         self._classes_apart = classes_apart
         self._reduced: dict[int, Any] = {}  #: reduced forms of classes, as far as known
         self._inside = buffers.classes
@@ -395,7 +395,7 @@ class _CloudPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
         self._adopted: set[str] = set()  #: the ids of classes that functions in this pickle bring
 
     def reducer_override(self, obj: Any) -> Any:
-        if self._finds_names and (name := imports.found_by_name(obj)) is not None:
+        if self._finds_names and (name := main_names.found_by_name(obj)) is not None:
             return name
         if issubclass(type(obj), type):
             return self._reduce_class(obj)

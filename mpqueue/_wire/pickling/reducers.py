@@ -42,9 +42,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from mpqueue._wire.memory.segments import BIG_BUFFER, Pieces
 from mpqueue._wire.pickling import rebuilding
 from mpqueue._wire.pickling.beside import Buffers, Later
-from mpqueue._wire.segments import BIG_BUFFER, Pieces
 
 PROTOCOL = 5
 #: The bytes that are made at a time during writing: they stay in the processor's cache.

@@ -24,7 +24,7 @@ from multiprocessing import process
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
-from mpqueue._wire.pickling import imports
+from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.packed_functions import globals_of
 
 _NO_NEEDS: Mapping[str, frozenset[str]] = {}
@@ -55,7 +55,7 @@ class Script:
         """Import the main module. Raises its errors."""
         global _is_being_imported  # noqa: PLW0603 - a process has one main module
         main, code = self._read()
-        for name in imports.NAMES:
+        for name in main_names.NAMES:
             sys.modules[name] = main
         own: Any = process.current_process()
         own._inheriting = _is_being_imported = True  # the former, so that `multiprocessing` starts no processes either
@@ -64,14 +64,14 @@ class Script:
         finally:
             _is_being_imported = False
             del own._inheriting
-        imports.set_imported(Script(self._module, self.path, frozenset(vars(main))))
+        main_names.set_imported(Script(self._module, self.path, frozenset(vars(main))))
 
     def _read(self) -> tuple[ModuleType, CodeType]:
         """Return the module, still empty, and its code.
 
         Not by `runpy`, which `multiprocessing` uses: there the module has a copy of its functions' globals.
         """
-        main = ModuleType(imports.NAMES[1])
+        main = ModuleType(main_names.NAMES[1])
         if self._module is None:
             loader: Any = SourceFileLoader(main.__name__, self.path)
             code = loader.source_to_code(loader.get_data(self.path), self.path)

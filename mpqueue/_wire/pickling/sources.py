@@ -21,7 +21,7 @@ from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from mpqueue._os.process_handle import process_name
-from mpqueue._wire.pickling.imports import is_users
+from mpqueue._wire.pickling.main_names import is_users
 
 
 class Sources(NamedTuple):

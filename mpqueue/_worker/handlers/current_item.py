@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from mpqueue._call_checks import check_items
 from mpqueue._os import system as clock
 from mpqueue._wire.item_names import IdRule, find_id
-from mpqueue._wire.ledger import FRACTION
 from mpqueue._wire.line import READ_INTERVAL
+from mpqueue._wire.memory.ledger import FRACTION
 from mpqueue._wire.parcels import plain_ids
 from mpqueue._wire.pickling import beside
 from mpqueue._wire.pickling.beside import within

@@ -19,9 +19,9 @@ from mpqueue._os import system as clock
 from mpqueue._os.process_signals import came_of_signal
 from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.item_names import IdRule
-from mpqueue._wire.ledger import Ledger
+from mpqueue._wire.memory.ledger import Ledger
 from mpqueue._wire.parcels import Yielded
-from mpqueue._wire.pickling import classes, imports
+from mpqueue._wire.pickling import classes, main_names
 from mpqueue._worker import log_records as records
 from mpqueue._worker.capture import Capture, beside_bar
 from mpqueue._worker.exchange import WorkerContext, make_context
@@ -69,7 +69,7 @@ class LoadedJob:
         began = clock.monotonic()
         #: The classes of the script here; None: the program's own, in its process.
         self.scope = None if context.is_in_program else classes.Scope()
-        with imports.together(), classes.in_scope(self.scope):
+        with main_names.together(), classes.in_scope(self.scope):
             handler = context.exchange.load(frame.handler)
             setup = None if frame.setup is None else context.exchange.load(frame.setup)
         if handler is run_call and self.scope is not None:

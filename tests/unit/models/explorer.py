@@ -20,7 +20,7 @@ from typing import Any
 
 import greenlet
 
-from mpqueue._wire.ledger import Ledger
+from mpqueue._wire.memory.ledger import Ledger
 
 Ready = Callable[[], bool]
 

@@ -19,7 +19,7 @@ import greenlet
 import pytest
 
 from mpqueue._wire.frames import ChunkFrame
-from mpqueue._wire.ledger import CLAIM, LIMIT, Phase
+from mpqueue._wire.memory.ledger import CLAIM, LIMIT, Phase
 from mpqueue._wire.pickling.payload import Packed
 from mpqueue._worker import chunk_run, chunk_timer
 from mpqueue._worker.chunk_run import ChunkRun

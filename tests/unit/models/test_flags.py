@@ -13,8 +13,8 @@ import pytest
 
 from mpqueue._engines.loky.parent_line import FlagSetter
 from mpqueue._parent.users_threads import Errands
-from mpqueue._wire.ledger import CANCEL, FLAG_JOB, PAUSE, Ledger
 from mpqueue._wire.line import Flags
+from mpqueue._wire.memory.ledger import CANCEL, FLAG_JOB, PAUSE, Ledger
 from tests.unit.models.explorer import Model, ModelLedger, Process, World, explore, reverted
 
 #: What the parent says, one after the other: of which job, whether it is paused, and cancelled. At first the flags

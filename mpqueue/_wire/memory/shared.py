@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from mpqueue._os.process_handle import process_name
+from mpqueue._wire.memory.segments import CommonSegment
 from mpqueue._wire.pickling import beside
 from mpqueue._wire.pickling.beside import within
 from mpqueue._wire.pickling.classes import Classes, Scope, may_bring_classes, scope_here
@@ -33,7 +34,6 @@ from mpqueue._wire.pickling.payload import (
     load_parts,
     view_parts,
 )
-from mpqueue._wire.segments import CommonSegment
 from mpqueue.errors import ItemPicklingError, shown
 
 T = TypeVar("T")

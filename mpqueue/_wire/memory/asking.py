@@ -23,7 +23,7 @@ import threading
 from typing import NamedTuple
 
 from mpqueue._os import descriptors
-from mpqueue._wire.segments import DESCRIPTOR_WAIT_S, SegmentRef
+from mpqueue._wire.memory.segments import DESCRIPTOR_WAIT_S, SegmentRef
 
 _KEY = struct.Struct("=4sQQ")
 _MAGIC = b"mpq?"

@@ -1,5 +1,7 @@
 """The program's imports in a worker: its changes to them, and ``__main__`` for the functions of a script.
 
+Journals name `_namespace` of this module.
+
 Importable objects are sent by name. A worker needs the program's ``sys.path`` for that; and if the program has reloaded
 a module after an edit, in a notebook say, its workers are replaced by new ones. Only users' modules, which are few, are
 looked at, not the standard library and installed packages.

@@ -30,7 +30,7 @@ copies them, and then the segment may be filled again.
 
 If files in memory have no path (on other systems, without ``/proc``, or if memfds are refused), items and results are
 sent through the pipe. Handlers and shared objects are in temporary files, which workers ask for and copy, see
-`mpqueue._wire.asking`: so they are sent once.
+`mpqueue._wire.memory.asking`: so they are sent once.
 """
 
 from __future__ import annotations

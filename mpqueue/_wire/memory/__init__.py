@@ -1,0 +1,1 @@
+"""Memory that both sides share: segments, the ledger, the flags, and their locks."""
