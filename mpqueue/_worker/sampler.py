@@ -47,7 +47,7 @@ _OURS = os.path.dirname(_HERE) + os.sep
 _CALLERS = frozenset(os.path.join(_HERE, name) for name in ("chunk_run.py", "capture.py"))
 #: They never do: the worker is at work for itself.
 _AROUND_ITEMS = frozenset(
-    os.path.join(_HERE, f"{name}.py") for name in ("chunk_timer", "log_records", "results", "timing")
+    os.path.join(_HERE, f"{name}.py") for name in ("chunk_timer", "log_records", "results", "sampler", "timing")
 )
 _LIBRARY = os.path.dirname(queue.__file__) + os.sep
 _LOOP = (os.path.join(_LIBRARY, "asyncio") + os.sep, os.path.join(_LIBRARY, "selectors.py"))
