@@ -1,7 +1,7 @@
 """The jobs that a page sees, and its actions on them: the only interface between a page and the place of its jobs.
 
 A live queue serves it (`_queue.live_pages.QueueView`), with the jobs that only its journal has; and so do journals
-(`_queue.recorded.journal_view.JournalView`), which have no lanes: for these the page shows no workers and no buttons,
+(`_queue.live_pages.JournalView`), which have no lanes: for these the page shows no workers and no buttons,
 and everything else as usual.
 
 `Served.books` is called 10 times per second, so it has to be cheap: it returns the same list until something has

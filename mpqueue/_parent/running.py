@@ -162,7 +162,9 @@ class LedgerLane(Lane, Protocol):
 class Sampler:
     """The thread that looks at memory: started at once, ended by `stop`. ``lanes`` gives the numbers of the lanes.
 
-    ``busy`` returns whether anything can run; there is no look while nothing can.
+    ``busy`` returns whether anything can run; there is no look while nothing can. The kernel does not report when a
+    process grows, so a thread has to look repeatedly; the scheduler decides. Between two looks, an item can exceed its
+    limit.
     """
 
     def __init__(

@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 from mpqueue._core.commands import Capabilities
 from mpqueue._core.state.item_table import DISCARD, ItemTable
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.resources import JobNeeds
+from mpqueue._core.state.resources import JobNeeds, Supply, any_function, check_needs
 from mpqueue._engines.loky.loky_pool import LokyBackend
 from mpqueue._options import GivenOptions, JobOptions, QueueOptions
 from mpqueue._parent.deliveries import Delivery
 from mpqueue._parent.lane_protocol import Backend
+from mpqueue._parent.running import memory_supply
 from mpqueue._plain import plain
 from mpqueue._wire.item_names import IdRule
 from mpqueue._wire.pickling.packed_handler import HandlerTransport, PackedHandler, pack_handler
@@ -34,7 +35,6 @@ from mpqueue.errors import shown
 
 if TYPE_CHECKING:
     from mpqueue._core.state.item_table import ItemTable
-    from mpqueue._core.state.resources import JobNeeds
     from mpqueue._parent.journal.journal_reader import RecordedJob
 
 
@@ -158,9 +158,6 @@ def choose_needs(
     uses = asked.uses
     if uses is None:
         return None
-    from mpqueue._core.state.resources import Supply, any_function, check_needs  # few programs need it
-    from mpqueue._parent.running import memory_supply
-
     able, why = backend.capabilities, ""
     if not (able.own_processes and able.is_here):
         where = (

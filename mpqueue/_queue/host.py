@@ -15,7 +15,7 @@ from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneState
 from mpqueue._options import GivenOptions, JobOptions, QueueOptions
-from mpqueue._output.progress import Showing, ShowProgress, are_shown, make_displays
+from mpqueue._output.progress import Showing, ShowProgress, are_shown, in_notebook, make_displays
 from mpqueue._parent.deliveries import Delivery
 from mpqueue._parent.interpreter_exit import is_exiting
 from mpqueue._parent.lane_protocol import Backend
@@ -299,8 +299,6 @@ class QueueHost:
             self._refuse_waiting(what, "listeners and done-callbacks")
         self._check_outside_sink(what, job)
         if instead and not self._has_held_up and runs_loop():
-            from mpqueue._output.progress import in_notebook  # few programs wait in a loop
-
             self._has_held_up = True
             if not in_notebook():
                 log.warning(
