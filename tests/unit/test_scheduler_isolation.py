@@ -13,10 +13,19 @@ from mpqueue.errors import WorkerStartError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support.auditor import audited
-from tests.support.fake_lanes import attempts, crash, fail, hang, spoil, statuses, succeed
+from tests.support.fake_lanes import FakeLanes, attempts, crash, fail, hang, spoil, statuses, succeed
 from tests.support.fake_worker import Outcome, Try
 
 AT_ONCE = RetryPolicy(max_retries=1, base_delay=0.0)
+
+
+def _kill_within(fleet: FakeLanes, items: list[int]) -> None:
+    """End the worker by itself while it runs these items."""
+    chunks = fleet.books.lanes[0].chunks
+    fleet.run_while(lambda: [[*chunk.indices] for chunk in chunks] != [items])
+    fleet.advance(0.5)
+    fleet.kill(0)
+    fleet.step()
 
 
 def test_finding_the_culprit_costs_few_deaths() -> None:
@@ -46,6 +55,19 @@ def test_an_item_that_ends_its_worker_before_its_answer_is_found_among_those_tha
     job = fleet.run([*quick, succeed(9.0)], retry=AT_ONCE, chunksize=8)
     assert attempts(job) == [2 if at == 5 else 1 for at in range(9)]
     assert fleet.counts[LaneDied] <= 2 * 8
+
+
+def test_an_item_whose_worker_dies_is_not_charged_for_one_that_ended_well_in_that_worker_before() -> None:
+    fleet = audited(1, is_blind=True)
+    job = fleet.started([succeed(1.0), succeed(1.0)], retry=AT_ONCE, chunksize=2)
+    _kill_within(fleet, [0, 1])
+    _kill_within(fleet, [0, 1])  # as a group, which is halved
+    fleet.run_while(lambda: job.completed == 0)
+    _kill_within(fleet, [1])  # the item before it may have spoiled the worker
+    fleet.run_until_over(job)
+    assert [chunk.care for chunk in fleet.chunks][-1] is Care.APART
+    assert attempts(job) == [1, 1]
+    assert fleet.counts[LaneDied] == 3
 
 
 def test_while_a_suspect_runs_nothing_else_does_in_its_process() -> None:

@@ -2,7 +2,8 @@
 
 If it is unknown which item a dead worker ran, suspects are sent in groups, each with nothing beside it. If a group's
 worker dies, the group is halved; if its report arrives, the whole group is cleared; and if an item is alone when its
-worker dies, it is the cause. So no other item is ever charged, and n suspects cost about log2(n) deaths.
+worker dies, it is the cause, or else one that ended well in that worker before, and spoiled it: then the item runs once
+more, in a new worker. So no other item is ever charged, and n suspects cost about log2(n) deaths.
 
 "Nothing beside it" means that no lane that dies together with its own (`LaneReady.dies_with`) has items.
 """
@@ -36,7 +37,7 @@ class Blame(Enum):
     SETUP = auto()  #: the job's setup has failed on the lane
     ONE_OF = auto()  #: one of them did it: each is packed, marked and answered by itself now
     PERHAPS = auto()  #: they run again with nothing beside them
-    LAST_STRAW = auto()  #: the item runs again while nothing else does
+    LAST_STRAW = auto()  #: the item runs again in a new worker, while nothing else does
     CHARGED = auto()  #: the item loses a try
 
 
@@ -79,12 +80,12 @@ def _case(
         # The running item has broken the line, or the one before; if none has begun, an earlier one, of any job.
         hi = min(claim.hi, end) if claim.is_of(chunk.number) else end
         if begun and hi > reported:
-            return _unknown(chunk, message, reported, hi)
+            return _unknown(lane, chunk, message, reported, hi)
         # A worker that has run nothing might be followed by another like it, without end.
         return BlameCase(Blame.SETUP) if (begun or not any_begun) and not lane.last_chunk else NOBODY
     if claim is None:
         if verdict is None or verdict.why is Why.BROKEN:
-            return _unknown(chunk, message, reported, end)
+            return _unknown(lane, chunk, message, reported, end)
         ran_too_long = verdict.why is Why.TIMEOUT and verdict.chunk == chunk.number and reported <= verdict.lo < end
         return BlameCase(Blame.CHARGED, verdict.lo, verdict.lo + 1) if ran_too_long else NOBODY
     if not claim.is_of(chunk.number):
@@ -93,22 +94,23 @@ def _case(
         case Phase.LOADING:
             return BlameCase(Blame.SETUP)
         case Phase.IDLE:
-            return _unanswered(chunk, message, reported, min(claim.lo, end)) if verdict is None else NOBODY
+            return _unanswered(lane, chunk, message, reported, min(claim.lo, end)) if verdict is None else NOBODY
         case Phase.PACKING:
             return _claimed(chunk, claim, verdict, message, claim.lo + 1)
         case _:  # unpickling an item can kill a worker as well as running it can
             return _claimed(chunk, claim, verdict, message, claim.hi)
 
 
-def _unknown(chunk: Chunk, message: LaneDied, lo: int, hi: int) -> BlameCase:
+def _unknown(lane: LaneBook, chunk: Chunk, message: LaneDied, lo: int, hi: int) -> BlameCase:
     """It is unknown which item the worker ran: one is to blame once it is alone in a group with nothing beside it."""
     if lo >= hi:
         return NOBODY
-    is_certain = chunk.isolated and hi - lo == 1 and message.alone
-    return BlameCase(Blame.CHARGED if is_certain else Blame.PERHAPS, lo, hi)
+    if chunk.care < Care.ALONE or hi - lo > 1 or not message.alone:
+        return BlameCase(Blame.PERHAPS, lo, hi)
+    return _found(lane, lo)
 
 
-def _unanswered(chunk: Chunk, message: LaneDied, lo: int, hi: int) -> BlameCase:
+def _unanswered(lane: LaneBook, chunk: Chunk, message: LaneDied, lo: int, hi: int) -> BlameCase:
     """The chunk had run when the worker died before its answer had arrived: by chance, or because of an item.
 
     One that is alone in the end is charged, or it would be sent for ever.
@@ -117,7 +119,13 @@ def _unanswered(chunk: Chunk, message: LaneDied, lo: int, hi: int) -> BlameCase:
         return NOBODY
     if not message.alone or (chunk.isolated and hi - lo > 1):
         return BlameCase(Blame.PERHAPS, lo, hi)
-    return BlameCase(Blame.CHARGED if chunk.careful and hi - lo == 1 else Blame.ONE_OF, lo, hi)
+    return _found(lane, lo) if chunk.careful and hi - lo == 1 else BlameCase(Blame.ONE_OF, lo, hi)
+
+
+def _found(lane: LaneBook, at: int) -> BlameCase:
+    """The item at that position is all that may be to blame, unless the worker was spoiled by one that ended before."""
+    is_first = not lane.last_chunk and at == 0
+    return BlameCase(Blame.CHARGED if is_first else Blame.LAST_STRAW, at, at + 1)
 
 
 def _claimed(chunk: Chunk, claim: Claim, verdict: Verdict | None, message: LaneDied, hi: int) -> BlameCase:
