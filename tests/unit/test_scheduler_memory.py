@@ -102,6 +102,20 @@ def test_an_item_that_runs_apart_and_never_ends_does_not_hold_up_others_for_ever
     fleet.cancel(job, kill=True)
 
 
+def test_what_runs_apart_still_does_when_its_job_is_cancelled() -> None:
+    fleet = FakeLanes(2)
+    job, other = fleet.job([succeed(1.0)]), fleet.job([succeed(1.0)])
+    job.go_on({0: Care.APART})
+    fleet.start(job)
+    fleet.run_while(lambda: running(fleet, job) != [0])
+    fleet.advance(0.5)
+    fleet.cancel(job)
+    fleet.start(other)
+    fleet.advance(0.25)
+    assert (running(fleet, job), running(fleet, other)) == ([0], [])
+    fleet.run_until_over(other)
+
+
 def test_each_that_has_to_run_apart_waits_for_what_runs_by_itself() -> None:
     fleet, begun = FakeLanes(2), list[float]()
     failing = Try(1.0, Outcome.FAILURE, ValueError("no"))

@@ -198,7 +198,6 @@ class PendingItems:
         self._suspects.clear()
         self._care.clear()
         self._groups.clear()
-        self.any_alone = False
         self._count = 0
 
 
