@@ -118,6 +118,22 @@ def test_what_an_input_brings_after_it_was_cancelled_does_not_run() -> None:
     assert (second.completed, second.failed) == (0, 2)
 
 
+def test_a_stage_that_has_ended_says_nothing_more_when_an_input_is_cancelled() -> None:
+    fleet = audited(1)
+    given = [replace(succeed(1.0), returns=succeed(5.0)) for _ in range(3)]
+    head = fleet.stages(given, [None, None], chunksize=1)
+    first, second = head.family[1:]
+    fleet.start(head)
+    fleet.run_while(lambda: not second.lanes)
+    fleet.advance(0.5)
+    fleet.cancel(head)  # what the second stage runs may end
+    assert (first.status, second.status) == (JobStatus.CANCELLED, JobStatus.RUNNING)
+    fleet.drop(head, 1, 2)
+    assert (first.completed, first.failed) == (1, 0)
+    fleet.run_until_over(head)
+    assert [job.status for job in head.family] == [JobStatus.CANCELLED] * 3
+
+
 def test_only_the_named_failures_run_again(fleet: FakeLanes) -> None:
     job = fleet.run([fail()] * 3 + [succeed()], retry=NO_RETRY)
     fleet.retry_failed(job, [2, 0])

@@ -246,8 +246,9 @@ def items_dropped(books: Books, message: ItemsDropped) -> None:
     inputs = set(indices) if job.stage is None else job.stage.inputs_of(indices)
     pipeline.head.dropped |= inputs
     for each in pipeline.jobs:
-        assert each.stage is not None
-        _drop(books, each, each.stage.items_of(inputs), message.kill)
+        if each.active:  # others have ended before their pipeline, as they do while it is being cancelled
+            assert each.stage is not None
+            _drop(books, each, each.stage.items_of(inputs), message.kill)
     for each in pipeline.jobs:
         outcomes.finish_if_over(books, each)
 
