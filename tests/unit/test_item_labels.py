@@ -98,6 +98,8 @@ def test_an_error_names_id_and_label() -> None:
     assert named(3, "3") == "3"
     assert named(3, None) == "3"
     assert named(3, "(1, 2)") == "3 (1, 2)"
+    assert named(3, "(a) b") == "3 ((a) b)"
+    assert named(3, "a (b)") == "3 (a (b))"
 
 
 def test_a_row_of_a_table_has_the_label_that_the_item_has() -> None:

@@ -144,6 +144,14 @@ def test_the_costliest_items_go_first_and_equal_ones_in_their_order(
     assert len(pending) == 0
 
 
+def test_one_that_comes_back_among_many_goes_by_its_cost() -> None:
+    pending = LongestFirst([5.0, 1.0, 3.0, 4.0, 2.0])
+    assert pending.take(2)[0] == [0, 3]
+    for index in (3, 0):
+        pending.add(range(index, index + 1))
+    assert pending.take(9)[0] == [0, 3, 2, 4, 1]
+
+
 @pytest.fixture(params=["any", "of a kind", "costly"])
 def every_line(request: pytest.FixtureRequest) -> PendingItems:
     """Two groups, two suspects, two due retries, fresh ones."""

@@ -211,6 +211,25 @@ def test_where_nothing_can_be_mapped_it_is_copied(monkeypatch: pytest.MonkeyPatc
     assert bytes(view(ref)[: segments.PIECE + 5]) == bytes(parts(1, size=segments.PIECE + 5)[0])
 
 
+@pytest.mark.parametrize("can_map", [True, False])
+def test_a_part_of_one_is_read(can_map: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = SegmentStore()
+    ref, _ = store.lend([memoryview(bytes(range(200)))])
+    if not can_map:
+        monkeypatch.setattr(segments, "map_file", lambda *_: None)
+    assert bytes(view(ref, begin=50, end=60)) == bytes(range(50, 60))
+    assert bytes(view(ref, begin=150)[:50]) == bytes(range(150, 200))
+
+
+@FILLED_AGAIN
+def test_a_store_keeps_no_more_free_ones_than_it_may() -> None:
+    store = SegmentStore(keep_free=2 * SIZE)
+    lent = [store.lend(parts(number))[0] for number in range(5)]
+    store.take_back([ref.serial for ref in lent])
+    again = [store.lend(parts(number))[0].serial for number in range(5)]
+    assert {ref.serial for ref in lent}.intersection(again) == {lent[-1].serial}, "the latest, whose pages are warm"
+
+
 @contextlib.contextmanager
 def pauses(monkeypatch: pytest.MonkeyPatch, at_each: Callable[[], object]) -> Iterator[None]:
     """Where a reader would pause, do this instead."""
