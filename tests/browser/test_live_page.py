@@ -387,22 +387,21 @@ def test_a_list_longer_than_a_browser_can_scroll_is_listed_whole(queue: JobQueue
     expect(row(page, re.compile("150005"))).to_be_in_viewport()
 
 
-@pytest.mark.parametrize(("width", "opened"), [(1280, False), (980, False), (1280, True), (1440, True)])
-def test_the_job_and_the_workers_are_a_line_each_above_the_items(
-    queue: JobQueue, gate: Gate, open_page: Open, width: int, opened: bool
-) -> None:
+def test_the_job_and_the_workers_are_a_line_each_above_the_items(queue: JobQueue, gate: Gate, open_page: Open) -> None:
     queue.run(range(5), do.only(3, do.fail), id="other")
     start_blocked(queue, gate, range(2000), "a-job-with-a-name-that-is-long")
-    page = open_page(queue.serve().url, viewport={"width": width, "height": 800})
+    page = open_page(queue.serve().url)
     expect(row(page, "Running")).to_have_count(2)
-    if opened:
-        row(page, "Running").first.click()
-        expect(page.get_by_role("combobox", name="Job")).to_be_visible()
-    boxes = {name: page.locator(name).bounding_box() for name in ("#job", "#workers", "#items")}
-    job, workers, items = (box for box in boxes.values() if box is not None)
-    assert (job["height"] < 70, workers["height"] <= 40, items["y"] < 210) == (True, True, True), boxes
-    cancel = button(page, "^Cancel…$").first.bounding_box()
-    assert cancel["x"] + cancel["width"] < job["x"] + job["width"]
+    for width, opened in ((1280, False), (980, False), (1280, True), (1440, True)):
+        page.set_viewport_size({"width": width, "height": 800})
+        if opened:
+            row(page, "Running").first.click()
+            expect(page.get_by_role("combobox", name="Job")).to_be_visible()
+        boxes = {name: page.locator(name).bounding_box() for name in ("#job", "#workers", "#items")}
+        job, workers, items = (box for box in boxes.values() if box is not None)
+        assert (job["height"] < 70, workers["height"] <= 40, items["y"] < 210) == (True, True, True), boxes
+        cancel = button(page, "^Cancel…$").first.bounding_box()
+        assert cancel["x"] + cancel["width"] < job["x"] + job["width"]
     gate.open()
 
 
@@ -445,11 +444,13 @@ BEYOND = """
 """
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_follows_the_system_at_night(queue: JobQueue, open_page: Open, scheme: Any) -> None:
-    page = open_page(queue.serve().url, color_scheme=scheme)
-    red, green, blue = map(int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor")))
-    assert (red + green + blue < 200) == (scheme == "dark")
+def test_it_follows_the_system_at_night(queue: JobQueue, open_page: Open) -> None:
+    page = open_page(queue.serve().url)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        color = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        red, green, blue = map(int, re.findall(r"\d+", color))
+        assert (red + green + blue < 200) == (scheme == "dark")
 
 
 # --- strangers --------------------------------------------------------------------------------------------------------

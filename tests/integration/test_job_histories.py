@@ -249,7 +249,7 @@ class History:
 @pytest.mark.parametrize("is_open", [False, True], ids=["list", "open"])
 @pytest.mark.parametrize("part", range(10 if IS_LONG else 3))
 def test_any_history_of_a_job(tmp_path: Path, part: int, is_open: bool) -> None:
-    for number in range(30 if IS_LONG else 3):
+    for number in range(30 if IS_LONG else 2):
         folder = tmp_path / str(number)
         (folder / "0").mkdir(parents=True)
         history = History(folder, random.Random(f"{part} {number}"), is_open=is_open)

@@ -151,7 +151,7 @@ class History:
 
 @pytest.mark.parametrize("part", range(4))
 def test_any_history_of_a_stream(tmp_path: Path, part: int) -> None:
-    for number in range(2500 if IS_LONG else 6):
+    for number in range(2500 if IS_LONG else 3):
         folder = tmp_path / str(number)
         (folder / "1").mkdir(parents=True)
         history = History(folder, random.Random(f"{part} {number}"))

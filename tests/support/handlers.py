@@ -670,8 +670,12 @@ def hang_python(item: Any) -> NoReturn:
 
 
 def hang_holding_gil(item: Any) -> Any:
-    """Backtrack in C code that does not let go of the global lock, for longer than anybody waits."""
-    return re.match(r"(a+)+b", "a" * 64)
+    """Wait in C code that does not let go of the global lock, and that no signal interrupts."""
+    if IS_WINDOWS:
+        return re.match(r"(a+)+b", "a" * 64)  # backtracks for longer than anybody waits
+    lock, threads = (ctypes.c_char * 64)(), ctypes.PyDLL(None)  # zeros are a mutex that is free
+    threads.pthread_mutex_lock(lock)
+    return threads.pthread_mutex_lock(lock)
 
 
 def sigterm_ignore_and_hang(item: Any) -> Any:
