@@ -10,9 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from joblib import Parallel, delayed, parallel_config
-from sklearn.datasets import load_iris
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.model_selection import GridSearchCV
 
 from mpqueue import joblib_backend
 from tests.support import handlers as do
@@ -33,6 +30,11 @@ def on_mpqueue() -> Iterator[None]:
 
 
 def test_grid_search_finds_what_the_sequential_one_finds() -> None:
+    # Here: it is a quarter of the time in which each process collects all tests.
+    from sklearn.datasets import load_iris
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.model_selection import GridSearchCV
+
     data, labels = load_iris(return_X_y=True)
 
     def search(n_jobs: int) -> Any:
