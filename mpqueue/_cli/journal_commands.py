@@ -225,7 +225,7 @@ def _retry(args: argparse.Namespace, early_end: EarlyEnd, tell: Tell) -> int:
     with open_queue(args, policy_of(args)) as queue:
         with usage_errors("--resources: ", (ValueError,)):
             book = queue._host.jobs.reopen(job_id, "run it again", unfinished=True).book
-        progress = progress_of(args)
+        progress = progress_of(args, job_id)
         if book.status is not JobStatus.PENDING and not book.failed and not args.quiet:
             say(f"nothing to retry: no item of job {job_id!r} has failed")
         if book.status is JobStatus.PENDING:

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from mpqueue._cli.dry_run import add_dry_run, at_a_time, check_dry_run, run_some, say_estimate, some_of
@@ -240,16 +241,15 @@ def _run(args: argparse.Namespace, sink: StdoutRows | FileSink, early_end: Early
         job = None if more else _job(queue, args, items, functions, record, sink)
         if args.dashboard:
             _serve(queue)
+        job_id = "run" if more and args.journal is None else " ".join([args.handler, *args.more])
+        progress = progress_of(args, job_id)
         try:
             if job is not None:
-                started = queue.start(job.id, progress=progress_of(args))
+                started = queue.start(job.id, progress=progress)
             else:
-                job_id = "run" if args.journal is None else " ".join([args.handler, *args.more])
                 options = _options(args, At.STAGES, record, sink)
                 with usage_errors(kinds=REFUSED):
-                    started = queue.start_stages(
-                        items, [functions[0], *more], id=job_id, progress=progress_of(args), **options
-                    )
+                    started = queue.start_stages(items, [functions[0], *more], id=job_id, progress=progress, **options)
         except OSError as error:
             if isinstance(sink, FileSink) and not sink.was_opened:
                 raise UsageError(f"--output: {error}") from None
@@ -498,18 +498,17 @@ def end_running(queue: JobQueue, job_id: str) -> None:
 # -- messages for people -----------------------------------------------------------------------------------------------
 
 
-def progress_of(args: argparse.Namespace) -> ShowProgress:
-    """A bar on a terminal; lines elsewhere, if wanted."""
+def progress_of(args: argparse.Namespace, job_id: str) -> ShowProgress:
+    """A bar on a terminal; lines elsewhere, if wanted, which name the stages of that job."""
     wanted = False if args.quiet else args.progress
     if wanted is False or (wanted is None and not can_draw()):
         return False
-    return True if can_draw() or is_silenced() else LogLines(_name_of_stage, say, least=0.0)
+    return True if can_draw() or is_silenced() else LogLines(partial(_name_of_stage, job_id), say, least=0.0)
 
 
-def _name_of_stage(progress: Progress) -> str:
-    """Return the name of the function of this stage; "" if there are not several functions."""
-    _, slash, stage = progress.job_id.partition("/")
-    return stage if slash and progress.job_id.startswith("run/") else ""
+def _name_of_stage(job_id: str, progress: Progress) -> str:
+    """Return the name of the function of this stage of that job; "" for the job itself."""
+    return progress.job_id.removeprefix(job_id).removeprefix("/")
 
 
 def say_end(job: Job, *, quiet: bool = False) -> None:

@@ -418,6 +418,10 @@ RUNS = {
         "", 1, [None, ["ONE", "TWO"]],
         r"(?s).*upper: .*/4.*failed: bad: StageError: in stage 'upper': ValueError: a bad line \(after 1 try\)",
     ),
+    "several functions with a journal": (
+        ["own.py:read", "own:split", "a.txt", "--progress", "--journal", "run.db"],
+        "", 0, None, r"(?sm)(?=.*^read: \[)(?=.*^split: \[)(?=.*^\[)",
+    ),
     "a failure": (
         ["own:upper", "-"], "one\nbad\ntwo\n", 1, ["ONE", None, "TWO"],
         r"failed: bad: ValueError: a bad line \(after 1 try\)\n3 items: 2 completed, 1 failed, in ",
