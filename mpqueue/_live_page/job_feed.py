@@ -200,9 +200,9 @@ def _work(span: Span, job: int) -> Iterator[Stretch]:
 
 
 def use_now(lanes: Sequence[LaneNow]) -> list[list[Any]]:
-    """Return the CPU seconds of each worker's process, its memory in MB, and its start, as far as known.
+    """Return the CPU seconds of each worker's process, its memory in bytes, and its start, as far as known.
 
     Costs 20 us per worker. A start distinguishes a process from the one before it.
     """
     used = [(lane.number, None if lane.pid is None else use_of(lane.pid)) for lane in lanes]
-    return [[number, use.cpu, use.memory >> 20, use.started] for number, use in used if use is not None]
+    return [[number, use.cpu, use.memory, use.started] for number, use in used if use is not None]

@@ -398,7 +398,7 @@ def test_the_work_and_the_ends_of_workers_are_told_once_they_are_asked_for(queue
     ((lane, at, why, job, item),) = told["marks"]
     assert (why, job, item, at) == ("exit code 3", 1, 1, work[1][1])
     assert lane in (0, 1)
-    used = {lane: started for lane, cpu, memory, started in told["use"] if cpu > 0 and memory > 1}
+    used = {lane: started for lane, cpu, memory, started in told["use"] if cpu > 0 and memory > 1e6}
     if IS_LINUX:
         survivor = used.pop(1 - lane)
         assert used.keys() <= {lane}

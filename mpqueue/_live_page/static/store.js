@@ -22,7 +22,7 @@ export class Store {
   jobs = new Map(); // by number
   lanes = [];
   stretches = new Map(); // by lane: [start, end, kind, job, item], in order, of work that has ended
-  samples = new Map(); // by lane: [at, share of a CPU or null, MB of memory, CPU seconds], in order, since they were shown
+  samples = new Map(); // by lane: [at, share of a CPU or null, bytes of memory, CPU seconds], in order, since they were shown
   marks = []; // [lane, at, why, job, item]: ends of workers
   concurrency = 0; // workers that there are to be
   canResize = false;

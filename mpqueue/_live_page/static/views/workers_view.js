@@ -121,7 +121,7 @@ export class WorkersView {
     setAttribute(this.list, "data-size", lanes.length >= DENSE ? "dense" : lanes.length >= COMPACT ? "compact" : "");
     show(byId("legend"), this.#shown === "work");
     const most = Math.max(1, ...[...store.samples.values()].flatMap((all) => all.map(([, , memory]) => memory)));
-    setText(byId("strip-scale"), { work: "", cpu: "The full height is one CPU.", memory: `The full height is ${bytes(most * 1e6)}.` }[this.#shown]);
+    setText(byId("strip-scale"), { work: "", cpu: "The full height is one CPU.", memory: `The full height is ${bytes(most)}.` }[this.#shown]);
     const colours = {
       running: colour("--processing-bar"),
       other: colour("--strong-line"),
@@ -265,7 +265,7 @@ function stretchesOf(store, lane, now) {
 function useOf(sample, cpu, memory) {
   if (sample === undefined) return "";
   const parts = sample[1] === null ? [] : [`${cpu}${Math.round(100 * sample[1])}%`];
-  return [...parts, `${memory}${bytes(sample[2] * 1e6)}`].join(" · ");
+  return [...parts, `${memory}${bytes(sample[2])}`].join(" · ");
 }
 
 // The job that is looked at, or a stage of it.
