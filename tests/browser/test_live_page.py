@@ -201,6 +201,11 @@ def test_a_job_is_cancelled_when_that_is_confirmed_and_not_before(queue: JobQueu
     expect(page.get_by_role("heading", name="job", exact=True)).to_be_focused()
     assert bystander.status is JobStatus.PENDING
 
+    queue.cancel("bystander")
+    entry = page.locator("#jobs li", has_text="bystander")
+    expect(entry).to_contain_text("Cancelled")
+    expect(entry).not_to_contain_text("NaN")  # it has an end, and never began
+
 
 def test_workers_come_and_go_by_button_and_key(queue: JobQueue, gate: Gate, open_page: Open) -> None:
     page = open_page(queue.serve().url)

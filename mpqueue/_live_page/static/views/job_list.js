@@ -141,7 +141,7 @@ export function waits(state, live) {
 }
 
 function news(state, live) {
-  if (state.finishedAt) return duration((state.finishedAt - state.startedAt) / 1000);
+  if (state.finishedAt) return state.startedAt ? duration((state.finishedAt - state.startedAt) / 1000) : "";
   if (live && state.rate !== undefined) return state.eta === undefined ? `${rate(state.rate)}/s` : `${clock(state.eta)} left`;
   return state.startedAt ? `${percent(state.done, state.total)}%` : "";
 }
