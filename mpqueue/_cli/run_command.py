@@ -34,6 +34,7 @@ from mpqueue._declared import At
 from mpqueue._options import Concurrency
 from mpqueue._os.shell_words import quoted
 from mpqueue._os.system import monotonic
+from mpqueue._output.failure_groups import shown_groups
 from mpqueue._output.file_sinks import FileSink
 from mpqueue._output.job_facts import Progress, ended_before, left_of
 from mpqueue._output.progress import LogLines, ShowProgress, can_draw, is_silenced
@@ -43,7 +44,7 @@ from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.recorded.job_record import plan
 from mpqueue._queue.recorded.record_options import REDO, Redo, Rerun, content_key, file_key, record_options
 from mpqueue._queue.run import JobRun
-from mpqueue._text import counted, label, took, visible
+from mpqueue._text import counted, label, number, took, visible
 from mpqueue.errors import HandlerPicklingError, MPQueueError, QueueClosedError, SinkError, WorkerStartError, shown
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
@@ -517,8 +518,8 @@ def say_end(job: Job, *, quiet: bool = False) -> None:
     for failure in failures[:NAMED]:
         say(coloured("failed:", "red"), f" {describe_failure(failure.item)}")
     if len(failures) > NAMED:
-        say(f"... and {len(failures) - NAMED} more; together:")
-        for group in job.failure_groups()[:NAMED]:
+        say(f"... and {number(len(failures) - NAMED)} more; together:")
+        for group in shown_groups(job.failure_groups(), NAMED):
             say(f"    {group}")
     if not quiet:
         say(*_summary(job))
@@ -527,23 +528,23 @@ def say_end(job: Job, *, quiet: bool = False) -> None:
 def describe_failure(item: JobItem) -> str:
     """Describe a failed item in one line, or more if its error has more."""
     error = visible(item.error or "").replace("\n", "\n    ")
-    return f"{item.label}: {error} (after {item.attempts} {'try' if item.attempts == 1 else 'tries'})"
+    return f"{item.label}: {error} (after {counted(item.attempts, 'try')})"
 
 
 def _summary(job: Job) -> Iterator[str]:
     book = job._book
     yield f"{counted(job.total, 'item')}: "
-    yield coloured(f"{job.completed} completed", "green")
+    yield coloured(f"{number(job.completed)} completed", "green")
     if book.completed_before:
-        yield f" ({book.completed_before} in earlier runs)"
+        yield f" ({number(book.completed_before)} in earlier runs)"
     if job.failed:
         yield ", "
-        yield coloured(f"{job.failed} failed", "red")
+        yield coloured(f"{number(job.failed)} failed", "red")
         if book.failed_before:
-            yield f" ({book.failed_before} in earlier runs)"
+            yield f" ({number(book.failed_before)} in earlier runs)"
     if left := left_of(book):
         yield ", "
-        yield coloured(f"{left} not run", "yellow")
+        yield coloured(f"{number(left)} not run", "yellow")
     if job.retries:
         yield f", {counted(job.retries, 'retry')}"
     if job.duration is not None and ended_before(book) < job.total:
@@ -567,12 +568,16 @@ def _say_unwritten(error: SinkError, *, recorded: bool) -> int:
 def _say_kept(sink: StdoutRows | FileSink | None) -> None:
     """Print where the rows are, if not all of them were written."""
     if isinstance(sink, FileSink) and sink.left is not None:
-        say(f"kept: {sink.rows} {'row' if sink.rows == 1 else 'rows'} in {sink.left}")
+        say(f"kept: {counted(sink.rows, 'row')} in {sink.left}")
 
 
 def _say_interrupted(job: Job, sink: StdoutRows | FileSink | None, *, recorded: bool) -> None:
     """Print the state of the interrupted job, and how to continue."""
-    say("\n", coloured("interrupted:", "yellow"), f" {job.completed + job.failed} of {job.total} items had ended")
+    say(
+        "\n",
+        coloured("interrupted:", "yellow"),
+        f" {number(job.completed + job.failed)} of {counted(job.total, 'item')} had ended",
+    )
     _say_kept(sink)
     say(f"{'to go on' if recorded else 'to run it again'}: {again()}")
 

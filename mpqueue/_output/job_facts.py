@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._call_checks import no_such_attribute
 from mpqueue._core.state.job_book import JobBook, JobView
+from mpqueue._text import counted
 from mpqueue.status import COMPLETED, FAILED, PENDING, PROCESSING, RETRY, JobStatus
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Progress:
     @property
     def troubles(self) -> str:
         """The failures and retries as text, ``"1 failed, 2 retries"``; empty if there were none."""
-        retries = f"{self.retries} retr{'y' if self.retries == 1 else 'ies'}"
+        retries = counted(self.retries, "retry")
         return ", ".join([f"{self.failed} failed"] * bool(self.failed) + [retries] * bool(self.retries))
 
 

@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from mpqueue._output.failure_groups import shown_groups
-from mpqueue._text import label, number, took
+from mpqueue._text import counted, label, number, took
 
 if TYPE_CHECKING:
     from mpqueue._queue.job import Job
@@ -26,7 +26,7 @@ def queue_as_html(title: str, jobs: Sequence[Job]) -> str:
     """The queue's jobs, the newest first."""
     lines = [_line_of(job) for job in jobs[: -MAX_ROWS - 1 : -1]]
     if len(jobs) > MAX_ROWS:
-        lines.append([f"... and {len(jobs) - MAX_ROWS} earlier ones", *[""] * (len(_JOB_COLUMNS) - 1)])
+        lines.append([f"... and {counted(len(jobs) - MAX_ROWS, 'earlier job')}", *[""] * (len(_JOB_COLUMNS) - 1)])
     return f"<p><code>{escape(title)}</code></p>" + (_table(_JOB_COLUMNS, lines) if lines else "")
 
 

@@ -208,7 +208,7 @@ def _drawn(progress: Progress, width: int) -> str:
 
 def _words(progress: Progress) -> Sequence[Sequence[str]]:
     """Return the words beside the bar: all of them, then fewer and fewer, but always the failures and the time left."""
-    ended = f"{progress.ended} items" if progress.total is None else f"{progress.ended}/{progress.total}"
+    ended = counted(progress.ended, "item") if progress.total is None else f"{progress.ended}/{progress.total}"
     if progress.starting and not progress.done:
         return [[ended, f"starting {counted(progress.starting, 'worker')}"], [ended, "starting"]]
     left = progress.eta

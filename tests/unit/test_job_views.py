@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mpqueue._cli.run_command import say_end
 from mpqueue._core.state.item_table import Failure, make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._options import JobOptions
@@ -138,6 +139,23 @@ def test_an_item_s_repr_has_its_label_and_one_line_of_its_error() -> None:
     assert repr(Job(book).failure_groups()) == "[<FailureGroup ValueError × 1, first: a.jpg: two\\nlines>]"
 
 
+def test_the_command_line_names_no_more_than_ten_failures_and_groups_and_counts_the_rest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    book = book_of(list(map(str, range(1012))))
+    for index in range(12):
+        fail(book, index, type(f"Error{index}", (Exception,), {})("no"))
+    book.completed = 1000
+    say_end(Job(book))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[9:12] == [
+        "failed: 9: Error9: no (after 1 try)",
+        "... and 2 more; together:",
+        "    Error0 × 1, first: 0: no",
+    ]
+    assert lines[21:] == ["    ... and 2 more groups", "1,012 items: 1,000 completed, 12 failed"]
+
+
 def test_notebooks_show_tables_in_which_nothing_of_users_is_markup(book: JobBook) -> None:
     book.id = "<b>job"
     fail(book, 0, ValueError("<script>"))
@@ -148,5 +166,6 @@ def test_notebooks_show_tables_in_which_nothing_of_users_is_markup(book: JobBook
     assert "<b>" not in html
     assert "<script>" not in html
     assert queue_as_html("<JobQueue>", [Job(book)] * 12).count("&lt;b&gt;job") == 10
-    assert "... and 2 earlier ones" in queue_as_html("", [Job(book)] * 12)
+    assert "... and 2 earlier jobs" in queue_as_html("", [Job(book)] * 12)
+    assert "... and 1 earlier job<" in queue_as_html("", [Job(book)] * 11)
     assert "<td>1,000</td>" in QueueStats(1000, 0, 0, 1000)._repr_html_()

@@ -79,6 +79,7 @@ def test_what_partly_done_was_called_before_says_what_it_is_called_now() -> None
     [
         ({}, "[######..............] 30/100  1 failed, 3 retries  3/s  0:24 left"),
         ({"total": None, "retries": 0, "failed": 0}, "29 items  2.9/s  0:10"),
+        ({"total": None, "completed": 0, "retries": 0}, "1 item  1 failed  0.1/s  0:10"),
         ({"completed": 100, "failed": 0, "retries": 0}, "[####################] 100/100  10/s  0:10"),
         ({"starting": 2, "retries": 0}, "[######..............] 30/100  1 failed  3/s  0:24 left"),
         # Until the first item, workers that start are named.
