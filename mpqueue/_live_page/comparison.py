@@ -7,10 +7,11 @@ from typing import Any
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._live_page.job_feed import JobFeed
+from mpqueue._live_page.page_json import cut, end_of
 from mpqueue._queue.job_items import as_json
 from mpqueue._report.figures import item_times
 from mpqueue.errors import JournalError
-from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
+from mpqueue.status import COMPLETED, FAILED
 
 #: The most items with different outcomes that are shown.
 MAX_DIFFERENCES = 100
@@ -85,11 +86,9 @@ def _is_other(one: float, other: float) -> bool:
 
 
 def _outcome(table: ItemTable, index: int) -> dict[str, Any]:
-    failure = table.failures.get(index) if table.status[index] == FAILED else None
-    told: dict[str, Any] = {"index": index, "status": str(ITEM_CODES[table.status[index]])}
-    if elapsed := table.elapsed[index]:
-        told["elapsed"] = float(f"{elapsed:.4g}")
-    return told if failure is None else told | {"error": failure.shown[:300]}
+    status = table.status[index]
+    told, failure = end_of(table, index, status), table.failures.get(index)
+    return told if status != FAILED or failure is None else told | {"error": cut(failure.shown)}
 
 
 def _figures(job: JobFeed, table: ItemTable) -> dict[str, Any]:

@@ -39,14 +39,19 @@ _TEXTS = frozenset({int, str})
 def row_of(table: ItemTable, index: int, status: int) -> dict[str, Any]:
     """One item of a list, for JSON; with its ``label`` where that is not its id. Runs code of users."""
     words, result = _words_of(table, index, status)
-    row: dict[str, Any] = {"index": index, "status": str(ITEM_CODES[status]), "attempts": table.attempts[index]}
-    # Between two stages of a pipeline an item has run, and has not been tried: its seconds there say nothing of it.
-    if row["attempts"] and (elapsed := table.elapsed[index]):
-        row["elapsed"] = float(f"{elapsed:.4g}")
-    row |= words
+    row = end_of(table, index, status) | {"attempts": table.attempts[index]} | words
     if type(result) not in _NO_PICTURE and shows_picture(result):
         row["picture"] = True
     return row
+
+
+def end_of(table: ItemTable, index: int, status: int) -> dict[str, Any]:
+    """An item's index, status and seconds, for JSON."""
+    told: dict[str, Any] = {"index": index, "status": str(ITEM_CODES[status])}
+    # Between two stages of a pipeline an item has run, and has not been tried: its seconds there say nothing of it.
+    if table.attempts[index] and (elapsed := table.elapsed[index]):
+        told["elapsed"] = float(f"{elapsed:.4g}")
+    return told
 
 
 def index_of(table: ItemTable, text: str) -> int | None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mpqueue._core.state.item_table import Failure, ItemTable, make_table
 from mpqueue._core.state.timings import Span
+from mpqueue._live_page.comparison import _outcome
 from mpqueue._live_page.job_feed import history
 from mpqueue._live_page.page_json import IN_LIST, as_event, encode, row_of
 from mpqueue._queue.job_items import JobItem
@@ -62,6 +63,17 @@ def test_a_failed_item_has_its_error_and_a_waiting_one_its_last() -> None:
         "status": "pending",
         "attempts": 0,
     }
+
+
+def test_beside_the_outcome_in_another_job_a_long_error_is_seen_to_be_cut() -> None:
+    table = make_table(["a", "b"])
+    table.fail(0, Failure(ValueError("x" * IN_LIST)))
+    assert _outcome(table, 0) == {
+        "index": 0,
+        "status": "failed",
+        "error": f"ValueError: {'x' * IN_LIST}"[:IN_LIST] + "…",
+    }
+    assert _outcome(table, 1) == {"index": 1, "status": "pending"}
 
 
 def test_a_label_that_is_the_id_is_not_told_twice() -> None:
