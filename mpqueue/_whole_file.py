@@ -45,6 +45,14 @@ def whole_file(target: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
         raise
 
 
+def write_whole(path: str | os.PathLike[str], data: bytes) -> Path:
+    """Write a `whole_file` with these data; returns its path. Raises OSError."""
+    target = Path(path)
+    with whole_file(target) as file:
+        file.write(data)
+    return target
+
+
 def _is_device_or_pipe(target: Path) -> bool:
     return target.exists() and not target.is_file()
 

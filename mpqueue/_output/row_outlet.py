@@ -24,6 +24,7 @@ from mpqueue._os.files import read_at
 from mpqueue._output.export import (
     COLUMNS,
     OUTPUT,
+    TOGETHER,
     RowItem,
     absent_columns,
     batched,
@@ -34,7 +35,7 @@ from mpqueue._output.export import (
     rows_of,
     with_names,
 )
-from mpqueue._output.file_sinks import FileSink, check_apart
+from mpqueue._output.file_sinks import FileSink, Row, check_apart
 from mpqueue._text import counted
 from mpqueue._wire.pickling.payload import dump_by_reference, dump_by_value, load_parts
 from mpqueue.errors import JobStateError, shown
@@ -42,14 +43,10 @@ from mpqueue.status import FAILED
 
 log = logging.getLogger("mpqueue")
 
-#: The number of items whose rows are made at a time.
-PIECE = 1024
-#: That number if their results are read from a journal: those may be big.
+#: The number of items whose rows are made at a time if their results are read from a journal: those may be big.
 READ_PIECE = 64
 #: Rows that wait until the columns are known; if more come, they are written without that.
 MOST_UNDECIDED = 1000
-
-Row = dict[str, Any]
 
 
 @runtime_checkable
@@ -161,7 +158,7 @@ class RowOutlet:
     def put(self, indices: Sequence[int], size: int) -> None:
         """Give the sink the rows of these items, or hold them until their turn."""
         each = size / max(1, len(indices))
-        for piece in batched(indices, PIECE if size else READ_PIECE):
+        for piece in batched(indices, TOGETHER if size else READ_PIECE):
             if self._in_order is None:
                 self._hand_on(self._rows_of(piece))
             else:

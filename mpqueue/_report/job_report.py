@@ -22,7 +22,7 @@ from mpqueue._report.profile import Profile, make_profile
 from mpqueue._report.report_sections import Section, headline, sections, subtitles
 from mpqueue._report.rules import Advice, advise, conclude
 from mpqueue._text import fitting, seconds, visible, visible_line
-from mpqueue._whole_file import whole_file
+from mpqueue._whole_file import write_whole
 
 
 class Report:
@@ -52,17 +52,14 @@ class Report:
 
         The file appears once it is complete. Raises ValueError for another suffix.
         """
-        target = Path(path)
-        match target.suffix.lower():
+        match Path(path).suffix.lower():
             case ".html" | ".htm":
                 text = self.to_html()
             case ".txt" | ".md":
                 text = f"{self._text()}\n"
             case suffix:
                 raise ValueError(f"path: expected a file named .html, .txt or .md, got {str(path)!r} ({suffix!r})")
-        with whole_file(target) as file:
-            file.write(text.encode())
-        return target
+        return write_whole(path, text.encode())
 
     def _repr_html_(self) -> str:
         """Return the page in a frame of its own, for notebooks."""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from mpqueue._core.state.job_book import JobBook, JobView
 from mpqueue._text import json_text, shown, visible_line
 from mpqueue._text import seconds as in_words
-from mpqueue._whole_file import whole_file
+from mpqueue._whole_file import write_whole
 from mpqueue._wire.frames import Stack, Stacks, load_stacks
 
 SCHEMA = "https://www.speedscope.app/file-format-schema.json"
@@ -87,20 +87,14 @@ class Profile:
 
         The file appears once it is complete. Raises OSError.
         """
-        target = Path(path)
-        with whole_file(target) as file:
-            file.write(json_text(speedscope_of(self)).encode() + b"\n")
-        return target
+        return write_whole(path, json_text(speedscope_of(self)).encode() + b"\n")
 
     def to_collapsed(self, path: str | os.PathLike[str]) -> Path:
         """Write the profile in flamegraph.pl's folded format, a stack and its microseconds per line. Returns its path.
 
         The file appears once it is complete. Raises OSError.
         """
-        target = Path(path)
-        with whole_file(target) as file:
-            file.write(_collapsed(self.stacks))
-        return target
+        return write_whole(path, _collapsed(self.stacks))
 
     def __repr__(self) -> str:
         return f"<Profile of job {self.job_id!r}: {in_words(self.seconds)} in {len(self.stacks):,} stacks>"
