@@ -274,10 +274,15 @@ def _traceback(error: BaseException) -> str:
 
 
 def _without_ours(trace: TracebackType | None) -> TracebackType | None:
-    step = trace
-    while step is not None and step.tb_frame.f_globals.get("__name__", "").startswith(_OWN_CODE):
+    step = first = trace
+    while step is not None:
+        module = step.tb_frame.f_globals.get("__name__", "")
+        if module.startswith(_OWN_CODE):
+            first = step.tb_next
+        elif not module.startswith("asyncio."):  # an event loop runs between two frames of ours
+            break
         step = step.tb_next
-    return step or trace
+    return first or trace
 
 
 # -- A check that this process can still do a worker's work after the handlers. ----------------------------------------

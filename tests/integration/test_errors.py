@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import mpqueue
 from mpqueue import (
     GiveUp,
     HandlerPicklingError,
@@ -155,13 +154,6 @@ def test_what_has_items_says_that_it_stays_here_and_errors_of_items_travel_witho
     assert again.__dict__ == {"item": None, "__notes__": ["a note"]}
 
 
-def test_errors_are_also_what_python_would_raise() -> None:
-    assert issubclass(JobNotFoundError, KeyError)
-    assert issubclass(JobExistsError, ValueError)
-    assert issubclass(ItemTimeoutError, TimeoutError)
-    assert issubclass(MemoryLimitError, MemoryError)
-
-
 def test_retry_and_give_up_are_no_failures_of_the_queue_s() -> None:
     for asked in (Retry("text", delay=5), GiveUp("text")):
         assert not isinstance(asked, MPQueueError)
@@ -233,24 +225,18 @@ def test_only_the_first_stop_iteration_of_a_handler_of_nanoseconds_is_without_it
     assert all(result in (None, index) for index, result in enumerate(job.results))
 
 
-def test_traceback_of_a_coroutine_begins_behind_what_called_it() -> None:
-    async def handle(item: str) -> None:
+def test_traceback_begins_at_the_handler_and_shows_nothing_of_the_queue_s() -> None:
+    async def fail_later(item: str) -> None:
         do.fail(item)
 
     with JobQueue(1, max_retries=0) as queue:
-        (item,) = queue.run(["a"], handle).items
-    assert item.traceback is not None
-    assert "in resolve" not in item.traceback
-    assert "in handle" in item.traceback
-
-
-def test_traceback_begins_at_the_handler_and_shows_nothing_of_the_queue_s() -> None:
-    with JobQueue(1, max_retries=0) as queue:
-        (item,) = queue.run(["a"], do.fail).items
-    assert item.traceback is not None
-    assert item.traceback.startswith("Traceback (most recent call last):\n")
-    assert "mpqueue/_worker" not in item.traceback
-    assert "in fail" in item.traceback
+        for handler, name in ((do.fail, "fail"), (fail_later, "fail_later")):
+            (item,) = queue.run(["a"], handler).items
+            assert item.traceback is not None
+            assert item.traceback.startswith("Traceback (most recent call last):\n")
+            assert "mpqueue/_worker" not in item.traceback
+            assert "in resolve" not in item.traceback
+            assert f"in {name}\n" in item.traceback
 
 
 def test_item_error_names_item_job_tries_and_failure() -> None:
@@ -280,7 +266,3 @@ def test_a_run_raises_what_failed_where_it_is_asked_to_as_map_does() -> None:
         with pytest.raises(ValueError, match=r"^on_error: expected one of 'collect', 'raise', 'group', got 'skip'$"):
             queue.run(["a"], do.succeed, on_error="skip")  # type: ignore[call-overload]
         assert len(queue.jobs()) == count
-
-
-def test_all_errors_of_the_package_are_public() -> None:
-    assert {type(error).__name__ for error in ERRORS} <= set(mpqueue.__all__)  # type: ignore[attr-defined]
