@@ -140,45 +140,21 @@ def check_nothing_created(queue: JobQueue) -> None:
     queue.clear_job("job")
 
 
-JOB_OPTIONS: list[tuple[dict[str, Any], type[Exception]]] = [
-    ({"max_retries": -1}, ValueError),
-    ({"max_retries": 1.5}, TypeError),
-    ({"max_retries": True}, TypeError),
-    ({"retry": 3}, TypeError),
-    ({"timeout": 0}, ValueError),
-    ({"timeout": -1}, ValueError),
-    ({"timeout": math.nan}, ValueError),
-    ({"timeout": "soon"}, ValueError),
-    ({"retry": "often"}, TypeError),
-    ({"priority": True}, TypeError),
-    ({"priority": 1.5}, TypeError),
-    ({"priority": "high"}, TypeError),
-    ({"chunksize": 0}, ValueError),
-    ({"chunksize": 2.0}, TypeError),
-]
-
-QUEUE_OPTIONS: list[tuple[dict[str, Any], type[Exception]]] = [
-    ({"concurrency": 0}, ValueError),
-    ({"concurrency": -1}, ValueError),
-    ({"concurrency": 2.0}, TypeError),
-    ({"concurrency": True}, TypeError),
-    ({"concurrency": 10_001}, ValueError),
-    ({"concurrency": Pretender()}, TypeError),
-    ({"concurrency": "3"}, TypeError),
-    ({"max_retries": -1}, ValueError),
-    ({"max_retries": "3"}, TypeError),
-    ({"retry": {"max_retries": 3}}, TypeError),
-    ({"timeout": 0}, ValueError),
-    ({"timeout": math.inf}, ValueError),
-    ({"timeout": math.nan}, ValueError),
-    ({"timeout": -1.0}, ValueError),
-    ({"timeout": 10**400}, ValueError),
-    ({"timeout": "soon"}, ValueError),
-    ({"progress_interval": -1}, ValueError),
-    ({"progress_interval": math.nan}, ValueError),
-    ({"progress_interval": None}, TypeError),
-    ({"per_worker": 100}, TypeError),
-    ({"per_worker": ["items"]}, TypeError),
+#: Options of a queue, of a job, and of both.
+OPTIONS: list[tuple[str, str, Any, type[Exception]]] = [
+    *(("both", "max_retries", value, TypeError) for value in (1.5, True, "3")),
+    *(("both", "retry", value, TypeError) for value in (3, "often", {"max_retries": 3})),
+    *(("both", "timeout", value, ValueError) for value in (0, -1, -1.0, math.nan, math.inf, 10**400, "soon")),
+    ("both", "max_retries", -1, ValueError),
+    *(("job", "priority", value, TypeError) for value in (True, 1.5, "high")),
+    ("job", "chunksize", 0, ValueError),
+    ("job", "chunksize", 2.0, TypeError),
+    ("job", "capture_output", "yes", TypeError),
+    *(("queue", "concurrency", value, ValueError) for value in (0, -1, 10_001)),
+    *(("queue", "concurrency", value, TypeError) for value in (2.0, True, Pretender(), "3")),
+    *(("queue", "progress_interval", value, ValueError) for value in (-1, math.nan)),
+    ("queue", "progress_interval", None, TypeError),
+    *(("queue", "per_worker", value, TypeError) for value in (100, ["items"])),
 ]
 
 POLICIES: list[tuple[dict[str, Any], type[Exception]]] = [
@@ -195,19 +171,19 @@ POLICIES: list[tuple[dict[str, Any], type[Exception]]] = [
 ]
 
 
-@pytest.mark.parametrize(("options", "error"), JOB_OPTIONS, ids=str)
-def test_options_of_a_job_are_refused(options: dict[str, Any], error: type[Exception], queue: JobQueue) -> None:
-    ((name, value),) = options.items()
-    with pytest.raises(error, match=f"^{name}: expected .*got {re.escape(repr(value)[:90])}"):
-        queue.create_job("job", ["a", "b"], do.succeed, **options)
-    assert queue.jobs() == []
-
-
-@pytest.mark.parametrize(("options", "error"), QUEUE_OPTIONS, ids=lambda value: str(value)[:40])
-def test_options_of_a_queue_are_refused(options: dict[str, Any], error: type[Exception]) -> None:
-    ((name, value),) = options.items()
-    with pytest.raises(error, match=f"^{name}: expected .*got {re.escape(repr(value)[:90])}"):
-        JobQueue(**options)
+@pytest.mark.parametrize(("of", "name", "value", "error"), OPTIONS, ids=lambda value: str(value)[:40])
+def test_options_of_a_queue_and_of_a_job_are_refused(
+    of: str, name: str, value: Any, error: type[Exception], queue: JobQueue
+) -> None:
+    said = f"^{name}: expected .*got {re.escape(repr(value)[:90])}"
+    options: dict[str, Any] = {name: value}
+    if of != "queue":
+        with pytest.raises(error, match=said):
+            queue.create_job("job", ["a", "b"], do.succeed, **options)
+        assert queue.jobs() == []
+    if of != "job":
+        with pytest.raises(error, match=said):
+            JobQueue(**options)
 
 
 @pytest.mark.parametrize(
@@ -476,9 +452,3 @@ def test_iterable_may_create_the_very_job_and_then_is_refused() -> None:
         with pytest.raises(ValueError, match="job 'job': expected a new id"):
             own.create_job("job", items(), do.succeed)
         assert own.start("job").result(300).results == [7]
-
-
-def test_policy_takes_single_types_and_numbers_of_any_kind() -> None:
-    policy = RetryPolicy(2, 1, 3, retry_on=ValueError, give_up_on=(KeyError, OSError))
-    assert policy.retry_on == (ValueError,)
-    assert policy.give_up_on == (KeyError, OSError)
