@@ -50,7 +50,7 @@ def test_worker_s_number_is_below_concurrency_and_stable_over_restarts(tmp_path:
     assert len(numbers) > 2
 
 
-def test_current_item_works_in_threads_of_the_handler() -> None:
+def test_current_item_works_in_threads_and_coroutines_of_the_handler() -> None:
     def handle(item: str) -> list[Any]:
         found: list[Any] = []
         thread = threading.Thread(target=lambda: found.append(current_item().id))
@@ -58,17 +58,13 @@ def test_current_item_works_in_threads_of_the_handler() -> None:
         thread.join()
         return found
 
-    with JobQueue(1) as queue:
-        assert queue.run(["a", "b"], handle).results == [[0], [1]]
-
-
-def test_current_item_works_in_coroutines() -> None:
-    async def handle(item: str) -> Any:
+    async def handle_later(item: str) -> Any:
         await asyncio.sleep(0)
         return current_item().id
 
     with JobQueue(1) as queue:
-        assert queue.run(list("abc"), handle).results == [0, 1, 2]
+        assert queue.run(["a", "b"], handle).results == [[0], [1]]
+        assert queue.run(["a", "b"], handle_later).results == [0, 1]
 
 
 def test_current_item_raises_where_no_handler_runs() -> None:

@@ -225,16 +225,6 @@ def test_setup_and_its_end_tell_the_job_and_no_item(heard: Heard) -> None:
     assert told == [("loading", "job", None), ("at a", "job", 0), ("unloading", "job", None)]
 
 
-def test_a_setup_that_fails_has_told_before(heard: Heard) -> None:
-    def setup() -> None:
-        logging.getLogger("mine").info("loading")
-        raise ValueError
-
-    with JobQueue(1, max_retries=0) as queue:
-        queue.run(["a"], lambda item, state: item, setup=setup)
-    assert heard.texts == ["loading"]
-
-
 def test_what_a_long_item_logs_comes_while_it_runs(heard: Heard, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
 
@@ -253,29 +243,27 @@ def test_what_a_long_item_logs_comes_while_it_runs(heard: Heard, tmp_path: Path)
     assert len(heard.records) == 3
 
 
-def test_what_was_logged_before_a_crash_comes(heard: Heard) -> None:
-    def handle(item: str) -> str:
-        log(item)
-        if item == "b":
-            do.kill_self(item)
-        return item
-
-    with JobQueue(1, max_retries=0) as queue:
-        job = queue.run(list("abc"), handle, chunksize=1)
-    assert [item.status for item in job.items] == ["completed", "failed", "completed"]
-    assert [text for text in heard.texts if text == "at b"] == ["at b"]
-
-
-def test_what_was_logged_before_a_timeout_or_a_kill_comes(heard: Heard, tmp_path: Path) -> None:
+def test_what_was_logged_before_a_crash_a_timeout_a_kill_or_a_failed_setup_comes(heard: Heard, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
 
     def handle(item: str) -> str:
+        if item == "bystander":
+            return item
         log("one")
         log("two")
+        if item == "crash":
+            do.kill_self(item)
         gate.announce(item)
         return do.hang_sleep(item)  # type: ignore[no-any-return]
 
+    def setup() -> None:
+        log("setup")
+        raise ValueError
+
     with JobQueue(1, max_retries=0) as queue:
+        job = queue.run(["bystander", "crash", "bystander"], handle, id="crashes", chunksize=1)
+        assert [item.status for item in job.items] == ["completed", "failed", "completed"]
+        queue.run(["a"], lambda item, state: item, setup=setup, id="fails")
         queue.run(["a"], handle, id="times out", timeout=0.5)
         queue.create_job("is killed", ["b"], handle)
         run = queue.start("is killed")
@@ -283,6 +271,9 @@ def test_what_was_logged_before_a_timeout_or_a_kill_comes(heard: Heard, tmp_path
         queue.cancel("is killed", kill=True)
         run.result()
     assert [(record.mpqueue_job, record.getMessage()) for record in heard.records] == [
+        ("crashes", "at one"),
+        ("crashes", "at two"),
+        ("fails", "at setup"),
         ("times out", "at one"),
         ("times out", "at two"),
         ("is killed", "at one"),

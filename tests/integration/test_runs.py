@@ -17,7 +17,7 @@ from tests.support.waiting import Gate, wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 
-def test_run_is_a_future_that_resolves_to_the_finished_job(tmp_path: Path) -> None:
+def test_run_is_a_future_that_resolves_to_the_finished_job_and_calls_its_callbacks_once(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
         queue.create_job("job", ["a"], do.block_until_told(gate))
@@ -29,9 +29,14 @@ def test_run_is_a_future_that_resolves_to_the_finished_job(tmp_path: Path) -> No
         with pytest.raises(TimeoutError):
             run.result(0.01)
         assert run.job.status is JobStatus.RUNNING
+        seen, called = list[object](), threading.Event()
+        run.add_done_callback(seen.append)
+        run.add_done_callback(lambda run: called.set())
         gate.open()
         assert run.result(300).id == run.job.id == "job"
         assert (run.done(), run.running(), run.exception()) == (True, False, None)
+        assert called.wait(300)
+    assert seen == [run]
 
 
 def test_cancelling_the_run_cancels_the_job_and_result_still_gives_it(tmp_path: Path) -> None:
@@ -44,6 +49,7 @@ def test_cancelling_the_run_cancels_the_job_and_result_still_gives_it(tmp_path: 
         assert run.job.cancelled
         assert not run.done()
         gate.open()
+        assert [item.result for item in run.as_completed()] == ["a"], "what ends pending does not come"
         assert run.result(300).status is JobStatus.CANCELLED
         assert run.job.results == ["a", None]
         assert (run.cancelled(), run.exception()) == (False, None)
@@ -87,18 +93,6 @@ def test_run_can_be_cancelled_after_its_job_was_cleared_and_while_its_queue_clos
     assert open_run.result(300).status is JobStatus.CANCELLED
 
 
-def test_done_callbacks_are_called_once_with_the_run() -> None:
-    seen: list[object] = []
-    called = threading.Event()
-    with JobQueue(1) as queue:
-        queue.create_job("job", ["a"], do.succeed)
-        run = queue.start("job")
-        run.add_done_callback(seen.append)
-        run.add_done_callback(lambda run: called.set())
-        assert called.wait(300)
-    assert seen == [run]
-
-
 def test_runs_may_be_waited_for_together() -> None:
     with JobQueue(2) as queue:
         runs = []
@@ -137,17 +131,6 @@ def test_as_completed_gives_failed_items_too_and_each_once() -> None:
         found = list(run.as_completed())
     assert sorted(item.payload for item in found) == list(range(500))
     assert [item.payload for item in found if item.status == "failed"] == [3]
-
-
-def test_items_that_end_pending_do_not_come(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with JobQueue(1) as queue:
-        queue.create_job("job", list("abc"), do.block_until_told(gate), chunksize=1)
-        run = queue.start("job")
-        gate.wait_for("a")
-        run.cancel()
-        gate.open()
-        assert [item.result for item in run.as_completed()] == ["a"]
 
 
 def test_as_completed_comes_to_its_end_when_the_queue_is_closed_by_force(tmp_path: Path) -> None:

@@ -59,32 +59,20 @@ def test_jobs_without_an_id_get_different_ones_in_all_threads() -> None:
         assert sorted(job.results[0] for job in jobs) == [2 * number for number in range(THREADS)]
 
 
-def test_one_of_many_threads_that_want_the_same_id_gets_it() -> None:
-    def work(number: int) -> str:
+def test_one_of_many_threads_that_create_or_start_the_same_job_does_so() -> None:
+    def is_done(call: Callable[[], object], error: type[Exception]) -> bool:
         try:
-            queue.create_job("job", [number], do.succeed)
-        except JobExistsError:
-            return "refused"
-        return "created"
-
-    with JobQueue(1) as queue:
-        outcomes = in_threads(THREADS, work)
-        assert len(queue.jobs()) == 1
-    assert outcomes.count("created") == 1
-
-
-def test_one_of_many_threads_that_start_the_same_job_starts_it() -> None:
-    def work(number: int) -> str:
-        try:
-            queue.start("job")
-        except JobStateError:
-            return "refused"
-        return "started"
+            call()
+        except error:
+            return False
+        return True
 
     with JobQueue(1) as queue:
         recorder = Recorder(queue)
-        job = queue.create_job("job", range(10), do.succeed)
-        assert in_threads(THREADS, work).count("started") == 1
+        create = partial(queue.create_job, "job", range(10), do.succeed)
+        assert in_threads(THREADS, lambda _: is_done(create, JobExistsError)).count(True) == 1
+        (job,) = queue.jobs()
+        assert in_threads(THREADS, lambda _: is_done(partial(queue.start, job), JobStateError)).count(True) == 1
     recorder.check(job)
 
 
@@ -321,28 +309,17 @@ def test_a_call_beside_a_close_is_carried_out_or_refused(use: str, tmp_path: Pat
             assert [(job.id, job.failed) for job in queue.jobs()] == (after if is_done else [("job", 1)])
 
 
-def test_several_threads_may_wait_for_one_run() -> None:
-    with JobQueue(1) as queue:
-        queue.create_job("job", range(100), do.double)
-        run = queue.start("job")
-        jobs: list[Job] = in_threads(8, lambda number: run.result(300))
-        assert {job.status for job in jobs} == {JobStatus.COMPLETED}
+def test_several_threads_may_iterate_over_one_run_wait_for_it_and_close_its_queue() -> None:
+    def use(number: int) -> tuple[int, JobStatus]:
+        seen = len({item.id for item in run.as_completed()}) if number % 2 else 1000
+        queue.close()
+        return seen, run.result(300).status
 
-
-def test_several_threads_may_iterate_over_one_run() -> None:
-    with JobQueue(2) as queue:
-        queue.create_job("job", range(1000), do.double)
-        run = queue.start("job")
-        counts = in_threads(8, lambda number: len({item.id for item in run.as_completed()}))
-    assert counts == [1000] * 8
-
-
-def test_several_threads_may_close_one_queue() -> None:
     queue = JobQueue(2)
     queue.create_job("job", range(1000), do.double)
     run = queue.start("job")
-    in_threads(8, lambda number: queue.close())
-    assert run.result(300).completed == 1000
+    assert in_threads(THREADS, use) == [(1000, JobStatus.COMPLETED)] * THREADS
+    assert run.job.completed == 1000
 
 
 REMOVALS: dict[str, Callable[[JobQueue], object]] = {
