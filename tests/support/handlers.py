@@ -19,7 +19,6 @@ import multiprocessing
 import os
 import pickle
 import random
-import re
 import select
 import signal
 import socket
@@ -670,12 +669,13 @@ def hang_python(item: Any) -> NoReturn:
 
 
 def hang_holding_gil(item: Any) -> Any:
-    """Wait in C code that does not let go of the global lock, and that no signal interrupts."""
+    """Sleep in C code that does not let go of the global lock, for longer than anybody waits."""
     if IS_WINDOWS:
-        return re.match(r"(a+)+b", "a" * 64)  # backtracks for longer than anybody waits
-    lock, threads = (ctypes.c_char * 64)(), ctypes.PyDLL(None)  # zeros are a mutex that is free
-    threads.pthread_mutex_lock(lock)
-    return threads.pthread_mutex_lock(lock)
+        return ctypes.PyDLL("kernel32").Sleep(0xFFFFFFFF)
+    c, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(128)
+    c.pthread_mutex_init(mutex, None)
+    c.pthread_mutex_lock(mutex)
+    return c.pthread_mutex_lock(mutex)  # which no signal cuts short, as it would a sleep
 
 
 def sigterm_ignore_and_hang(item: Any) -> Any:
