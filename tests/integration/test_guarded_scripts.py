@@ -342,10 +342,13 @@ STARTS_TOO = """
 
 
     if __name__ == "__main__":
-        for run in (lambda: pool.map(double, [1]), lambda: executor.submit(double, 1).result()):
-            with mpqueue.Pool(2) as pool, mpqueue.Executor(2) as executor:
+        for make, run in (
+            (mpqueue.Pool, lambda pool: pool.map(double, [1])),
+            (mpqueue.Executor, lambda executor: executor.submit(double, 1).result()),
+        ):
+            with make(1) as workers:
                 try:
-                    run()
+                    run(workers)
                 except mpqueue.errors.WorkerStartError as error:
                     print(type(error).__name__, error)
 """
@@ -398,12 +401,12 @@ RAISES = """
 
 
     if __name__ == "__main__":
-        with mpqueue.Pool(2) as pool:
+        with mpqueue.Pool(1) as pool:
             try:
                 pool.map(abs, [1])
             except mpqueue.errors.WorkerStartError as error:
                 print(error)
-        with mpqueue.Executor(2) as executor:
+        with mpqueue.Executor(1) as executor:
             try:
                 executor.submit(abs, 1).result()
             except BrokenProcessPool as error:
