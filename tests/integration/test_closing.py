@@ -297,7 +297,7 @@ def test_closing_ends_workers_with_retries_that_are_due_in_a_long_time_only_when
 def test_queue_that_nobody_holds_is_collected_with_its_workers(tmp_path: Path) -> None:
     queue = JobQueue(2)
     recorder = Recorder(queue)
-    queue.run(range(10), do.double)
+    job = queue.run(range(10), do.double)
     pids = workers_of(queue)
     gone = weakref.ref(queue)
     del queue, recorder
@@ -305,19 +305,13 @@ def test_queue_that_nobody_holds_is_collected_with_its_workers(tmp_path: Path) -
     assert gone() is None
     wait_until(lambda: not any(map(is_running, pids)))
     wait_until(lambda: not threads_of_queues())
+    assert job.results == [2 * item for item in range(10)], "which outlives it"
 
 
 def test_queue_that_was_never_used_is_collected() -> None:
     gone = weakref.ref(JobQueue(2))
     gc.collect()
     assert gone() is None
-
-
-def test_jobs_outlive_the_queue_that_nobody_holds() -> None:
-    job = JobQueue(1).run(["a", "b"], do.succeed)
-    gc.collect()
-    assert job.results == ["a", "b"]
-    wait_until(lambda: not threads_of_queues())
 
 
 # --- by the interpreter's exit --------------------------------------------------------------------------------------

@@ -315,6 +315,3 @@ def test_descriptors_that_are_exhausted_in_a_worker_fail_the_item_that_wants_one
         assert queue.run(range(100), do.double).completed == 100
         # Large results need a descriptor, or another way.
         assert queue.run([5_000_000], do.big_result, max_retries=3).completed == 1
-
-
-# --- kills from outside ---------------------------------------------------------------------------------------------

@@ -261,8 +261,9 @@ def test_a_second_queue_is_refused_while_the_first_is_open(path: Path) -> None:
             JobQueue(1, journal=path)
         assert queue.run(["a"], do.succeed).completed == 1
     JobQueue(1, journal=path).close()
-    with pytest.raises(QueueClosedError):
-        queue.create_job("job", ["a"], do.succeed)
+    for call in (queue.prune, lambda: queue.create_job("job", ["a"], do.succeed)):
+        with pytest.raises(QueueClosedError):
+            call()
 
 
 def test_a_queue_that_nobody_holds_lets_go_of_its_journal(path: Path) -> None:

@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue import JobQueue
-from mpqueue.errors import JournalError, QueueClosedError
+from mpqueue.errors import JournalError
 from tests.support import handlers as do
 from tests.support.command_line import main
 from tests.support.journals import is_free, lines_of, queue_of, values_of, wait_until_free
@@ -262,14 +261,6 @@ def test_a_second_process_is_refused_until_the_first_is_gone_however_it_went(tmp
         program.kill()
         program.communicate(timeout=PATIENCE)
     wait_until_free(path)
-
-
-def test_a_queue_that_was_closed_has_none(tmp_path: Path) -> None:
-    queue = JobQueue(1, journal=tmp_path / "run.db")
-    queue.close()
-    for call in (queue.prune, lambda: queue.create_job("job", ["a", "b"], do.succeed)):
-        with pytest.raises(QueueClosedError):
-            call()
 
 
 # -- files of big values -----------------------------------------------------------------------------------------------

@@ -55,13 +55,6 @@ def test_a_worker_sees_the_gpus_of_its_items_from_its_first_import_on(queue: Job
     assert all(seen == ",".join(map(str, units)) for seen, units in results_of(mixed) if units)
 
 
-@pytest.mark.slow
-def test_units_are_numbered_as_the_program_sees_its_gpus(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "4,6")
-    with JobQueue(1, resources={"gpu": 2}, gpu_env=True) as queue:
-        assert results_of(queue.run(range(2), seen_at_import, uses={"gpu": 2})) == [("4,6", [0, 1])] * 2
-
-
 def test_which_gpus_there_are_is_known_when_the_queue_is_made(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "GPU-8932f937, 6,7,-1,8")
     with JobQueue(1, resources={"gpu": 2}, gpu_env=True) as queue:
