@@ -18,6 +18,7 @@ import pytest
 from mpqueue import Job, JobItem, JobQueue, RetryPolicy
 from tests.support import handlers as do
 from tests.support.programs import run_program
+from tests.support.rows import Rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
@@ -86,20 +87,6 @@ def test_the_original_s_columns_can_be_exported(pictures: Job[Any, Any], tmp_pat
     ]
 
 
-class Rows:
-    """A sink that keeps its rows for the test."""
-
-    def __init__(self, columns: list[str]) -> None:
-        self.columns = columns
-        self.rows: list[dict[str, Any]] = []
-
-    def write(self, rows: Sequence[dict[str, Any]]) -> None:
-        self.rows += rows
-
-    def close(self) -> None:
-        """Nothing is left to do."""
-
-
 #: All that items have, but ``label``, which is a key of results: see ADR 28.
 ATTRIBUTES = [
     name for name, kept in vars(JobItem).items() if isinstance(kept, property) and name[0] != "_" and name != "label"
@@ -110,7 +97,7 @@ ATTRIBUTES = [
 def test_each_attribute_of_items_and_each_name_of_the_wire_form_is_a_column(items: list[str], tmp_path: Path) -> None:
     given = [{"id": name, "of": "cat", "score": 0.5} for name in items]
     columns = [*ATTRIBUTES, "item", "proposedAlt", "errorType"]
-    sink = Rows(columns)
+    sink = Rows(columns=columns)
     with JobQueue(1, max_retries=0) as queue:
         kept = queue.run(given, describe, capture_output=True)
         queue.run(given, describe, results=sink, capture_output=True)

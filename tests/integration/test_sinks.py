@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from tests.support import handlers as do
 from tests.support.command_line import main
 from tests.support.forks import fork_that_lives_on
 from tests.support.programs import WAS_KILLED, run_program
+from tests.support.rows import Rows
 from tests.support.systems import not_on_windows
 from tests.support.waiting import Gate, wait_until
 
@@ -31,35 +32,6 @@ NEVER = RetryPolicy(max_retries=0)
 def queue() -> Iterator[JobQueue]:
     with JobQueue(2, retry=NEVER) as made:
         yield made
-
-
-class Rows:
-    """A sink that keeps its rows for the test; ``at`` is the call that raises ``error``."""
-
-    def __init__(self, at: str = "", error: BaseException | None = None, **attributes: Any) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.calls: list[str] = []
-        self._at = at
-        self._error = error
-        vars(self).update(attributes)
-
-    def note(self, name: str) -> None:
-        self.calls.append(name)
-        if name == self._at and self._error is not None:
-            raise self._error
-
-    def open(self) -> None:
-        self.note("open")
-
-    def write(self, rows: Sequence[dict[str, Any]]) -> None:
-        self.note("write")
-        self.rows += rows
-
-    def close(self) -> None:
-        self.note("close")
-
-    def leave(self) -> None:
-        self.note("leave")
 
 
 def read(path: Path) -> list[dict[str, Any]]:
