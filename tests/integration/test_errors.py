@@ -237,6 +237,10 @@ def test_traceback_begins_at_the_handler_and_shows_nothing_of_the_queue_s() -> N
             assert "mpqueue/_worker" not in item.traceback
             assert "in resolve" not in item.traceback
             assert f"in {name}\n" in item.traceback
+        (item,) = queue.run(["a"], do.fail_with_cause).items
+        assert isinstance(item.exception, ValueError)
+        assert "KeyError: 'missing'" in (item.traceback or "")
+        assert "direct cause" in (item.traceback or "")
 
 
 def test_item_error_names_item_job_tries_and_failure() -> None:

@@ -204,12 +204,6 @@ def test_unknown_ids_raise_and_get_job_returns_none() -> None:
         assert queue.get_job("nobody") is None
 
 
-def test_empty_job_completes() -> None:
-    with JobQueue(1) as queue:
-        job = queue.run([], do.fail)
-    assert (job.status, job.total, job.results) == (JobStatus.COMPLETED, 0, [])
-
-
 @pytest.mark.holds("seed: get_stats: running with paused, pending, completed and total")
 def test_stats_count_running_with_paused_and_pending_and_all_that_ended(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
@@ -223,7 +217,8 @@ def test_stats_count_running_with_paused_and_pending_and_all_that_ended(tmp_path
         queue.cancel("cancelled")
         queue.create_job("failed", ["a"], do.fail, max_retries=0)
         queue.create_job("empty", [], do.fail, max_retries=0)
-        queue.start("empty").result()
+        empty = queue.start("empty").result()
+        assert (empty.status, empty.total, empty.results) == (JobStatus.COMPLETED, 0, [])
         stats = queue.get_stats()
         assert (stats.running, stats.pending, stats.completed, stats.total) == (2, 2, 2, 6)
         queue.resume("paused")
@@ -333,15 +328,6 @@ def test_elapsed_is_the_time_of_the_last_try_in_the_handler() -> None:
     # What the handler measured is a part of it; float32 keeps seven digits.
     assert item.elapsed >= 0.999 * results_of(job)[0]
     assert item.history[0].duration >= 0.999 * float(item.history[0].message)
-
-
-def test_exception_keeps_its_own_cause_in_the_worker_s_traceback() -> None:
-    with JobQueue(1, max_retries=0) as queue:
-        (item,) = queue.run(["a"], do.fail_with_cause).items
-    assert isinstance(item.exception, ValueError)
-    assert item.traceback is not None
-    assert "KeyError: 'missing'" in item.traceback
-    assert "direct cause" in item.traceback
 
 
 @pytest.mark.holds("seed: start: the final status depends on the results", "fault: the function raises")
@@ -526,7 +512,9 @@ def test_retry_failed_runs_the_failed_items_again_and_keeps_their_history(tmp_pa
         return item + str(current_item().attempt)
 
     told: list[str] = []
+    ended: list[Any] = []
     with JobQueue(1, retry=SOON) as queue:
+        queue.on("job:progress", lambda event: ended.append(event.item))
         for name in ("job:started", "job:finished"):
             queue.on(name, lambda event, name=name: told.append(name))
         queue.create_job("job", list("abc"), handle)
@@ -544,6 +532,8 @@ def test_retry_failed_runs_the_failed_items_again_and_keeps_their_history(tmp_pa
     assert job.items[1].attempts == 1
     assert [failed.error for failed in job.items[1].history] == ["ValueError: broken"] * 2
     assert told == ["job:started", "job:finished"] * 2
+    (failed,) = (item for item in ended if item.status is ItemStatus.FAILED)
+    assert (failed.id, failed.error) == (1, "ValueError: broken"), "as it was when it was told"
 
 
 # --- the costliest first --------------------------------------------------------------------------------------------

@@ -405,11 +405,6 @@ def test_long_values_are_cut_and_values_without_a_repr_are_named_by_their_type()
     assert "(50002 characters)" in str(caught.value)
 
 
-def test_event_that_is_no_string_is_refused() -> None:
-    with JobQueue(1) as queue, pytest.raises(TypeError, match=r"^event: expected a str, got None"):
-        queue.on(None, print)  # type: ignore[call-overload]
-
-
 def test_object_that_cannot_be_shared_is_refused() -> None:
     with pytest.raises(ItemPicklingError, match=r"^share: expected an object that can be pickled, got <.*lock"):
         share(threading.Lock())
