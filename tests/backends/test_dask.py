@@ -217,8 +217,6 @@ def test_a_worker_that_goes_while_its_result_is_unpickled_without_end_costs_that
 ) -> None:
     changing.have_workers(0)
     worker, unpickling, running = changing.add_worker(), Gate(tmp_path / "unpickling"), Gate(tmp_path / "running")
-    for gate in (unpickling, running):
-        gate.folder.mkdir()
     endless = do.return_made(do.WhenUnpickled, do.block_until_told(unpickling))
     with JobQueue(1, backend=DaskBackend(changing.address), max_retries=0) as queue:
         handle = do.only(1, endless, do.only(3, do.block_until_told(running)))

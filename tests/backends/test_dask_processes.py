@@ -83,7 +83,6 @@ def test_a_time_limit_leaves_the_tasks_and_the_data_of_others_alone(
             assert job.completed == 2
         assert isinstance(queue.run([1], do.kill_self).items[0].exception, WorkerCrashedError)
         children = Gate(tmp_path / "children")
-        children.folder.mkdir()
         job = queue.run([0], partial(_hang_with_a_child, children), timeout=1.0)
         assert isinstance(job.items[0].exception, ItemTimeoutError)
         wait_until(lambda: not any(is_running(int(pid)) for pid in children.arrived()), what="its child to be gone")

@@ -47,7 +47,6 @@ def test_a_journal_is_looked_at_and_nothing_can_be_pressed(url: str, open_page: 
 
 
 def test_what_another_queue_writes_appears(journal: Path, url: str, open_page: Open, tmp_path: Path) -> None:
-    (tmp_path / "gate").mkdir()
     gate, page = Gate(tmp_path / "gate"), open_page(url)
     expect(page.locator("#job-heading")).to_have_text("second")
     with JobQueue(1, journal=journal) as queue:

@@ -42,7 +42,6 @@ def talk_until_told(gate: Gate) -> Callable[[str], str]:
 
 
 def test_an_item_is_watched_while_it_runs(queue: JobQueue, gate: Gate, tmp_path: Path, open_page: Open) -> None:
-    (tmp_path / "second").mkdir()
     second = Gate(tmp_path / "second")
 
     def talk(item: str) -> str:

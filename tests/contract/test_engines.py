@@ -215,8 +215,6 @@ def test_a_result_that_takes_long_to_unpickle_holds_up_no_other_job(
     engine: Engine, early: bool, tmp_path: Path
 ) -> None:
     unpickling, running = Gate(tmp_path / "unpickling"), Gate(tmp_path / "running")
-    for gate in (unpickling, running):
-        gate.folder.mkdir()
     slow = do.return_made(do.WhenUnpickled, do.block_until_told(unpickling))
     with engine.queue(WORKERS) as queue:
         last = do.block_until_told(running) if early else do.succeed
@@ -239,7 +237,6 @@ def test_a_result_that_is_unpickled_without_end_costs_its_item(engine: Engine, t
 
     def run(name: str, last: do.Handler) -> Job:
         gate = Gate(tmp_path / name)
-        gate.folder.mkdir()
         endless = do.return_made(do.WhenUnpickled, do.block_until_told(gate))
         after = partial(its.wait_for_arrival, gate, None, last)
         try:

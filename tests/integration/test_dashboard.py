@@ -76,7 +76,6 @@ def test_jobs_items_failures_reports_and_comparisons_of_a_journal_that_stays_as_
 
 @pytest.mark.long
 def test_a_job_goes_on_while_it_is_watched_and_its_writer_is_not_disturbed(tmp_path: Path) -> None:
-    (tmp_path / "gate").mkdir()
     gate, path = Gate(tmp_path / "gate"), tmp_path / "run.db"
     with JobQueue(1, journal=path, max_retries=0) as queue:
         job = queue.create_job("job", range(5), do.only(3, do.block_until_told(gate), do.only(1, do.fail)), chunksize=1)

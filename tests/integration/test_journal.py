@@ -42,12 +42,6 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "run.db"
 
 
-def gate(folder: Path, name: str) -> Gate:
-    """A gate with a folder of its own: it knows which items came by."""
-    (folder / name).mkdir()
-    return Gate(folder / name)
-
-
 def told(job: Job) -> list[Any]:
     """All that can be told of the items, but for times and process ids."""
     return [
@@ -72,7 +66,7 @@ def test_a_job_that_was_over_is_so_at_once_and_nothing_runs(path: Path, tmp_path
     items = [{"id": name} for name in "abc"]
     with JobQueue(1, journal=path, retry=QUICK) as queue:
         first = queue.run(items, do.only({"id": "b"}, do.fail), id="job")
-    again = gate(tmp_path, "again")
+    again = Gate(tmp_path / "again")
     with JobQueue(1, journal=path, retry=QUICK) as queue:
         recorder = Recorder(queue)
         job = queue.create_job("job", items, do.announce(again))
@@ -112,7 +106,7 @@ def test_tries_that_failed_before_the_end_count_after_it(path: Path) -> None:
 def test_an_item_is_told_once_and_only_when_it_is_on_disk_whenever_somebody_begins_to_look(
     path: Path, tmp_path: Path, disk: Disk, how: str
 ) -> None:
-    items, waiting, told = [0, 1, 2, 3], gate(tmp_path, "waiting"), list[int]()
+    items, waiting, told = [0, 1, 2, 3], Gate(tmp_path / "waiting"), list[int]()
 
     async def look_async(run: Any) -> None:
         async for item in run:
@@ -376,7 +370,7 @@ def test_a_result_whose_file_is_gone_is_made_again(path: Path, caplog: pytest.Lo
 def test_a_full_disk_pauses_the_job_and_room_lets_it_go_on(
     path: Path, tmp_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    calls, waiting = gate(tmp_path, "calls"), gate(tmp_path, "waiting")
+    calls, waiting = Gate(tmp_path / "calls"), Gate(tmp_path / "waiting")
     handler = do.announce(calls, do.return_value(os.urandom(2000)))
     with JobQueue(1, journal=path) as queue:
         recorder = Recorder(queue)
@@ -483,7 +477,7 @@ def test_an_item_without_its_handler_can_not_be_replayed(path: Path) -> None:
 
 @pytest.mark.slow
 def test_map_with_a_journal_calls_only_what_is_missing(path: Path, tmp_path: Path) -> None:
-    first, again = gate(tmp_path, "first"), gate(tmp_path, "again")
+    first, again = Gate(tmp_path / "first"), Gate(tmp_path / "again")
     of_one = partial(mpqueue.map, journal=path, job_id="squares", concurrency=2)
     failing = do.announce(first, do.only(7, do.fail_with(ValueError("seven")), do.square))
     with pytest.raises(ValueError, match="seven"):

@@ -283,12 +283,6 @@ def check_whole(path: Path, items: list[Any], expected: list[Any]) -> None:
 # -- while it is open --------------------------------------------------------------------------------------------------
 
 
-def gate(folder: Path) -> Gate:
-    """A gate with a folder of its own."""
-    (folder / "gate").mkdir()
-    return Gate(folder / "gate")
-
-
 ANOTHER = """
 import sqlite3, sys
 from mpqueue import JobQueue
@@ -312,7 +306,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_copy_made_inside_the_program_lets_no_other_program_end_the_log(home: Path, tmp_path: Path) -> None:
-    path, waiting = home / "run.db", gate(tmp_path)
+    path, waiting = home / "run.db", Gate(tmp_path / "gate")
     with JobQueue(1, journal=path) as queue:
         queue.run(range(5), do.succeed, id="first")
         queue.create_job("job", range(5), do.only(3, do.block_until_told(waiting)), chunksize=1)
@@ -353,7 +347,7 @@ def replaced(path: Path, aside: Path) -> None:
 def test_a_journal_that_is_taken_away_stops_loudly_and_goes_on_when_it_is_back(
     home: Path, tmp_path: Path, how: str
 ) -> None:
-    path, aside, waiting = home / "run.db", tmp_path / "aside.db", gate(tmp_path)
+    path, aside, waiting = home / "run.db", tmp_path / "aside.db", Gate(tmp_path / "gate")
     taken = Path(f"{path}.lock") if how == "lock removed" else path
     with JobQueue(1, journal=path, max_retries=0) as queue:
         recorder = Recorder(queue)
@@ -378,7 +372,7 @@ def test_a_journal_that_is_taken_away_stops_loudly_and_goes_on_when_it_is_back(
 @pytest.mark.slow
 @STAYS
 def test_a_journal_that_is_removed_is_told_and_what_runs_is_not_lost_silently(home: Path, tmp_path: Path) -> None:
-    path, waiting = home / "run.db", gate(tmp_path)
+    path, waiting = home / "run.db", Gate(tmp_path / "gate")
     queue = JobQueue(1, journal=path, max_retries=0)
     queue.create_job("job", range(6), do.only(2, do.block_until_told(waiting)), chunksize=1)
     run = queue.start("job")

@@ -237,7 +237,6 @@ def test_results_that_wait_to_be_pickled_are_bounded(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To 64 MB, but for what runs when it is noticed."""
-    (tmp_path / "calls").mkdir()
     calls, most = Gate(tmp_path / "calls"), 64 << 20
     with JobQueue(2, journal=path) as queue:
         job = queue.create_job("job", range(100), partial(make_slow, calls), chunksize=1)

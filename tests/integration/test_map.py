@@ -77,7 +77,6 @@ def test_function_that_no_worker_can_import_fails_every_item(tmp_path: Path) -> 
 
 def test_first_failure_in_item_order_is_raised_as_itself_when_all_is_done(tmp_path: Path) -> None:
     gate = Gate(tmp_path / "gate")
-    gate.folder.mkdir()
     gate.open()
 
     def fail_on_odd(item: int) -> int:

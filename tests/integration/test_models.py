@@ -71,7 +71,6 @@ def plain(item: float) -> float:
 
 def total(queue: JobQueue, folder: Path, handler: Callable[[Gate], Callable[[int], tuple[int, float, int]]]) -> int:
     """Bytes that all workers have together while they run this."""
-    folder.mkdir()
     gate = Gate(folder)
     queue.create_job(folder.name, range(WORKERS), handler(gate), chunksize=1)
     run = queue.start(folder.name)

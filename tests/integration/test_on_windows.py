@@ -40,7 +40,6 @@ def start_sleeper_and_hang(gate: Gate) -> Any:
 def test_workers_and_what_they_have_started_end_with_a_program_that_is_killed(tmp_path: Path) -> None:
     """And what is in the temporary folder, in which the big item was."""
     gate = Gate(tmp_path / "gate")
-    gate.folder.mkdir()
     program = start_program(
         tmp_path,
         """

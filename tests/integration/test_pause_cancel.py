@@ -70,7 +70,6 @@ def test_its_deadline_stops_it(state: str, tmp_path: Path) -> None:
 )
 def test_pause_lets_active_items_end_and_starts_no_new_ones_until_resumed(tmp_path: Path) -> None:
     gate, last = Gate(tmp_path), Gate(tmp_path / "last")
-    last.folder.mkdir()
     with JobQueue(2) as queue:
         recorder = Recorder(queue)
         handle = do.only(5, do.block_until_told(last), do.block_until_told(gate))

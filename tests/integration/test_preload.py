@@ -341,7 +341,6 @@ def test_all_end_with_a_program_that_is_killed(tmp_path: Path) -> None:
         JobQueue(2, preload=["decimal"]).run(range(2), do.announce_pid(Gate(Path(sys.argv[1]))))
     """
     gate = Gate(tmp_path / "gate")
-    gate.folder.mkdir()
     with start_program(tmp_path, body, gate.folder) as program:
         pids = [int(pid) for pid in gate.wait_for_count(2)]
         family = descends_from(program.pid)

@@ -31,8 +31,6 @@ def tell(folder: Path) -> None:
 
 def test_more_workers_come_at_once_and_fewer_stay_when_they_have_ended_their_items(tmp_path: Path) -> None:
     first, rest = Gate(tmp_path / "first"), Gate(tmp_path / "rest")
-    first.folder.mkdir()
-    rest.folder.mkdir()
     with JobQueue(1, initializer=partial(tell, tmp_path)) as queue:
         recorder = Recorder(queue)
         job = queue.create_job("job", range(40), do.only(0, do.block_until_told(first), do.block_until_told(rest)),
@@ -67,7 +65,6 @@ def test_before_the_first_job_it_says_how_many_start(count: int, tmp_path: Path)
 
 def test_setups_of_workers_that_go_are_finished(tmp_path: Path) -> None:
     gate, last = Gate(tmp_path), Gate(tmp_path / "last")
-    last.folder.mkdir()
 
     def setup() -> Iterator[int]:
         number = current_item().worker

@@ -78,10 +78,8 @@ def test_state_need_not_be_picklable() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("ends_by", ["itself", "cancel", "failures"])
 def test_generator_yields_the_state_and_is_finished_at_the_end_of_the_job(ends_by: str, tmp_path: Path) -> None:
-    gate_folder, log = tmp_path / "gate", tmp_path / "log"
-    gate_folder.mkdir()
+    gate, log = Gate(tmp_path / "gate"), tmp_path / "log"
     log.mkdir()
-    gate = Gate(gate_folder)
 
     def setup() -> Iterator[int]:
         note(log, "begin", os.getpid())

@@ -296,16 +296,15 @@ def test_a_fork_that_lives_on_keeps_no_part_locked(queue: JobQueue, tmp_path: Pa
 
 def test_a_slow_sink_holds_its_job_back(queue: JobQueue, tmp_path: Path) -> None:
     """Which has 64 MB of results in memory then, and those that ran when it was noticed."""
-    gate, most, size, calls = Gate(tmp_path), 64 << 20, 100_000, tmp_path / "calls"
-    calls.mkdir()
+    gate, calls, most, size = Gate(tmp_path), Gate(tmp_path / "calls"), 64 << 20, 100_000
     rows: Any = Rows()
     rows.open, rows.note = None, gate.pass_through
     bystander = queue.create_job("bystander", range(3), do.succeed)
-    work = do.announce(Gate(calls), do.return_value(b"x" * size))
+    work = do.announce(calls, do.return_value(b"x" * size))
     job = queue.create_job("slow", range(1000), work, results=rows, chunksize=1)
     run = queue.start("slow")
     wait_until(lambda: job.completed * size >= most, what="that it is held back")
-    wait_until(lambda: len(Gate(calls).arrived()) == job.completed, what="workers with nothing to do")
+    wait_until(lambda: len(calls.arrived()) == job.completed, what="workers with nothing to do")
     assert job.completed * size < 2 * most
     assert queue.start("bystander").result(300).completed == bystander.total
     gate.open()

@@ -337,9 +337,7 @@ class RealBench(Bench):
         self.coordinator.ask(lambda: self.coordinator.open(self.pool))
 
     def _new_gate(self) -> Gate:
-        folder = self._folder / f"gate-{next(self._gates)}"
-        folder.mkdir()
-        return Gate(folder)
+        return Gate(self._folder / f"gate-{next(self._gates)}")
 
     def send(self, job: JobBook, **how: Any) -> int:
         """See `Bench.send`. The chunk has left by then, where its worker is the one that is up."""

@@ -99,7 +99,6 @@ def interrupt_program(folder: Path, body: str, running: int) -> subprocess.Compl
     The script finds ``do`` and ``gate``: it has its items ``do.announce_pid(gate)``.
     """
     gate = Gate(folder / "gate")
-    gate.folder.mkdir()
     program = start_program(folder, _INTERRUPTED + textwrap.dedent(body), gate.folder)
     try:
         pids = gate.wait_for_count(running)

@@ -44,7 +44,8 @@ def spend(seconds: float) -> None:
 class Gate:
     """A meeting point of a test and the handlers in its workers: a folder, and a file for each thing that happened.
 
-    It pickles, so a handler can carry it. The test waits for an arrival, does what it is about, and opens the gate::
+    It makes the folder, and it pickles, so a handler can carry it. The test waits for an arrival, does what it is
+    about, and opens the gate::
 
         gate = Gate(tmp_path)
         run = queue.start(job.id)  # its handler calls gate.pass_through(item)
@@ -55,6 +56,7 @@ class Gate:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        folder.mkdir(exist_ok=True)
 
     def announce(self, name: object) -> None:
         """Say that ``name`` is here (in the handler)."""
