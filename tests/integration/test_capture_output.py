@@ -98,6 +98,10 @@ def test_an_item_that_wrote_nothing_has_nothing_and_without_the_option_there_is_
     with JobQueue(1) as queue:
         quiet = queue.run(["a", "b"], do.succeed, capture_output=True)
         other = queue.run(["a", "b"], do.succeed)
+        wrong: Any = "yes"
+        with pytest.raises(TypeError, match="capture_output: expected True or False, got 'yes'"):
+            queue.create_job("odd", ["a"], do.succeed, capture_output=wrong)
+        assert queue.get_job("odd") is None
     assert [(item.stdout, item.stderr) for item in quiet.items] == [("", "")] * 2
     assert [(item.stdout, item.stderr) for item in other.items] == [(None, None)] * 2
 

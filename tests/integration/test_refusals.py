@@ -149,7 +149,6 @@ OPTIONS: list[tuple[str, str, Any, type[Exception]]] = [
     *(("job", "priority", value, TypeError) for value in (True, 1.5, "high")),
     ("job", "chunksize", 0, ValueError),
     ("job", "chunksize", 2.0, TypeError),
-    ("job", "capture_output", "yes", TypeError),
     *(("queue", "concurrency", value, ValueError) for value in (0, -1, 10_001)),
     *(("queue", "concurrency", value, TypeError) for value in (2.0, True, Pretender(), "3")),
     *(("queue", "progress_interval", value, ValueError) for value in (-1, math.nan)),
