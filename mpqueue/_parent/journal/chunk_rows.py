@@ -554,11 +554,7 @@ class ResultPart(NamedTuple):
 
 def content_of(row: WrittenRow, read_file: ReadFile, path: str) -> dict[str, Any]:
     """Return a row's content, from itself or from its file. Raises `JournalError` if that is missing or damaged."""
-    return whole_content(row.content(path), read_file, path)
-
-
-def whole_content(content: dict[str, Any], read_file: ReadFile, path: str) -> dict[str, Any]:
-    """Return the content, read from a file if it names one. Raises `JournalError` if that is missing or damaged."""
+    content = row.content(path)
     if "row" not in content:
         return content
     name, digest = content["row"]

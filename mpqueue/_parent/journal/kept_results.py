@@ -175,12 +175,11 @@ class Outcomes:
     """The outcomes of a job's items: by slot, the ``row`` that has it.
 
     That is `NO_ROW` for an item that has not ended; for one that has failed, with the bit `HAS_FAILED`. ``lost`` are
-    the slots of damaged rows, and ``damaged`` is the reason. ``count`` is the number of the job's slots; None: those in
-    rows.
+    the slots of damaged rows, and ``damaged`` is the reason. ``count`` is the number of the job's slots.
     """
 
-    def __init__(self, rows: Iterable[WrittenRow], read_file: ReadFile, path: str, count: int | None = None) -> None:
-        self.row: array[int] = array("I", bytes(4 * (count or 0)))
+    def __init__(self, rows: Iterable[WrittenRow], read_file: ReadFile, path: str, count: int) -> None:
+        self.row: array[int] = array("I", bytes(4 * count))
         self._firsts: list[int] = []  #: the numbers of the rows with which other code begins
         self._codes: list[int] = []  #: these codes
         self.lost: set[int] = set()
@@ -193,8 +192,6 @@ class Outcomes:
                 self.void(lost)
                 self.lost.update(lost)
                 continue
-            if count is None:
-                self.row.extend([NO_ROW] * (max(slots, default=-1) + 1 - len(self.row)))
             self._note(row.number, content, slots)
 
     def _note(self, number: int, content: dict[str, Any], slots: Sequence[int]) -> None:

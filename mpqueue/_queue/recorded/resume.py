@@ -148,11 +148,6 @@ class Case(NamedTuple):
     brought: Brought
 
     @property
-    def kind(self) -> JobKind:
-        """The kind of the recorded job."""
-        return self.recorded.kind
-
-    @property
     def options(self) -> RecordOptions:
         """The program's options."""
         return self.brought.options
@@ -176,7 +171,7 @@ def agree(case: Case) -> Terms:
     Raises `JournalMismatchError` if it can't go on, and ValueError if ``redo`` does not suit an open job.
     """
     recorded, made, options, seed = case.recorded, case.made, case.options, case.brought.seed
-    kind, redo = case.kind, options.redo
+    kind, redo = recorded.kind, options.redo
     anew = redo == "all" or (options.version is not None and options.version != recorded.version)
     if kind is JobKind.OPEN:
         if redo and not isinstance(redo, str) and recorded.rule == IdRule.POSITION:
