@@ -138,10 +138,6 @@ class JournalOutlet:
         """Record this job, which has not started, from now on."""
         self._journal_jobs[book.number] = journal_job
 
-    def journal_job_of(self, book: JobBook) -> JournalJob:
-        """Return the record of this job, which is recorded."""
-        return self._journal_jobs[book.number]
-
     def remove(self, book: JobBook) -> None:
         """Stop writing this job, which has ended."""
         journal_job = self._journal_jobs.pop(book.number, None)

@@ -15,7 +15,7 @@ import os
 import sqlite3
 import threading
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -346,11 +346,11 @@ class Reader:
             self._warn("job %r in %s: %s", job.id, self.path, what)
             self._complained.add((job.id, what))
 
-    def _items(self, job: RecordedJob) -> tuple[list[Any], list[Any]]:
-        """Return the items and their ids, by slots. Stand-ins represent damaged items."""
+    def items(self, job: RecordedJob, lots: Iterable[Lot]) -> tuple[list[Any], list[Any]]:
+        """Return the items of its lots and their ids, by slots. Stand-ins represent damaged items."""
         items: list[Any] = []
         ids: list[Any] = []
-        for lot in self.lots(job, items=True):
+        for lot in lots:
             missing = [None] * (lot.first - len(items))
             items += [*missing, *lot.items(self.read_file)]
             ids += [*missing, *(lot.all_ids() or [None] * lot.size)]
@@ -414,7 +414,7 @@ class Reader:
         All of it is of this look, even if the job's line was read earlier.
         """
         job = self.now(job)
-        items, ids = self._items(job)
+        items, ids = self.items(job, self.lots(job, items=True))
         slots = self.places(job)
         if job.kind in GROWING:
             present = present_slots(self.lots(job, items=False), job.count)
@@ -498,7 +498,7 @@ class Reader:
     @_in_one_look
     def names(self, job: RecordedJob) -> list[Any]:
         """Return by slots, also for items that are gone: ids, or, if these are positions, the items."""
-        items, ids = self._items(job)
+        items, ids = self.items(job, self.lots(job, items=True))
         return items if job.rule == IdRule.POSITION else ids
 
     def read_file(self, name: str) -> bytes:

@@ -197,14 +197,9 @@ class Regrown:
         self._number = recorded.number
         self._rows = [*reader.lots(recorded, items=True)]
         self._rule = rule = IdRule(recorded.rule)
-        payloads: list[Any] = []
-        ids: list[Any] = []
-        self._makers: array[int] = array("q")
+        payloads, ids = reader.items(recorded, self._rows)
+        self._makers = array("q", itertools.chain.from_iterable(row.all_makers() for row in self._rows))
         self._present = present_slots(self._rows, recorded.count)
-        for row in self._rows:
-            payloads += row.items(reader.read_file)
-            ids += row.ids or ()
-            self._makers.extend(row.all_makers())
         #: All items, by slot.
         self.items = ItemTable(payloads, None if rule is IdRule.POSITION else ids, rule)
         rows = reader.fill(self.items, recorded)
@@ -540,20 +535,19 @@ class StagesRecord(JobRecord):
         self._pipeline = pipeline
         self._stages = stages
 
-    def record_or_go_on(self, outlet: JournalOutlet, created_at: float, options: RecordOptions) -> None:
+    def record_or_go_on(self, outlet: JournalOutlet, created_at: float, options: RecordOptions) -> int:
         """Record the job, or continue its record.
 
         Values that stages had passed on are reused for inputs that have not ended, unless the inputs run anew.
         """
         pipeline, head = self._pipeline, self.book
         recorded = outlet.journal.find(head.id)
-        super().record_or_go_on(outlet, created_at, options)
-        number = outlet.journal_job_of(head).number
+        number = super().record_or_go_on(outlet, created_at, options)
         slots = range(len(head.table)) if head.table.slots is None else head.table.slots
         record = pipeline.record = PassRecord(slots)
         pipeline.jobs[0].table.slots = head.table.slots
         if recorded is None:
-            return
+            return number
         passed = read_passed(outlet.journal.reader, recorded)
         values = self._on_their_way(passed, slots)
         for root in values:
@@ -564,6 +558,7 @@ class StagesRecord(JobRecord):
         if head.restored:
             for job in pipeline.jobs:
                 job.status = head.status
+        return number
 
     def _on_their_way(self, passed: dict[int, list[Value]], slots: Sequence[int]) -> dict[int, list[Value]]:
         """Return the values on their way that can be unpickled, for inputs that go on: by index, with today's paths."""

@@ -85,12 +85,12 @@ class JobRecord:
         #: Its items' needs, for the journal.
         self._uses = None if asked.uses is None else _written_uses(asked.uses)
 
-    def record_or_go_on(self, outlet: JournalOutlet, created_at: float, options: RecordOptions) -> None:
+    def record_or_go_on(self, outlet: JournalOutlet, created_at: float, options: RecordOptions) -> int:
         """Record the job from now on; if the journal has it, its table takes over the items that have ended.
 
-        Waits until it is on disk. Call it outside of locks, since it runs code of the items' classes. Raises
-        `JournalMismatchError` for a job with other items, unless ``update``; `JournalError`; TypeError for items that
-        have no identity; and errors of ``key``.
+        Returns the job's number there. Waits until it is on disk. Call it outside of locks, since it runs code of the
+        items' classes. Raises `JournalMismatchError` for a job with other items, unless ``update``; `JournalError`;
+        TypeError for items that have no identity; and errors of ``key``.
         """
         code, recorded = self._take_code(), outlet.journal.find(self.book.id)
         journal_job = None
@@ -100,6 +100,7 @@ class JobRecord:
         if journal_job is None:
             journal_job = self._begin(outlet, self._columns(created_at, code, options), options)
         outlet.add(self.book, journal_job)
+        return journal_job.number
 
     def _begin(self, outlet: JournalOutlet, columns: dict[str, Any], options: RecordOptions) -> JournalJob:
         """Begin a new record, with these columns beside those of its items."""
