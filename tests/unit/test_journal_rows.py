@@ -8,7 +8,8 @@ import sys
 import threading
 import types
 from array import array
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
+from fractions import Fraction
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -50,6 +51,7 @@ from mpqueue._parent.journal.kept_values import (
 )
 from mpqueue._parent.journal.lots import USERS, AddedLot, Lot, NewItems, keep_items, read_lot
 from mpqueue._queue.recorded.code_parts import code_of
+from mpqueue._wire.item_names import IdRule
 from mpqueue.errors import ItemTimeoutError, JournalError, RemoteError, RemoteTraceback
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 from tests.unit.rows_in_memory import RowsInMemory
@@ -107,14 +109,25 @@ def test_numbers_are_written_once_where_all_are_the_same_and_slots_by_the_first_
 
 
 def test_many_items_that_were_added_are_in_rows_that_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lots_of(items: list[Any], ids: list[Hashable] | None, identities: bytes) -> list[Lot]:
+        table = ItemTable(items, ids, IdRule.POSITION if ids is None else IdRule.KEY)
+        added = AddedLot(range(len(items)), 7, array("q", (-1,)) * len(items), identities).take_from(table)
+        added.pickling.keep()
+        rows = [*added.lots()]
+        assert [item for row in rows for item in row.items(no_file)] == items
+        return rows
+
     monkeypatch.setattr(lots, "MOST", 2)
-    kept: list[Any] = [(b"%d" % at,) for at in range(5)]
-    makers, identities = array("q", (-1,)) * 5, b"".join([bytes([at]) * SIZE for at in range(5)])
-    rows = [*lots.lots_of(7, kept, [*"abcde"], identities, makers)]
+    identities = b"".join([bytes([at]) * SIZE for at in range(5)])
+    rows = lots_of([Fraction(at) for at in range(5)], [*"abcde"], identities)
     assert [(row.first, row.size, row.ids) for row in rows] == [(7, 2, ["a", "b"]), (9, 2, ["c", "d"]), (11, 1, ["e"])]
     assert b"".join(row.identities or b"" for row in rows) == identities
-    (together,) = lots.lots_of(7, (b"all",), None, b"", makers)
+    (together,) = lots_of([*range(5)], None, b"")
     assert (together.first, together.size, together.ids) == (7, 5, None)
+    few = lots_of([bytes([at % 256]) * (BIG // 400) for at in range(800)], None, b"")
+    assert len(few) > 1, "too big for one pickle"
+    assert [slot for row in few for slot in row.slots] == [*range(7, 807)]
+    assert not any(isinstance(row.parts[0][1], list) for row in few)
 
 
 def test_a_job_that_grows_may_have_items_that_its_reader_does_not_know_of() -> None:

@@ -12,6 +12,7 @@ import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._core.state.item_table import DISCARD, DISCARDED, Elsewhere, FailedTry, Failure, ItemTable
@@ -44,7 +45,7 @@ from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 
 if TYPE_CHECKING:
-    from mpqueue._parent.journal.lots import AddedLot, NewItems
+    from mpqueue._parent.journal.lots import NewItems
 
 #: The columns of numbers that are kept, by their names in the table, with the types of their numbers.
 NUMBERS = {"attempts": "I", "elapsed": "f", "cpu": "f", "peak": "I"}
@@ -105,6 +106,35 @@ class WrittenRow(NamedTuple):
 NO_ROW = Row(None, ())
 
 
+class Pickling:
+    """Values that are pickled: in as few pickles as possible if that runs no users' code, else each by itself.
+
+    Another thread may look meanwhile: ``each`` has a value, or why it can't be pickled, once its ``files`` are noted.
+    """
+
+    def __init__(self, values: list[Any]) -> None:
+        self.together: list[ResultPart] | None = None  #: all of them
+        self.each: list[Kept | str] = []
+        self.files: tuple[BigFile, ...] = ()
+        self._values = values
+
+    def keep_plain(self) -> bool:
+        """Pickle all of them if that runs no users' code; False if it does, or they are too big for a few pickles."""
+        self.together = self.together or _together(self._values)
+        return self.together is not None
+
+    def keep(self) -> None:
+        """Pickle all that can be, even if that runs users' code."""
+        for value in () if self.keep_plain() else self._values:
+            files: list[BigFile] = []
+            try:
+                kept: Kept | str = keep(value, files)
+                self.files += tuple(files)
+            except Exception as error:
+                kept = text_of(error)
+            self.each.append(kept)
+
+
 class RowDraft:
     """The state of some items when this is made, to be written once their results and errors are pickled.
 
@@ -126,16 +156,15 @@ class RowDraft:
     ) -> None:
         self._indices = indices
         self._coming = coming
-        self._added: Sequence[AddedLot] = () if coming is None else coming.added
         whole = isinstance(indices, range) and len(indices) > 0
         # A chunk is a stretch of the table: slices cost nothing per item.
         lo, hi = (indices[0], indices[-1] + 1) if whole else (0, 0)
         status = table.status[lo:hi] if whole else bytearray(table.status[index] for index in indices)
         self._status = status = status.replace(bytes((RETRY,)), bytes((PENDING,)))
         if status.count(COMPLETED) == len(status):
-            self._done = table.results[lo:hi] if whole else [table.results[index] for index in indices]
+            done = table.results[lo:hi] if whole else [table.results[index] for index in indices]
         else:
-            self._done = [table.results[index] for at, index in enumerate(indices) if status[at] == COMPLETED]
+            done = [table.results[index] for at, index in enumerate(indices) if status[at] == COMPLETED]
         self._slots = written_slots(table.slots_of(indices) or indices)
         self._content: dict[str, Any] = {"code": written_numbers(array("I", (table.code,)))}
         for name, code in NUMBERS.items():
@@ -150,13 +179,12 @@ class RowDraft:
         self._failures: dict[int, Failure] = {}
         if self._has_failures:
             self._note_failures(table, {} if tries_kept is None else tries_kept)
-        # What is pickled by now. Each file is noted before it is named.
-        discarded = ResultPart(tuple(Kept(NO_RESULT)), len(self._done))
-        self._together = [discarded] if table.sink is DISCARD else None  #: all results, in as few pickles as possible
-        self._each: dict[int, Kept | str] = {}  #: otherwise each result by itself, or why it can't be pickled
-        self._errors: dict[int, KeptError] = {}  #: by identity
-        self._files: tuple[BigFile, ...] = ()
-        self._steps = 0
+        self._results = Pickling(done)
+        if table.sink is DISCARD:
+            self._results.together = [ResultPart(tuple(Kept(NO_RESULT)), len(done))]
+        self._picklings = [*(() if coming is None else (lot.pickling for lot in coming.added)), self._results]
+        self._errors: dict[int, KeptError] = {}  #: by identity: those pickled by now
+        self._files: tuple[BigFile, ...] = ()  #: of these; each is noted before it is named
         self._over = threading.Lock()  #: taken, for good, by the thread that makes the row
 
     def _note_failures(self, table: ItemTable, tries_kept: dict[int, int]) -> None:
@@ -173,14 +201,13 @@ class RowDraft:
     @property
     def step(self) -> int:
         """A number that grows with each object that is pickled."""
-        return self._steps + sum([lot.step for lot in self._added])
+        return len(self._errors) + sum([len(pickling.each) for pickling in self._picklings])
 
     def plain_row(self) -> Row | None:
         """The row, if nothing failed and the results and new items are small and plain; else None."""
-        if self._tries or self._failures or not all(lot.keep_plain() for lot in self._added):
+        if self._tries or self._failures or not all(pickling.keep_plain() for pickling in self._picklings):
             return None
-        self._together = self._together or _together(self._done)
-        return None if self._together is None else self._row("")
+        return self._row("")
 
     def row(self) -> Row | None:
         """Return the row; None if it was cut short meanwhile. An item with an unpicklable result is written as not run.
@@ -189,14 +216,8 @@ class RowDraft:
         """
         if self._over.locked():
             return None
-        for lot in self._added:
-            lot.keep()
-        self._together = self._together or _together(self._done)
-        for nth, result in enumerate(self._done if self._together is None else ()):
-            try:
-                self._each[nth] = self._keep(result)
-            except Exception as error:
-                self._each[nth] = text_of(error)
+        for pickling in self._picklings:
+            pickling.keep()
         for failure in self._failures.values():
             self._keep_error(failure.error)
         for tries in self._tries.values():
@@ -208,16 +229,8 @@ class RowDraft:
         """Return a row of the part pickled by now, the other items as not run. None if `row` has just ended."""
         return self._row(why) if self._over.acquire(blocking=False) else None
 
-    def _keep(self, value: Any) -> Kept:
-        self._steps += 1
-        files: list[BigFile] = []
-        kept = keep(value, files)
-        self._files += tuple(files)
-        return kept
-
     def _keep_error(self, error: BaseException) -> None:
         if id(error) not in self._errors:
-            self._steps += 1
             files: list[BigFile] = []
             kept = keep_error(error, files)
             self._files += tuple(files)
@@ -225,13 +238,11 @@ class RowDraft:
 
     def _row(self, why: str) -> Row:
         """Return the row of what is pickled by now; ``why``: the reason for which some results are missing."""
-        together, each = self._together, dict(self._each)  # pickling may go on meanwhile
+        together, each = self._results.together, [*self._results.each]  # pickling may go on meanwhile
         missing: dict[int, str] = {}
         if together is None:
-            for nth, place in enumerate([at for at, code in enumerate(self._status) if code == COMPLETED]):
-                one = each.get(nth)
-                if not isinstance(one, Kept):
-                    missing[place] = why if one is None else one
+            places = [at for at, code in enumerate(self._status) if code == COMPLETED]
+            missing = {at: one or why for at, one in zip_longest(places, each) if not isinstance(one, Kept)}
         status, done = bytearray(self._status), self._indices
         for place in missing:
             status[place] = PENDING
@@ -243,7 +254,7 @@ class RowDraft:
         content = self._content | {"status": bytes(status), **_written_results(together, each)}
         if self._has_failures:
             content |= self._failed()
-        body, files = prepare(content), self._files
+        body, files = prepare(content), self._results.files + self._files
         if len(body.data) >= MOST_ROW:
             file = big_file((body.data,))
             body, files = prepare({"row": (file.name, file.digest)}), (*files, file)
@@ -271,23 +282,20 @@ class RowDraft:
         return {"errors": errors, "history": history, "failures": failures}
 
 
-def _written_results(together: list[ResultPart] | None, each: dict[int, Kept | str]) -> dict[str, Any]:
+def _written_results(together: list[ResultPart] | None, each: list[Kept | str]) -> dict[str, Any]:
     """Return results in their written form, those that could be pickled."""
     if together is None:
-        return {"results": [tuple(one) for one in each.values() if isinstance(one, Kept)]}
+        return {"results": [tuple(one) for one in each if isinstance(one, Kept)]}
     if len(together) == 1:
         return {"results": together[0].kept}
     return {"results": (), "parts": [tuple(part) for part in together]}
 
 
-def kept_together(results: list[Any]) -> Kept | None:
-    """Return plain and small results in one pickle, else None. A class that can't be imported affects no others."""
-    whole = _part(results)
-    return None if whole is None or len(whole.kept[0]) >= BIG else Kept(*whole.kept)
-
-
 def _together(results: list[Any]) -> list[ResultPart] | None:
-    """Return the results in as few pickles as possible; None if each needs a pickle of its own."""
+    """Return the results in as few pickles as possible; None if each needs a pickle of its own.
+
+    So a class that can't be imported affects no others.
+    """
     whole = _part(results)
     if whole is None or len(whole.kept[0]) < BIG:
         return None if whole is None else [whole]

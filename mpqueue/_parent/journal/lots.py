@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._core.state.item_table import ItemTable
-from mpqueue._parent.journal.chunk_rows import RowDraft, kept_together, numbers_of, written_numbers
+from mpqueue._parent.journal.chunk_rows import Pickling, RowDraft, numbers_of, written_numbers
 from mpqueue._parent.journal.identity import SIZE, identify
 from mpqueue._parent.journal.kept_values import (
     BigFile,
@@ -97,16 +97,6 @@ def keep_ids(ids: list[Hashable]) -> list[Hashable] | tuple[Any, ...]:
     files: list[BigFile] = []
     kept = keep(ids, files)
     return ids if files else _trimmed(kept)
-
-
-def keep_item(item: Any) -> tuple[KeptItem, tuple[BigFile, ...]]:
-    """Keep an item, even a big one, with its files. One that can't be pickled fails when its turn comes."""
-    files: list[BigFile] = []
-    try:
-        kept = _trimmed(keep(item, files))
-    except Exception:
-        return None, ()
-    return kept, tuple(files)
 
 
 def _trimmed(kept: Kept) -> tuple[Any, ...]:
@@ -294,31 +284,6 @@ def _without(places: Sequence[int], kept: KeptItems, gone: set[int]) -> KeptItem
                          pickle.HIGHEST_PROTOCOL),)  # fmt: skip
 
 
-def lots_of(
-    first: int,
-    kept: KeptItems,
-    ids: list[Hashable] | None,
-    identities: bytes,
-    makers: array[int],
-) -> Iterator[Lot]:
-    """Return lots of these consecutive items, from that slot on. Items in one pickle are in one lot.
-
-    ``identities`` are joined; empty: items have ids, or handlers have added them.
-    """
-    count = len(makers)
-    size = count if isinstance(kept, tuple) else MOST
-    for lo in range(0, count, max(size, 1)):
-        hi = min(lo + size, count)
-        yield Lot(
-            first + lo,
-            hi - lo,
-            identities[lo * SIZE : hi * SIZE] or None,
-            makers=written_numbers(makers[lo:hi]),
-            ids=None if ids is None else ids[lo:hi],
-            parts=[(None, kept if isinstance(kept, tuple) else kept[lo:hi])],
-        )
-
-
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
@@ -406,9 +371,6 @@ class AddedLot:
         self.slot = slot
         self.makers = makers
         self.identities = identities  #: joined; empty: the items have ids, or handlers have added them
-        self._files: tuple[BigFile, ...] = ()
-        self._together: tuple[Any, ...] | None = None
-        self._each: list[KeptItem] = []
 
     def join(self, indices: range, makers: array[int]) -> None:
         """Add the items that came next."""
@@ -417,37 +379,38 @@ class AddedLot:
 
     def take_from(self, table: ItemTable) -> AddedLot:
         """Take what has to be pickled: the table goes on meanwhile."""
-        self._payloads = table.payloads_of(self.indices)
+        self.pickling = Pickling(table.payloads_of(self.indices))
         self._ids = None if table.ids is None else table.ids[self.indices.start : self.indices.stop]
         return self
 
-    @property
-    def step(self) -> int:
-        """A number that grows with each item."""
-        return len(self._each)
+    def lots(self) -> Iterator[Lot]:
+        """Return its lots with the items that are pickled by now. Items in one pickle are in one lot.
 
-    def keep_plain(self) -> bool:
-        """Pickle the items if that runs no users' code, and they are small; False if it does not."""
-        if self._together is None:
-            kept = kept_together(self._payloads)
-            self._together = None if kept is None else (kept.by_reference,)
-        return self._together is not None
+        One that can't be pickled fails when its turn comes.
+        """
+        lo = 0
+        for kept, size in self._kept():
+            hi = lo + size
+            yield Lot(
+                self.slot + lo,
+                size,
+                self.identities[lo * SIZE : hi * SIZE] or None,
+                makers=written_numbers(self.makers[lo:hi]),
+                ids=None if self._ids is None else self._ids[lo:hi],
+                parts=[(None, kept)],
+            )
+            lo = hi
 
-    def keep(self) -> None:
-        """Pickle the items, even if that runs users' code."""
-        if self.keep_plain():
+    def _kept(self) -> Iterator[tuple[KeptItems, int]]:
+        """Return the items of each lot, and how many these are."""
+        if self.pickling.together is not None:
+            for part in self.pickling.together:
+                yield _trimmed(Kept(*part.kept)), len(part.places)
             return
-        for payload in self._payloads:
-            kept, files = keep_item(payload)
-            self._files += files  # before anything names them
-            self._each.append(kept)
-
-    def lots(self) -> tuple[list[Lot], tuple[BigFile, ...]]:
-        """Return its lots with the items that are pickled by now, and their files."""
-        kept: KeptItems = self._together or [*self._each]
-        if isinstance(kept, list):
-            kept += [None] * (len(self._payloads) - len(kept))
-        return [*lots_of(self.slot, kept, self._ids, self.identities, self.makers)], self._files
+        kept = [_trimmed(one) if isinstance(one, Kept) else None for one in self.pickling.each]
+        kept += [None] * (len(self.indices) - len(kept))
+        for lo in range(0, len(kept), MOST):
+            yield kept[lo : lo + MOST], len(kept[lo : lo + MOST])
 
 
 class NewItems(NamedTuple):
@@ -464,12 +427,8 @@ class NewItems(NamedTuple):
 
     def pickled(self, done: int) -> NewItems:
         """Return them with the added ones among the lots, as far as they are pickled by now."""
-        lots, files = [*self.lots], list[BigFile]()
-        for each in self.added:
-            own, beside = each.lots()
-            lots += own
-            files += beside
-        return NewItems(lots, self.counts, (), files, done)
+        lots = [*self.lots, *(lot for each in self.added for lot in each.lots())]
+        return NewItems(lots, self.counts, (), [file for each in self.added for file in each.pickling.files], done)
 
     def statements(self, job: int) -> list[Statement]:
         """Return the statements that write the items and count them."""
