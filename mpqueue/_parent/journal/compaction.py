@@ -34,7 +34,7 @@ from mpqueue._parent.journal.chunk_rows import (
 )
 from mpqueue._parent.journal.kept_results import NO_ROW, Outcomes
 from mpqueue._parent.journal.kept_values import Kept, Place, no_file, plain_list, unseal
-from mpqueue._parent.journal.lots import NOBODY, each_lot, present_slots
+from mpqueue._parent.journal.lots import NOBODY, each_lot, present_slots, slots_in
 from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, JobKind
 
@@ -238,10 +238,8 @@ def _present_slots(run: Run, job: int, count: int, places: Any, path: str) -> by
     """Return, by slot, 1 for those with a current item. ``places`` are those of a list; None: it is an open job."""
     if places is None:
         return present_slots(each_lot(run, job, path, items=False), count)
-    present = bytearray(count)
-    for slot in numbers_of("I", unseal(places, Place("jobs.places", job), f"{path}: the order of a job's items")):
-        present[slot] = 1
-    return present
+    order = unseal(places, Place("jobs.places", job), f"{path}: the order of a job's items")
+    return slots_in(numbers_of("I", order), count)
 
 
 def _prune_stream(run: Run, job: int, count: int, path: str, *, gone: bool) -> tuple[bytearray, int]:

@@ -25,7 +25,7 @@ from mpqueue._core.state.item_table import DISCARD, ItemTable
 from mpqueue._core.state.timings import PastRun
 from mpqueue._os.files import NO_LINKS, kind_of, open_file
 from mpqueue._parent.journal.checks import Mark, check_own, check_stat, is_held, marked
-from mpqueue._parent.journal.chunk_rows import Keep, Results, RowReader, WrittenRow
+from mpqueue._parent.journal.chunk_rows import Keep, Results, RowReader, WrittenRow, numbers_of
 from mpqueue._parent.journal.journal_file import (
     PART,
     column_to_text,
@@ -293,8 +293,7 @@ class Reader:
         data = self._value("places", job)
         if data is None:
             return None
-        places = array("I")
-        places.frombytes(data)
+        places: array[int] = numbers_of("I", data)
         if len(places) != job.total or max(places, default=0) >= job.count:
             raise JournalError(
                 f"{self.path}: expected the places of {job.total} items, got others; it is left as it is"

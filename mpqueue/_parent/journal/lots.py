@@ -263,6 +263,14 @@ def present_slots(lots: Iterable[Lot], count: int, now: dict[int, int] | None = 
     return present
 
 
+def slots_in(places: Iterable[int], count: int) -> bytearray:
+    """Return, by slot, 1 for each of the items of a list, whose slots are its ``places``."""
+    present = bytearray(count)
+    for slot in places:
+        present[slot] = 1
+    return present
+
+
 def _put(column: bytes, places: Sequence[int], values: bytes) -> bytes:
     changed = bytearray(column)
     for nth, at in enumerate(places):

@@ -28,7 +28,7 @@ from mpqueue._parent.journal.identity import SIZE, Key, What, identify, why_unst
 from mpqueue._parent.journal.journal_outlet import JournalJob, JournalOutlet
 from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._parent.journal.kept_values import Statement, Unsealed, prepare
-from mpqueue._parent.journal.lots import CUT, OF_LIST, Lot, keep_ids
+from mpqueue._parent.journal.lots import CUT, OF_LIST, Lot, keep_ids, slots_in
 from mpqueue._parent.journal.matching import Match, match
 from mpqueue._parent.journal.suspects import care_of, ended_program
 from mpqueue._queue.arguments import find_named, replay_item, reseed, restore_end
@@ -394,7 +394,7 @@ class Inventory:
         what: Iterable[What] = (lot.what() for lot in lots)
         present = None
         if places is not None:
-            present = _present(places, recorded.count)
+            present = slots_in(places, recorded.count)
             order, what = _in_order(places, present, lots)
         found = match(self._today(), what, order)
         if present is not None:
@@ -465,14 +465,6 @@ def _put(
 
 def _remove(number: int) -> Callable[[Any], None]:
     return lambda store: store.remove_job(number)
-
-
-def _present(places: array[int], count: int) -> bytearray:
-    """Return a 1 for each slot whose item was in the last list."""
-    present = bytearray(count)
-    for slot in places:
-        present[slot] = 1
-    return present
 
 
 def _in_order(places: array[int], present: bytearray, lots: Iterable[Lot]) -> tuple[Sequence[int], Iterator[What]]:
