@@ -56,9 +56,9 @@ Announcement = AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState
 Forward = Callable[[Any], None]
 
 COUNTS = "UPDATE jobs SET completed = ?, failed = ?, retries = ? WHERE number = ?"
-STARTED = "UPDATE jobs SET status = ?, started_at = ?, finished_at = NULL, duration = NULL, failed = ? WHERE number = ?"
-#: For a stream, whose counts change with its rows.
-BEGUN = "UPDATE jobs SET status = ?, started_at = ?, finished_at = NULL, duration = NULL WHERE number = ?"
+#: Without a count of a stream, whose counts change with its rows.
+STARTED = """UPDATE jobs SET status = ?, started_at = ?, finished_at = NULL, duration = NULL,
+failed = coalesce(?, failed) WHERE number = ?"""
 STATUS = "UPDATE jobs SET status = ? WHERE number = ?"
 RETRIED = "UPDATE jobs SET retries = retries + ? WHERE number = ?"
 ENDED = "UPDATE jobs SET status = ?, started_at = ?, finished_at = ?, duration = ?, cpu = ?, ran = ? WHERE number = ?"
@@ -330,13 +330,12 @@ class JournalOutlet:
                 if passed is None:
                     return note
                 return note._replace(statements=[*note.statements, *passed.ended(number, announcement.indices)])
-            case AnnounceStarted() if stream is not None:
-                return _Note(None, [(BEGUN, (str(job.status), job.started_at, number))])
             case AnnounceStarted():
                 again = [index for index in sorted(journal_job.failed) if job.table.status[index] != FAILED]
                 journal_job.failed.difference_update(again)
                 note = self._note_items(journal_job, job, again)
-                began: Statement = (STARTED, (str(job.status), job.started_at, job.failed, number))
+                failed = job.failed if stream is None else None
+                began: Statement = (STARTED, (str(job.status), job.started_at, failed, number))
                 return _Note(note.draft, [*note.statements, began])
             case AnnounceState():
                 return _Note(None, [(STATUS, (str(announcement.status), number))])
