@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from pathlib import Path
-from typing import Any, NamedTuple
-
-import mpqueue
+from typing import Any
 
 MB = 1 << 20
 
@@ -51,32 +47,3 @@ def take_and_hang(megabytes: int) -> None:
 def sum_of(array: Any) -> int:
     """Read all of an array."""
     return int(array.sum(dtype="int64"))
-
-
-def log_stay(folder: Path, megabytes: int, item: Any) -> None:
-    """Stay for 20 ms and write down from when to when; ``"hog"`` takes so much memory at its first try."""
-    begun, attempt = time.monotonic(), mpqueue.current_item().attempt
-    if item == "hog" and attempt == 1:
-        take_and_hang(megabytes)
-    threading.Event().wait(0.02)
-    line = f"{item} {attempt} {begun} {time.monotonic()} {os.getpid()}\n"
-    with open(folder / "stays", "a", encoding="utf-8") as log:
-        log.write(line)
-
-
-class Stay(NamedTuple):
-    """What `log_stay` wrote."""
-
-    item: str
-    attempt: int
-    begun: float
-    ended: float
-    pid: int
-
-
-def stays(folder: Path) -> list[Stay]:
-    """All that was written, in the order in which they began."""
-    lines = (folder / "stays").read_text(encoding="utf-8").splitlines()
-    fields = (line.split() for line in lines)
-    read = [Stay(item, int(tried), float(begun), float(ended), int(pid)) for item, tried, begun, ended, pid in fields]
-    return sorted(read, key=lambda stay: stay.begun)
