@@ -31,9 +31,9 @@ from tests.support.arrays import (
 )
 from tests.support.dask_cluster import DaskCluster, dask_cluster
 from tests.support.programs import run_program
+from tests.support.relay import Relay
 from tests.support.results import results_of
 from tests.support.waiting import Gate, wait_until
-from tests.support.ways import Way
 
 pytestmark = pytest.mark.slow
 
@@ -320,15 +320,15 @@ def test_a_connection_that_was_cut_while_no_worker_was_there_is_made_anew(
     caplog.set_level("INFO", "mpqueue")
     changing.have_workers(0)
     with (
-        Way(changing.address) as way,
-        JobQueue(None, backend=DaskBackend(way.address, connect_timeout=2.0), retry=SOON) as queue,
+        Relay(changing.address) as relay,
+        JobQueue(None, backend=DaskBackend(relay.url, connect_timeout=2.0), retry=SOON) as queue,
     ):
         queue.create_job("job", range(5), do.double)
         run = queue.start("job")
         await_demand(changing, 5)
-        way.cut()
+        relay.cut()
         wait_until(lambda: "can't be reached" in caplog.text, what="a try to connect again")
-        way.open()
+        relay.open()
         changing.add_worker()
         assert results_of(run.result(300)) == [0, 2, 4, 6, 8]
 

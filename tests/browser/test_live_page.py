@@ -95,6 +95,7 @@ def test_a_reload_and_a_lost_connection_in_the_middle_lose_nothing(
         assert run.result().completed == 6
         expect(row(page, "Unknown")).to_have_count(2)  # of which the page knows no more
         expect(row(page, "Running")).to_have_count(0)
+        relay.open()
         page.context.set_offline(False)
         expect(page.locator("#connection-text")).to_have_text("Live")
         expect(row(page, "Completed")).to_have_count(6)
