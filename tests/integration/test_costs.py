@@ -15,6 +15,7 @@ from tests.support import handlers as do
 from tests.support import hogs
 from tests.support.hogs import MB
 from tests.support.results import results_of
+from tests.support.spinning import spin
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +25,7 @@ AT_ONCE = RetryPolicy(max_retries=1, base_delay=0.0)
 def test_an_item_tells_its_cpu_seconds_and_not_those_that_it_slept() -> None:
     def handle(item: float) -> float:
         threading.Event().wait(0.1)
-        return hogs.spin(item)
+        return spin(item)
 
     with JobQueue(1) as queue:
         job = queue.run([0.05, 0.0], handle)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any
+
+from tests.support.spinning import spin
 
 MB = 1 << 20
 
@@ -22,14 +23,6 @@ def leak(megabytes: int) -> int:
     """Take so much memory and keep it."""
     _kept.append(bytearray(b"\1") * (megabytes * MB))
     return len(_kept)
-
-
-def spin(seconds: float) -> float:
-    """Keep a CPU busy for so many seconds of its time; returns how many it was."""
-    begun = time.process_time()
-    while (spent := time.process_time() - begun) < seconds:
-        pass
-    return spent
 
 
 def spin_then_use(item: Any) -> int:

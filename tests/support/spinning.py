@@ -6,11 +6,12 @@ import time
 from typing import Any
 
 
-def spin(seconds: float) -> None:
-    """Use a CPU for so long."""
-    end = time.process_time() + seconds
-    while time.process_time() < end:
+def spin(seconds: float) -> float:
+    """Keep a CPU busy for so many seconds of its time; returns how many it was."""
+    begun = time.process_time()
+    while (spent := time.process_time() - begun) < seconds:
         pass
+    return spent
 
 
 class Heavy:
