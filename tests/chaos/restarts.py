@@ -24,7 +24,8 @@ from mpqueue import JobQueue, JobStatus
 from tests.chaos.audit import Audit, Case, Struck
 from tests.chaos.program import EMPTY_HANDED, RETRIES, SLOW, TELL, TIMEOUT, jobs_of
 from tests.chaos.workers import is_worker
-from tests.support.programs import descends_from, is_running
+from tests.support.leaks import descendants
+from tests.support.programs import is_running
 from tests.support.small_shm import own_shm
 from tests.support.waiting import wait_until
 
@@ -122,7 +123,7 @@ class Restarts:
         with contextlib.suppress(subprocess.TimeoutExpired):
             program.wait(self._rng.uniform(0.2, min(2.0, patience)))
             return
-        family = [Process.of(pid) for pid in [program.pid, *descends_from(program.pid)]]
+        family = [Process.of(pid) for pid in [program.pid, *descendants(program.pid)]]
         for process in family:
             process.send(signal.SIGSTOP)
         self._pause(2.0)
@@ -153,7 +154,7 @@ class Restarts:
 
     def _end(self, program: subprocess.Popen[bytes], folder: Path) -> None:
         (number,) = self._rng.choices(list(ENDS), list(ENDS.values()))
-        family = [Process.of(pid) for pid in descends_from(program.pid)]
+        family = [Process.of(pid) for pid in descendants(program.pid)]
         program.send_signal(number)
         self.counts[f"{number.name} of programs"] += 1
         try:

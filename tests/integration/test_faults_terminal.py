@@ -10,7 +10,7 @@ import pytest
 
 from mpqueue import JobQueue
 from tests.support import handlers as do
-from tests.support.programs import descends_from
+from tests.support.leaks import descendants
 from tests.support.systems import LINUX_ONLY
 from tests.support.terminals import terminal
 from tests.support.waiting import Gate, wait_until
@@ -109,7 +109,7 @@ def test_ctrl_c_while_workers_start_shows_no_worker_s_traceback(moment: int, tmp
     """
     with terminal(tmp_path, body) as shown:
         wait_until(lambda: "started\n" in shown.text)  # unbuffered, the end of the line is written by itself
-        wait_until(lambda: len(descends_from(shown.process.pid)) >= moment)
+        wait_until(lambda: len([*descendants(shown.process.pid)]) >= moment)
         shown.press_ctrl_c()
         assert shown.end() == 0, shown.text
         assert shown.text == "started\ninterrupted\n"

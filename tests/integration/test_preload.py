@@ -20,7 +20,8 @@ from mpqueue import JobQueue, JobStatus, WorkerCrashedError, WorkerStartError
 from mpqueue.backends import Capabilities, LokyBackend
 from tests.support import handlers as do
 from tests.support.forked_workers import forked_workers
-from tests.support.programs import descends_from, is_running, run_program, start_program
+from tests.support.leaks import descendants
+from tests.support.programs import is_running, run_program, start_program
 from tests.support.recorder import Recorder
 from tests.support.results import results_of
 from tests.support.strength import workers_of
@@ -343,7 +344,7 @@ def test_all_end_with_a_program_that_is_killed(tmp_path: Path) -> None:
     gate = Gate(tmp_path / "gate")
     with start_program(tmp_path, body, gate.folder) as program:
         pids = [int(pid) for pid in gate.wait_for_count(2)]
-        family = descends_from(program.pid)
+        family = [*descendants(program.pid)]
         assert {*pids} < {*family}
         program.kill()
         program.communicate(timeout=300)

@@ -60,18 +60,6 @@ for fd in free:
 """
 
 
-#: Semaphores need /dev/shm only where they have names, as those of another C library than glibc.
-WITH_NAMES = """
-import ctypes
-class OtherLibrary(ctypes.CDLL):
-    def __getattr__(self, name):
-        if name == "gnu_get_libc_version":
-            raise AttributeError(name)
-        return super().__getattr__(name)
-ctypes.CDLL = OtherLibrary
-"""
-
-
 def told(folder: Path, *, before: str = "", after: str = "", call: str = "told()", mounts: str = "") -> str:
     """Run the program, and return what it says."""
     program = write_program(folder, PROGRAM.format(root=str(ROOT), before=before, after=after, call=call))
@@ -114,8 +102,11 @@ def test_workers_start_and_are_replaced(tmp_path: Path, odd: dict[str, str]) -> 
 @pytest.mark.parametrize(
     ("odd", "reason"),
     [
-        ({"mounts": surroundings.READ_ONLY_SHM, "before": WITH_NAMES}, "expected to be allowed to write to /dev/shm"),
-        ({"mounts": surroundings.NO_SHM, "before": WITH_NAMES}, "expected the folder /dev/shm"),
+        (
+            {"mounts": surroundings.READ_ONLY_SHM, "before": surroundings.MUSL},
+            "expected to be allowed to write to /dev/shm",
+        ),
+        ({"mounts": surroundings.NO_SHM, "before": surroundings.MUSL}, "expected the folder /dev/shm"),
         (
             {"before": NOWHERE},
             "the path of a Python interpreter that this user may run, got ''",

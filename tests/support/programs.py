@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -135,14 +134,3 @@ def is_running(pid: int) -> bool:
     except (OSError, IndexError):
         return False
     return state not in "ZX"
-
-
-def descends_from(pid: int) -> list[int]:
-    """The living children of a process, and theirs."""
-    found: list[int] = []
-    with contextlib.suppress(OSError):  # of a process or a thread that ends just now
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with contextlib.suppress(OSError):
-                for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split():
-                    found += [int(child), *descends_from(int(child))]
-    return found
