@@ -107,7 +107,7 @@ def test_where_nothing_lists_descriptors_all_that_there_may_be_are_looked_at(mon
 @pytest.fixture(params=[pytest.param(system.PROC, id="here"), pytest.param("/dev/null/proc", id="elsewhere")])
 def tells(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[bool]:
     """Whether the system tells what only Linux does: as it is here, and as it is on other systems."""
-    for module in (descriptors, process_facts, process_facts):
+    for module in (descriptors, process_facts):
         monkeypatch.setattr(module, "PROC", request.param)
     process_facts.namespace.cache_clear()
     yield str(request.param) == "/proc"

@@ -23,16 +23,26 @@ from mpqueue.errors import ItemPicklingError
 from tests.support.handlers import ReprlessError
 
 
-def meet_elsewhere(packed: Any) -> Any:
-    """What a process makes of it, and of what is in there, that has not met any shared object."""
+def as_a_worker_that_knows_nothing(call: Any) -> Any:
+    """Call it where nothing that is shared is known."""
     known = dict(shared._known)
     shared._known.clear()
     try:
+        return call()
+    finally:
+        shared._known.clear()
+        shared._known.update(known)
+
+
+def meet_elsewhere(packed: Any) -> Any:
+    """What a process makes of it, and of what is in there, that has not met any shared object."""
+
+    def meet() -> Any:
         met = load(packed)
         _ = getattr(met, "value", None)
         return met
-    finally:
-        shared._known.update(known)
+
+    return as_a_worker_that_knows_nothing(meet)
 
 
 def test_it_goes_whole_and_is_the_worker_s_own_to_change() -> None:
@@ -95,17 +105,6 @@ def test_where_an_engine_brings_it_a_handler_has_its_name_and_tells_what_to_brin
         return load(packed.frame.handler)(0), home is kept[1]
 
     assert as_a_worker_that_knows_nothing(call_there) == (49_999, True)
-
-
-def as_a_worker_that_knows_nothing(call: Any) -> Any:
-    """Call it where nothing that is shared is known."""
-    known = dict(shared._known)
-    shared._known.clear()
-    try:
-        return call()
-    finally:
-        shared._known.clear()
-        shared._known.update(known)
 
 
 def test_in_a_result_goes_what_this_process_has_shared_itself() -> None:
