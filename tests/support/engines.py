@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -45,26 +44,12 @@ class Engine:
         return JobQueue(concurrency, backend=self.backend, **options)
 
 
-@contextlib.contextmanager
-def open_loky() -> Iterator[Engine]:
-    """The one that mpqueue brings along."""
-    yield Engine("loky", LokyBackend())
+#: The one that mpqueue brings along, and everything in one thread.
+ENGINES = (Engine("loky", LokyBackend()), Engine("inline", InlinePool(), die_inline, workers=1))
 
 
-@contextlib.contextmanager
-def open_inline() -> Iterator[Engine]:
-    """Everything in one thread."""
-    yield Engine("inline", InlinePool(), die_inline, workers=1)
-
-
-OPENERS: dict[str, Callable[[], contextlib.AbstractContextManager[Engine]]] = {
-    "loky": open_loky,
-    "inline": open_inline,
-}
-
-
-@pytest.fixture(params=list(OPENERS))
-def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+@pytest.fixture(params=ENGINES, ids=lambda engine: engine.name)
+def engine(request: pytest.FixtureRequest) -> Engine:
     """Each engine in turn."""
-    with OPENERS[request.param]() as engine:
-        yield engine
+    found: Engine = request.param
+    return found
