@@ -124,33 +124,6 @@ def test_a_table_whose_making_was_interrupted_goes_without_a_word() -> None:
     ItemTable.__new__(ItemTable).__del__()  # as a Ctrl-C leaves it that comes before its first column
 
 
-def test_a_new_table_is_pending() -> None:
-    table = table_of(3)
-    assert list(table.status) == [PENDING] * 3
-    assert list(table.attempts) == [0] * 3
-    assert table.unfinished() == [0, 1, 2]
-    assert [*table.unfinished_stretches()] == [range(3)]
-    assert table.ended_indices() == []
-    assert (table.cpu_gone, table.tries_gone, table.announced, table.told) == (0.0, (0, 0.0), 0, 0)
-
-
-@pytest.mark.parametrize("indices", [range(1, 3), [2, 1]])
-def test_completing_counts_a_try_and_keeps_the_result(indices: Any) -> None:
-    table = table_of(4)
-    table.complete(indices, [f"r{index}" for index in indices])
-    assert table.results == [None, "r1", "r2", None]
-    assert list(table.status) == [PENDING, COMPLETED, COMPLETED, PENDING]
-    assert list(table.attempts) == [0, 1, 1, 0]
-    assert table.ended_indices() == [1, 2]
-
-
-def test_completing_after_a_failed_try_counts_both() -> None:
-    table = table_of(3)
-    table.fail_try(1, Failure(ValueError("no")), 99)
-    table.complete(range(3), [0, 1, 2])
-    assert list(table.attempts) == [1, 2, 1]
-
-
 def test_a_failed_try_is_kept_in_the_history() -> None:
     table, error = table_of(1), ValueError("no")
     assert table.fail_try(0, Failure(error, elapsed=1.5), 99) == 1
@@ -162,38 +135,11 @@ def test_a_failed_try_is_kept_in_the_history() -> None:
     assert table.elapsed[0] == 2.5
 
 
-@pytest.mark.parametrize("is_stream", [False, True])
-def test_a_try_that_is_not_charged_is_not_counted(is_stream: bool) -> None:
-    table = ItemTable.of_stream() if is_stream else table_of(1)
-    if is_stream:
-        table.admit(table.add([0]))
-    assert table.fail_try(0, Failure(TypeError("no"), charged=False), None) == 0
-    assert len(table.history[0]) == 1
-    table.complete([0], ["fine"])
-    assert table.attempts[0] == 1
-
-
 def test_a_failure_s_text_is_its_message_or_its_type() -> None:
     assert Failure(ValueError("no")).message == "no"
     assert Failure(ValueError()).message == "ValueError"
     assert Failure(KeyError("a"), text="a").message == "a"
     assert Failure(ValueError("no"), text="").message == "ValueError"
-
-
-def test_forgetting_failures_makes_them_pending_and_keeps_their_history() -> None:
-    table = table_of(4)
-    table.complete([0], ["fine"])
-    for index in (3, 1):
-        table.fail_try(index, Failure(ValueError("no"), elapsed=1.0), 99)
-        table.fail(index, Failure(ValueError("no")))
-    table.fail_try(2, Failure(ValueError("waits")), 99)
-    table.status[2] = RETRY
-    assert table.forget_failures() == [1, 3]
-    assert list(table.status) == [COMPLETED, PENDING, RETRY, PENDING]
-    assert list(table.attempts) == [1, 0, 1, 0]
-    assert list(table.failures) == [2]
-    assert sorted(table.history) == [1, 2, 3]
-    assert table.forget_failures() == []
 
 
 def test_what_starts_afresh_is_as_if_it_had_never_run() -> None:
@@ -219,15 +165,6 @@ def test_items_that_wait_for_a_retry_can_be_made_pending(is_stream: bool) -> Non
     table.status[1] = FAILED
     table.reset_waiting()
     assert [table.status[index] for index in range(5)] == [PENDING, FAILED, PENDING, PENDING, PENDING]
-
-
-@pytest.mark.parametrize("indices", [range(1, 3), [1, 2]])
-def test_a_stretch_gives_each_of_its_items_the_same_time(indices: Any) -> None:
-    table = table_of(4)
-    table.note_times(indices, [(2, 0.5, 0.25)])
-    assert list(table.elapsed) == [0, 0.5, 0.5, 0]
-    assert list(table.cpu)[1:3] == [0.25, 0.25]
-    assert (table.cpu[0], table.cpu[3]) == (0, 0), "not known"
 
 
 @pytest.mark.parametrize(("told", "kept"), [(0.0, LEAST_CPU), (math.nan, 0.0), (0.25, 0.25)])
@@ -359,20 +296,6 @@ def test_a_row_stays_as_it_was() -> None:
 
 
 # -- a table that grows ------------------------------------------------------------------------------------------------
-
-
-def test_a_table_that_grows_answers_as_one_that_was_whole_at_once() -> None:
-    whole, grown = table_of(5), ItemTable([0, 1], None, IdRule.POSITION, grows=True)
-    grown.take_in(AddedItems([2, 3, 4], None), IdRule.POSITION)
-    for table in (whole, grown):
-        table.complete(range(3), ["a", "b", "c"])
-        table.note_times(range(1, 5), [(4, 0.5, 0.25)])
-        table.note_peaks({4: 3 << 20})
-        table.fail_try(3, Failure(ValueError("no")), 1)
-    assert len(grown) == 5
-    for name in ("payloads", "status", "attempts", "elapsed", "cpu", "peak", "results", "ids"):
-        assert list(getattr(grown, name) or ()) == list(getattr(whole, name) or ()), name
-    assert grown.unfinished() == whole.unfinished()
 
 
 def test_an_item_is_added_once_by_its_id_which_the_first_one_has_decided() -> None:
