@@ -49,16 +49,6 @@ def waiting_cost(pending: PendingItems) -> int:
     return len(pending._fresh) + len(pending._due) + len(pending._suspects)
 
 
-def test_suspects_go_first_and_carefully_and_alone() -> None:
-    pending = PendingItems(10)
-    pending.take(5)
-    pending.add_due(0)
-    pending.suspect([2, 3])
-    pending.put_back(range(1, 5))
-    assert pending.take(10) == ([2, 3], Care.CAREFUL)
-    assert pending.take(10) == ([0, 1, 4], Care.NONE)
-
-
 def test_care_is_never_taken_back() -> None:
     pending = PendingItems(3)
     pending.take(3)
@@ -78,25 +68,6 @@ def test_many_items_cost_one_entry_also_while_there_are_suspects_among_others() 
     pending.suspect(range(100))
     pending.put_back(range(500, 1000))
     assert waiting_cost(pending) == 1
-
-
-def test_a_stream_adds_items_while_others_wait() -> None:
-    pending = PendingItems(0)
-    pending.add(range(3))
-    pending.add(range(3, 5))
-    pending.add(range(5, 5))
-    assert pending.take(10) == (range(5), Care.NONE)
-
-
-def test_clearing_forgets_everything_also_suspicion() -> None:
-    pending = PendingItems(5)
-    pending.take(2)
-    pending.suspect([0])
-    pending.put_back([0, 1])
-    pending.clear()
-    assert len(pending) == 0
-    pending.add_due(0)
-    assert pending.take(1) == ([0], Care.NONE)
 
 
 @given(st.integers(0, 40), st.lists(st.tuples(st.sampled_from(("take", "back", "suspect")), st.integers(1, 50))))
