@@ -53,7 +53,7 @@ from mpqueue._parent.journal.lots import USERS, AddedLot, Lot, NewItems, keep_it
 from mpqueue._queue.recorded.code_parts import code_of
 from mpqueue._wire.item_names import IdRule
 from mpqueue.errors import ItemTimeoutError, JournalError, RemoteError, RemoteTraceback
-from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
+from mpqueue.status import COMPLETED, FAILED, PENDING
 from tests.unit.rows_in_memory import RowsInMemory
 
 HERE = Place("chunks", 1, 1)
@@ -146,11 +146,6 @@ def test_a_job_that_grows_may_have_items_that_its_reader_does_not_know_of() -> N
 # -- values ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [None, 3, "text", [1, {"a": (2,)}], b"x" * (2 * BIG), "y" * BIG])
-def test_plain_values_come_back(value: Any) -> None:
-    assert through_journal(value) == value
-
-
 def test_a_class_of_the_script_is_that_scripts_class_again_and_comes_by_value_elsewhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -214,42 +209,6 @@ def test_an_error_that_can_not_be_pickled_has_a_stand_in() -> None:
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------
-
-
-def test_a_chunk_that_completed_is_a_row() -> None:
-    table = make_table("abcdef")
-    table.complete(range(1, 5), ["B", None, {"d": 1}, 5])
-    table.note_times(range(1, 3), [(2, 0.5, 0.25)])
-    table.note_peaks({3: 5 << 20})
-    fresh = copied(table, sealed(make_row(table, range(1, 5), {})))
-    assert fresh.status == table.status
-    assert fresh.all_results() == table.results
-    assert fresh.attempts == table.attempts
-    assert fresh.elapsed == table.elapsed
-    assert [fresh.cpu[at] for at in (1, 2)] == [0.25, 0.25]
-    assert fresh.peak == table.peak
-
-
-def test_failed_tries_add_up_over_rows_and_a_later_row_says_how_the_item_ended() -> None:
-    table, seen = make_table("abcd"), dict[int, int]()
-    table.fail_try(2, failed("first"), 11)
-    table.status[2] = RETRY
-    one = make_row(table, [2], seen)
-    after_one = copied(table, sealed(one))
-    assert (after_one.status[2], after_one.attempts[2]) == (PENDING, 1)
-    assert after_one.failures[2].message == "first"
-    table.fail_try(2, failed("second"), 12)
-    table.fail(2, failed("second"))
-    table.complete(range(3, 4), ["D"])
-    two = make_row(table, [2, 3], seen)
-    fresh = copied(table, sealed(one), sealed(two))
-    assert (fresh.status[2], fresh.attempts[2], fresh.result_of(3)) == (FAILED, 2, "D")
-    assert [(entry.message, entry.pid, entry.duration) for entry in fresh.history[2]] == [
-        ("first", 11, 0.25),
-        ("second", 12, 0.25),
-    ]
-    assert fresh.failures[2].message == "second"
-    assert fresh.failures[2].traceback == "Traceback of the worker"
 
 
 def test_failed_items_that_are_to_run_again_are_pending_and_keep_their_history() -> None:
@@ -347,16 +306,6 @@ def test_an_item_that_an_earlier_version_has_written_into_its_row_is_there() -> 
     gone = NotKept()
     again = sealed(row._replace(body=prepare(content)))
     assert copied(make_table(["a", gone, gone]), again).payloads == ["a", "b", gone]
-
-
-def test_small_plain_results_need_no_code_of_users() -> None:
-    table = make_table("ab")
-    table.complete(range(2), [1, "b"])
-    row = RowDraft(table, range(2), {}).plain_row()
-    assert row is not None
-    assert copied(table, sealed(row)).all_results() == [1, "b"]
-    table.complete(range(1, 2), [threading.local])
-    assert RowDraft(table, range(2), {}).plain_row() is None
 
 
 def test_a_stand_in_is_kept_as_it_stood() -> None:
@@ -612,15 +561,6 @@ def test_a_result_that_is_nowhere_is_no_other_item_s(row: int, slot: int) -> Non
     with pytest.raises(JournalError, match="got none"):
         source.each([Elsewhere(row)], [slot], lambda _, result: result, lambda *_: None)
     assert source.read(1, 0) == {"of": 0}
-
-
-def test_what_ran_again_in_a_later_row_is_not_taken_for_what_an_earlier_one_had() -> None:
-    one, *_ = laid_rows()
-    table = make_table(range(12))
-    table.complete(range(5), ["later"] * 5)
-    later = sealed(make_row(table, range(5), {}), 8)
-    source = KeptResults(RowsInMemory([one, later], no_file), 1, "job")
-    assert [source.read(1, 2), source.read(8, 2), source.read(1, 4)] == [{"of": 2}, "later", {"of": 4}]
 
 
 @pytest.mark.parametrize("strict", [False, True])
