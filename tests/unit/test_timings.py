@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpqueue._core.state.lane_book import LaneSeconds
-from mpqueue._core.state.timings import MOST_EVENTS, MOST_ROWS, Event, Span, Sums, join
+from mpqueue._core.state.timings import MOST_EVENTS, MOST_ROWS, Event, Sums
 from tests.support.runs import START, WAITING, WORKING, Run
 
 
@@ -173,22 +172,6 @@ def test_events_are_kept_up_to_a_number() -> None:
     for number in range(MOST_EVENTS + 5):
         run.timings.note(Event(number, "retry"))
     assert len(run.timings.events) == MOST_EVENTS
-
-
-def test_the_seconds_of_lanes_at_work_add_up_to_any_moment() -> None:
-    seconds = LaneSeconds(2, 10.0)
-    seconds.change(1, 11.0)
-    seconds.change(-3, 13.0)
-    assert [seconds.until(now) for now in (13.0, 20.0)] == [2 + 6, 2 + 6]
-    seconds.change(1, 30.0)
-    assert [seconds.until(now) for now in (29.0, 32.5)] == [8, 10.5]
-
-
-def test_two_rows_in_one_keep_both_ends() -> None:
-    one, other = Span(*range(13)), Span(*range(100, 113))
-    both = join(one, other)
-    assert (both.lane, both.first, both.begun, both.ended) == (one.lane, one.first, one.begun, other.ended)
-    assert both.handling == one.handling + other.handling
 
 
 short = st.floats(0, 2)
