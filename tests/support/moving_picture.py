@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,18 +115,25 @@ class Moment:
     page: bytes
 
 
-def main() -> None:
-    """Write both pictures."""
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A browser without a window; where there is none, the program ends and says so."""
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:
         sys.exit("no browser here: expected chromium or google-chrome on PATH (on Debian: apt install chromium)")
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--headless", "--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def main() -> None:
+    """Write both pictures."""
+    with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         moments = list(_record(browser, Path(folder)))
         pictures = [
             _together(above, moment) for above, moment in zip(_terminals(browser, moments), moments, strict=True)
         ]
-        browser.close()
     faster = max(1.0, moments[-1].at / RUN)
     times = [moment.at / faster for moment in moments]
     lasts = [

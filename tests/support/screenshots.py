@@ -8,7 +8,6 @@ those that are named after it, opens the page in a Chromium, and writes pictures
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 import tempfile
 import time
@@ -18,11 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from mpqueue import JobQueue, RetryPolicy
 from mpqueue.testing import InlinePool
 from tests.support import handlers as do
+from tests.support.moving_picture import chromium
 from tests.support.waiting import Gate, spend
 
 OUT = Path(__file__).parent.parent.parent / "out" / "screenshots"
@@ -176,17 +176,12 @@ def main(wanted: list[str]) -> None:
     unknown = [name for name in wanted if name not in STATES]
     if unknown:
         sys.exit(f"expected states among {', '.join(STATES)}, got {unknown[0]!r}")
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        sys.exit("no browser here: expected chromium or google-chrome on PATH (on Debian: apt install chromium)")
     OUT.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--headless", "--no-sandbox"])
+    with chromium() as browser:
         for name in wanted or STATES:
             begun = time.monotonic()
             _take(browser, name)
             print(f"{name}: {time.monotonic() - begun:.1f} s", flush=True)
-        browser.close()
     print(f"pictures in {OUT}")
 
 
