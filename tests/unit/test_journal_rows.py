@@ -76,14 +76,6 @@ def no_file(name: str) -> bytes:
     raise FileNotFoundError(name)
 
 
-def through_journal(value: Any) -> Any:
-    """Write a value and read it again."""
-    files: list[BigFile] = []
-    kept = keep(value, files)
-    content = {file.name: b"".join(map(bytes, file.parts)) for file in files}
-    return restore(kept, content.__getitem__)
-
-
 def copied(table: ItemTable, *rows: WrittenRow, read_file: ReadFile = no_file, lost: Collection[int] = ()) -> ItemTable:
     """A new table of the same items, with these rows read into it, of which these items are ``lost``."""
     fresh = ItemTable(list(table.payloads), None, table.rule)
