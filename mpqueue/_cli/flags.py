@@ -133,7 +133,7 @@ def add_profile(add: Add) -> None:
 
 def _file(text: str) -> Path:
     path = Path(text)
-    if path.suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise argparse.ArgumentTypeError(f"expected a file named {', '.join(SUFFIXES)}, got {text!r}")
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"expected a file in a folder that is there, got {text!r}")
@@ -148,12 +148,13 @@ def write_profile(job: Job, path: Path, exit_code: int) -> int:
         say("--profile: nothing ran, so there is no profile")
         return exit_code
     try:
-        if path.suffix == ".html":
-            job.report().save(path)
-        elif path.suffix == ".json":
-            profile.to_speedscope(path)
-        else:
-            profile.to_collapsed(path)
+        match path.suffix.lower():
+            case ".html":
+                job.report().save(path)
+            case ".json":
+                profile.to_speedscope(path)
+            case _:
+                profile.to_collapsed(path)
     except OSError as error:
         say(f"--profile: {error}")
         return exit_code or Exit.FAILED

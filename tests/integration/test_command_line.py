@@ -373,10 +373,10 @@ def test_captured_output_is_in_the_rows(folder: Path) -> None:
 
 @pytest.mark.long
 def test_where_the_function_was_is_written_as_the_name_of_the_file_says(folder: Path) -> None:
-    done = run(folder, "run", "own:talk", "-", "-j", "1", "--profile", "profile.json", stdin="one\n")
+    done = run(folder, "run", "own:talk", "-", "-j", "1", "--profile", "profile.JSON", stdin="one\n")
     assert rows_of(done)[0]["status"] == "completed"
-    assert done.stderr.endswith("profile: profile.json\n")
-    assert json.loads((folder / "profile.json").read_text())["name"] == "own:talk"
+    assert done.stderr.endswith("profile: profile.JSON\n")
+    assert json.loads((folder / "profile.JSON").read_text())["name"] == "own:talk"
     for wrong in ("profile.csv", "nowhere/profile.json"):
         done = run(folder, "run", "own:talk", "-", "--profile", wrong, stdin="one\n", code=2)
         assert done.stdout == ""

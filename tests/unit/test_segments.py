@@ -221,7 +221,7 @@ def test_a_part_of_one_is_read(can_map: bool, monkeypatch: pytest.MonkeyPatch) -
     assert bytes(view(ref, begin=150)[:50]) == bytes(range(150, 200))
 
 
-@FILLED_AGAIN
+@LINUX_ONLY
 def test_a_store_keeps_no_more_free_ones_than_it_may() -> None:
     store = SegmentStore(keep_free=2 * SIZE)
     lent = [store.lend(parts(number))[0] for number in range(5)]

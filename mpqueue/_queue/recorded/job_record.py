@@ -51,7 +51,7 @@ from mpqueue._queue.recorded.resume import (
     decide,
     judge,
 )
-from mpqueue._text import digits
+from mpqueue._text import counted, digits
 from mpqueue._wire.item_names import Label
 from mpqueue._wire.memory.shared import Shared, size_of
 from mpqueue._wire.pickling import beside
@@ -275,15 +275,17 @@ def warn(warnings: Iterable[str]) -> None:
 def tell_of_lost(job_id: str, plan: Plan, items: ItemTable, what: str, path: str) -> None:
     """Log which items run again because ``what`` they had brought, or they themselves, are missing."""
     if plan.unreadable:
-        log.warning("job %r: the %s of %d items can't be read from %s, so these run again; the first is %s",
-                    job_id, what, len(plan.unreadable), path, items.named(plan.unreadable[0]))  # fmt: skip
+        log.warning("job %r: the %s of %s can't be read from %s, so they run again; the first is %s",
+                    job_id, what, counted(len(plan.unreadable), "item"), path,
+                    items.named(plan.unreadable[0]))  # fmt: skip
     if plan.discarded:
-        log.warning("job %r: the results of %d items were discarded when these ran, by %s, so these run again; the "
-                    "first is %s", job_id, len(plan.discarded), path, items.named(plan.discarded[0]))  # fmt: skip
+        log.warning("job %r: the results of %s were discarded in an earlier run, by %s, so they run again; the first "
+                    "is %s", job_id, counted(len(plan.discarded), "item"), path,
+                    items.named(plan.discarded[0]))  # fmt: skip
     if plan.lost:
-        log.warning("job %r: %d items that are to run can't be read from %s: the makers of those that handlers had "
-                    "added run again; the others run once their program adds them again; the first is %r",
-                    job_id, len(plan.lost), path, items.payloads[plan.lost[-1]])  # fmt: skip
+        log.warning("job %r: %s that should run can't be read from %s: the makers of those that handlers had added "
+                    "run again; the others run once their program adds them again; the first is %r",
+                    job_id, counted(len(plan.lost), "item"), path, items.payloads[plan.lost[-1]])  # fmt: skip
 
 
 def _keep_handler(handler: Callable[..., Any], setup: Callable[..., Any] | None, label: Label) -> Unsealed | None:

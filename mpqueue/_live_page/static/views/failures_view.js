@@ -44,20 +44,21 @@ export class FailuresView {
     if (answer !== null && job === this.#job) {
       this.#seen = seen;
       this.#told = answer.failed;
-      this.#show(answer.groups);
+      this.#show(answer.groups, answer.more);
       this.#showListed();
     }
     setTimeout(() => (this.#asking = false), EVERY);
   }
 
-  #show(groups) {
+  #show(groups, more) {
     const focused = document.activeElement?.dataset?.key;
     this.list.replaceChildren(...groups.map((group) => this.#row(group)));
+    if (more) this.list.append(make("li", { class_: "quiet", text: `and ${plural(more, "more group")}` }));
     if (focused !== undefined) this.list.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
   }
 
   #showListed() {
-    for (const row of this.list.children) setAttribute(row.querySelector("[data-key]"), "aria-pressed", String(row.dataset.group === this.#listed));
+    for (const row of this.list.querySelectorAll("[data-group]")) setAttribute(row.querySelector("[data-key]"), "aria-pressed", String(row.dataset.group === this.#listed));
   }
 
   async #retry(group, button) {
