@@ -27,6 +27,7 @@ import contextlib
 import os
 import pickle
 import sqlite3
+import weakref
 import zlib
 from array import array
 from collections import Counter
@@ -214,11 +215,10 @@ class ConvertedCopy:
 
     def __init__(self, source: sqlite3.Connection) -> None:
         self.connection = copy = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        # Python 3.13 warns of one that is not closed, as it would be if both were garbage and `__del__` came second.
+        weakref.finalize(self, copy.close)
         copy.text_factory = source.text_factory
         _copy(source, copy, lambda: convert(copy))
-
-    def __del__(self) -> None:
-        self.connection.close()  # Python 3.13 warns of one that is not
 
 
 def convert(connection: Any) -> None:
