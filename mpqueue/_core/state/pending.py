@@ -192,7 +192,7 @@ class PendingItems:
         self.any_alone |= care >= Care.ALONE
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget all items, but not that one had to be alone: it may still run, and nothing begins beside it."""
         self._fresh.clear()
         self._due.clear()
         self._suspects.clear()
@@ -243,7 +243,7 @@ class LongestFirst(PendingItems):
         return taken
 
     def clear(self) -> None:
-        """Forget everything."""
+        """See `PendingItems.clear`."""
         super().clear()
         self._heap.clear()
 
