@@ -47,6 +47,7 @@ class JobFeed:
         self._seen: Any = None  #: the states of its items when ``version`` last changed
         self._version = 0
         self._form = ""
+        self._ended: int | None = None  #: the epoch whose end `look` has seen
         self._settled: int | None = None  #: the epoch whose end viewers know
 
     def look(self, now: float, lanes: Iterable[LaneNow], standing: Mapping[int, int]) -> None:
@@ -60,6 +61,8 @@ class JobFeed:
         if seen != self._seen:
             self._seen = seen
             self._version += 1
+        status, epoch, *_ = seen
+        self._ended = epoch if status.final else None
 
     @property
     def settled(self) -> bool:
@@ -128,8 +131,10 @@ class JobFeed:
     def form(self) -> str:
         """Return the job's state as JSON, for viewers."""
         if not self.settled:
-            self._settled = self.book.epoch if self.book.status.final else None
             self._form = encode(self.state())
+            self._settled = (
+                self._ended
+            )  # not what ended since `look`: viewers ask for its rows when the version changes
         return self._form
 
 

@@ -11,13 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpqueue._core.state.item_table import Failure, ItemTable, make_table
+from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.timings import Span
 from mpqueue._live_page.comparison import _outcome
-from mpqueue._live_page.job_feed import history
+from mpqueue._live_page.job_feed import JobFeed, history
 from mpqueue._live_page.page_json import IN_LIST, as_event, encode, row_of
+from mpqueue._live_page.served import Served
+from mpqueue._options import JobOptions
+from mpqueue._parent.inbox import SystemClock
 from mpqueue._queue.job_items import JobItem
 from mpqueue._wire.item_names import IdRule
-from mpqueue.status import COMPLETED, FAILED, PENDING
+from mpqueue.retry import RetryPolicy
+from mpqueue.status import COMPLETED, FAILED, PENDING, JobStatus
 
 short_texts = st.text(max_size=20).filter(lambda text: text.isprintable())
 values = st.recursive(
@@ -89,6 +94,20 @@ def test_an_error_can_not_end_its_event() -> None:
     event = as_event("job:items", encode_row(table, 0, FAILED))
     assert event.count(b"\n") == 3
     assert b"\r" not in event
+
+
+def test_a_job_that_ends_between_a_look_and_its_form_is_looked_at_again() -> None:
+    """Viewers ask for rows when the version changes, so that of the end is not the one of the look before."""
+    book = JobBook(1, "job", make_table("ab"), JobOptions(RetryPolicy()), None)
+    feed = JobFeed(book, Served(SystemClock()))
+    book.status = JobStatus.RUNNING
+    feed.look(0.0, [], {})
+    book.status = JobStatus.CANCELLED
+    before, was_settled = json.loads(feed.form()), feed.settled
+    feed.look(1.0, [], {})
+    after, is_settled = json.loads(feed.form()), feed.settled
+    assert (was_settled, is_settled) == (False, True)
+    assert (after["status"], after["version"]) == ("cancelled", before["version"] + 1)
 
 
 def test_a_chunk_that_was_taken_back_before_it_began_is_no_work_of_its_worker() -> None:
