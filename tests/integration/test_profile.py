@@ -84,7 +84,9 @@ def test_coroutines_are_where_they_wait_and_where_they_work(queue: JobQueue) -> 
     assert profile is not None
     found = of_lines(profile)
     assert found.keys() >= {line(wait_and_work, 1), line(wait_and_work, 2), line(work, 1)}
-    assert all(stack[0].function == "wait_and_work" for stack in profile.stacks if stack[0].file)
+    # While a loop starts or ends it may be seen in neither of them.
+    of_ours = [stack for stack in profile.stacks if __file__ in {frame.file for frame in stack}]
+    assert all(stack[0].function == "wait_and_work" for stack in of_ours)
 
 
 def has_sampler(_: int) -> bool:

@@ -175,7 +175,7 @@ def test_an_item_that_can_t_be_unpickled_sends_its_chunk_back(bench: Bench) -> N
 
 def test_tiny_items_run_in_stretches_that_grow_from_one(bench: Bench) -> None:
     job = bench.job(*[TINY] * 1000)
-    bench.run(job)
+    *_, (_, pace, _) = bench.run(job).stretches
     found = [(lo, hi) for _, lo, hi in claims(bench, job)]
     sizes = [hi - lo for lo, hi in found]
     # One that a busy machine held up is cut off before its end.
@@ -187,7 +187,8 @@ def test_tiny_items_run_in_stretches_that_grow_from_one(bench: Bench) -> None:
     again.number, again.handler = job.number, job.handler
     bench.claims.clear()
     bench.run(again, brings=False)
-    assert claims(bench, again)[0][2] > 1, "it knows by now how quick they are"
+    # It knows by now how quick they are, unless a busy machine held up the last of them.
+    assert claims(bench, again)[0][2] > 1 or pace >= timing.ALONE_S
 
 
 def test_slow_items_and_careful_ones_are_claimed_one_by_one(bench: Bench) -> None:

@@ -19,6 +19,7 @@ import ast
 import contextlib
 import copy
 import fnmatch
+import functools
 import gc
 import hashlib
 import importlib
@@ -383,8 +384,16 @@ def settle_in(session: pytest.Session) -> None:
     session.testsfailed = 0
 
 
-def run(item: pytest.Item, after: pytest.Item | None) -> bool:
-    """Whether the test passes."""
+def kept_answers() -> list[Any]:
+    """The functions of the changed code that keep what they have answered: a later test would not come into them."""
+    kept = (one for one in gc.get_objects() if isinstance(one, functools._lru_cache_wrapper))
+    return [one for one in kept if one.__module__.replace(".", "/").startswith(ROOMS)]
+
+
+def run(item: pytest.Item, after: pytest.Item | None, kept: Sequence[Any]) -> bool:
+    """Whether the test passes, with no answer of one before it."""
+    for function in kept:
+        function.cache_clear()
     item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
     return not item.session.testsfailed
 
@@ -407,11 +416,12 @@ def reach(session: pytest.Session, items: list[pytest.Item], parts: list[Path], 
     coverage.set_option("run:disable_warnings", ["no-data-collected"])
     coverage.start()
     seconds: dict[str, float] = {}
+    kept = kept_answers()
     for item, after in zip(items, [*items[1:], None], strict=True):
         coverage.switch_context(item.nodeid)
         calls.begin(item.nodeid)
         started = sum(os.times()[:4])
-        if run(item, after):
+        if run(item, after, kept):
             least = WITH_WORKERS if item.nodeid.startswith(WAITING) else 0.0
             seconds[item.nodeid] = max(least, round(sum(os.times()[:4]) - started, 3))
         else:
@@ -488,10 +498,10 @@ def try_out(
     if not change_functions(functions, changed):
         os._exit(_NOT_MADE)
     run_in_programs(path, changed)
-    items = [item for item, _ in tests]
+    items, kept = [item for item, _ in tests], kept_answers()
     for (item, seconds), after in zip(tests, [*items[1:], None], strict=True):
         item.add_marker(pytest.mark.timeout(HANGS + LIKEWISE * seconds))
-        if not run(item, after):
+        if not run(item, after, kept):
             os._exit(1)
     os._exit(_LIVES)
 
@@ -536,8 +546,10 @@ def main() -> None:
     parser.add_argument(
         "--reached", type=Path, default=ROOT / "out/reached.json", help="what is kept for the next time"
     )
+    parser.add_argument("--only", default="*", metavar="PATTERN", help="of files")
     args = parser.parse_args()
     files = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+    files = [path for path in files if fnmatch.fnmatch(path.as_posix(), f"*/{args.only}")]
     files = [path for path in files if not any(fnmatch.fnmatch(path.as_posix(), f"*/{one}") for one in args.leave_out)]
     mutants = [one for path in files for one in mutants_of(path)]
     chosen = random.Random(args.seed).sample(mutants, min(args.count, len(mutants)))

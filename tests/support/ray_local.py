@@ -27,6 +27,7 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_agent_register_timeout_ms": "300000",  # after 30 s a node would end by itself, which a busy machine needs
+    "RAY_worker_niceness": "0",  # as everything else here: with Ray's 15, its workers hardly run on a busy machine
 }
 #: Bytes of its object store.
 STORE = 100 << 20
