@@ -57,12 +57,12 @@ class JobFeed:
         self._running = tuple(sorted({index for lane in running for index in lane.items}))
         self._facts = self._watch.look(now, sum(lane.fraction for lane in running))
         self._before = standing.get(book.number)
-        seen = (book.status, book.epoch, book.total, book.completed, book.failed, book.retries, self._running)
+        epoch, status = book.epoch, book.status  # in this order: an end belongs to this epoch, or a later one
+        self._ended = epoch if status.final else None
+        seen = (epoch, status, book.total, book.completed, book.failed, book.retries, self._running)
         if seen != self._seen:
             self._seen = seen
             self._version += 1
-        status, epoch, *_ = seen
-        self._ended = epoch if status.final else None
 
     @property
     def settled(self) -> bool:
