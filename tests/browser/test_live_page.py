@@ -101,6 +101,24 @@ def test_a_reload_and_a_lost_connection_in_the_middle_lose_nothing(
         expect(row(page, "Completed")).to_have_count(6)
 
 
+def test_an_answer_that_never_came_is_asked_for_again(queue: JobQueue, gate: Gate, open_page: Open) -> None:
+    page = open_page(queue.serve().url)
+    run = start_blocked(queue, gate)
+    expect(row(page, "Running")).to_have_count(2)
+    row(page, "Running").first.click()
+    expect(page.locator("#item-status")).to_have_text("Running")
+    page.route("**/items*/**", lambda route: route.abort())
+    page.route("**/items?*", lambda route: route.abort())
+    gate.open()
+    assert run.result().completed == 6
+    expect(page.locator("#said")).to_contain_text("Job job is complete")
+    page.evaluate("new Promise((done) => setTimeout(done, 1000))")  # what is asked now has no answer
+    page.unroute_all()
+    expect(row(page, "Completed")).to_have_count(6)
+    expect(page.locator("#job-status")).to_have_text("Completed")
+    expect(page.locator("#item-status")).to_have_text("Completed")
+
+
 def test_two_tabs_show_the_same_and_what_one_does(queue: JobQueue, gate: Gate, open_page: Open) -> None:
     first = open_page(queue.serve().url)
     start_blocked(queue, gate)

@@ -195,7 +195,8 @@ export class ItemList {
     const sought = this.#active?.index != null ? this.#active : null;
     if (sought !== null) query.set("find", sought.index);
     const told = await askForItems(job.number, query);
-    if (told !== null && job === this.#job && turn === this.#turn) this.#take(job, told, sought);
+    if (told === null) this.#asked = -1; // there was no answer, so it is asked again with the next news
+    else if (job === this.#job && turn === this.#turn) this.#take(job, told, sought);
     // A list that takes the program long is asked for less often, but for a search that goes on.
     const rests = told === null || told.searched !== undefined ? 0 : 5 * told.milliseconds;
     setTimeout(() => {

@@ -107,9 +107,10 @@ export class ItemView {
     this.#due = Infinity;
     const details = await askForItem(job.number, index);
     if (job === this.#job && index === this.#index) {
-      this.#version = version;
-      if (details !== null) this.#take(details);
-      else if (this.#details === null) this.#showNothing();
+      if (details !== null) {
+        this.#version = version; // without an answer it is asked again
+        this.#take(details);
+      } else if (this.#details === null) this.#showNothing();
     }
     setTimeout(() => {
       this.#asking = false;
