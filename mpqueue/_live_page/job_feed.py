@@ -44,10 +44,9 @@ class JobFeed:
         self._facts = facts_of(book, served.now())
         self._running: tuple[int, ...] = ()
         self._before: int | None = None  #: jobs that go before it, if it waits for workers
-        self._seen: Any = None  #: the states of its items when ``version`` last changed
+        self._seen: Any = None  #: how it stood at the last look; ``version`` changes with it
         self._version = 0
         self._form = ""
-        self._ended: int | None = None  #: the epoch whose end `look` has seen
         self._settled: int | None = None  #: the epoch whose end viewers know
 
     def look(self, now: float, lanes: Iterable[LaneNow], standing: Mapping[int, int]) -> None:
@@ -57,9 +56,8 @@ class JobFeed:
         self._running = tuple(sorted({index for lane in running for index in lane.items}))
         self._facts = self._watch.look(now, sum(lane.fraction for lane in running))
         self._before = standing.get(book.number)
-        epoch, status = book.epoch, book.status  # in this order: an end belongs to this epoch, or a later one
-        self._ended = epoch if status.final else None
-        seen = (epoch, status, book.total, book.completed, book.failed, book.retries, self._running)
+        # The epoch comes first: an end then belongs to it, or to a later one.
+        seen = (book.epoch, book.status, book.total, book.completed, book.failed, book.retries, self._running)
         if seen != self._seen:
             self._seen = seen
             self._version += 1
@@ -132,9 +130,9 @@ class JobFeed:
         """Return the job's state as JSON, for viewers."""
         if not self.settled:
             self._form = encode(self.state())
-            self._settled = (
-                self._ended
-            )  # not what ended since `look`: viewers ask for its rows when the version changes
+            # An end since the last look is not settled: viewers ask for its rows when the version changes.
+            epoch, status, *_ = self._seen
+            self._settled = epoch if status.final else None
         return self._form
 
 

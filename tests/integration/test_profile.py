@@ -12,12 +12,15 @@ from typing import Any
 
 import pytest
 
+import mpqueue
 from mpqueue import ItemStatus, JobQueue
 from tests.support.spinning import spin
 
 pytestmark = pytest.mark.slow
 
 BIG = bytes(1 << 20)
+#: Where the worker's own code is.
+PACKAGE = str(Path(mpqueue.__file__).parent)
 
 
 @pytest.fixture
@@ -84,6 +87,9 @@ def test_coroutines_are_where_they_wait_and_where_they_work(queue: JobQueue) -> 
     assert profile is not None
     found = of_lines(profile)
     assert found.keys() >= {line(wait_and_work, 1), line(wait_and_work, 2), line(work, 1)}
+    assert not any(frame.file.startswith(PACKAGE) for stack in profile.stacks for frame in stack), (
+        "nothing of the worker"
+    )
     # While a loop starts or ends it may be seen in neither of them.
     of_ours = [stack for stack in profile.stacks if __file__ in {frame.file for frame in stack}]
     assert all(stack[0].function == "wait_and_work" for stack in of_ours)

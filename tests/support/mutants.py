@@ -384,9 +384,13 @@ def settle_in(session: pytest.Session) -> None:
     session.testsfailed = 0
 
 
+#: The type of what `functools.cache` makes.
+_KEEPING = type(functools.cache(len))
+
+
 def kept_answers() -> list[Any]:
     """The functions of the changed code that keep what they have answered: a later test would not come into them."""
-    kept = (one for one in gc.get_objects() if type(one) is type(functools.cache(len)))
+    kept = [one for one in gc.get_objects() if type(one) is _KEEPING]
     return [one for one in kept if one.__module__.replace(".", "/").startswith(ROOMS)]
 
 

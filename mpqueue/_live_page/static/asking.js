@@ -15,7 +15,8 @@ async function get(address, missing = null) {
 export const askForItems = (number, query) => get(`jobs/${number}/items?${query}`);
 // {index} of the item with that id, as the address has it; of null where there is none.
 export const askForPlace = (number, id) => get(`jobs/${number}/find?${new URLSearchParams({ id })}`, { index: null });
-export const askForItem = (number, index) => get(`jobs/${number}/items/${index}`);
+// False where there is no such item.
+export const askForItem = (number, index) => get(`jobs/${number}/items/${index}`, false);
 export const askForFailures = (number) => get(`jobs/${number}/failures`);
 export const askForThroughput = (number) => get(`jobs/${number}/throughput`);
 export const askForComparison = (one, other) => get(`jobs/${one}/compare/${other}`);

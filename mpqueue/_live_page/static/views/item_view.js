@@ -107,10 +107,9 @@ export class ItemView {
     this.#due = Infinity;
     const details = await askForItem(job.number, index);
     if (job === this.#job && index === this.#index) {
-      if (details !== null) {
-        this.#version = version; // without an answer it is asked again
-        this.#take(details);
-      } else if (this.#details === null) this.#showNothing();
+      if (details !== null) this.#version = version; // without an answer it is asked again
+      if (details) this.#take(details);
+      else if (this.#details === null) this.#showNothing();
     }
     setTimeout(() => {
       this.#asking = false;
