@@ -19,7 +19,7 @@ from mpqueue._core.state.item_table import DISCARD, DISCARDED, Elsewhere, Failur
 from mpqueue._parent.journal import chunk_rows, kept_values
 from mpqueue._parent.journal.chunk_rows import Results, Row, RowDraft, RowReader, WrittenRow, chunk_statement, fresh_row
 from mpqueue._parent.journal.compaction import AT_ONCE, compact, files_of, give_back
-from mpqueue._parent.journal.kept_results import KeptResults
+from mpqueue._parent.journal.kept_results import KeptResults, Outcomes
 from mpqueue._parent.journal.kept_values import Kept, NotKept, keep, plain_list, prepare
 from mpqueue._wire.item_names import IdRule
 from mpqueue.errors import JournalError
@@ -63,10 +63,14 @@ class Rows:
         self._number = 0
         self.table = new_table([f"item {slot}" for slot in range(COUNT)])
         self._tries_kept: dict[int, int] = {}
+        self._codes = [-1] * COUNT  #: by slot: the code that ended the item
 
     def take(self, what: str, slots: list[int], result: Any) -> None:
         """Items end or are tried, and a row tells of it."""
         table = self.table
+        table.code = self._number % 3
+        for slot in slots:
+            self._codes[slot] = -1 if what in ("fresh", "try") else table.code
         if what == "fresh":
             table.start_afresh(slots)
             for slot in slots:
@@ -82,7 +86,8 @@ class Rows:
                 if what == "fail":
                     table.fail(slot, failure)
             else:
-                table.complete([slot], [DISCARDED if what == "discard" else result])
+                own = [slot, result if slot % 3 else self._number] if len(slots) > 1 else result
+                table.complete([slot], [DISCARDED if what == "discard" else own])
                 if what == "output":
                     table.output[slot] = ("out", f"err of {slot}")
         follow = slots == [*range(slots[0], slots[-1] + 1)]
@@ -125,11 +130,19 @@ class Rows:
         reader = RowReader(table, COUNT, self.files.__getitem__, "run.db", Results.CHECKED)
         for row in self:
             reader.read(row)
-        assert not reader.unreadable | reader.lost
+        outcomes = Outcomes(self, self._read_file, "run.db", COUNT)
+        assert not reader.unreadable | reader.lost | outcomes.lost
         table.source = self.source()
         discarded = table.discarded()
+        done = [index for index in range(len(table)) if table.status[index] == COMPLETED and index not in discarded]
+        together = [table.results[index] for index in done]
+        table.source.fill(together, done if slots is None else [slots[index] for index in done])
+        assert together == [self._result(table, index) for index in done]
         if slots is None:
             assert discarded == self.table.discarded()
+            assert outcomes.ended_by(range(COUNT)) == self._codes
+            completed, failed = (self.table.status.count(status) for status in (COMPLETED, FAILED))
+            assert outcomes.counts() == {"completed": completed, "failed": failed, "total": completed + failed}
             assert [*map(self._recorded, [table] * COUNT, range(COUNT))] == [
                 *map(self._recorded, [self.table] * COUNT, range(COUNT))
             ]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -77,7 +77,8 @@ DIFFERENT: list[Any] = [
     Photo("a", more={"k": [1]}), Slotted(1), Slotted("1"), np.int64(1), np.int32(1), np.float64(1), np.array([1, 2]),
     np.array([[1, 2]]), np.array([1, 2], "i2"), np.array([1.0, 2.0]), np.array(["a", None], object), np.zeros(9999),
     np.ones(9999), np.dtype("f4"), np.array([(1, 2.0)], [("a", "i4"), ("b", "f8")]), Photo, len, os.path.join,
-    {Point(1, 2): Photo("a")}, [Photo("a"), Photo("a")], [Photo("a"), Photo("b")],
+    PureWindowsPath("a"), PureWindowsPath("b"), {Point(1, 2): Photo("a")}, [Photo("a"), Photo("a")],
+    [Photo("a"), Photo("b")],
 ]  # fmt: skip
 
 
@@ -301,12 +302,15 @@ def test_of_equal_known_items_the_first_that_is_left_is_found_and_each_once(
     nth = 0
     while nth < len(today):
         assert known.any_left == any(left)
+        next_left = left.index(True) if any(left) else -1
         found = known.take(digests(today), nth)
         for at, value in zip(found, today[nth:], strict=False):
             assert at == next(at for at, other in enumerate(recorded) if other == value and left[at])
             left[at] = False
         assert found or not any(other == today[nth] and left[at] for at, other in enumerate(recorded))
         nth += max(1, len(found))
+        if found and found.start == next_left and any(left[found.stop :][:1]):
+            assert today[nth : nth + 1] != recorded[found.stop :][:1], "what follows is found at once"
     assert list(known.left) == left
 
 

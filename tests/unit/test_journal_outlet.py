@@ -21,9 +21,18 @@ from mpqueue._parent.journal.journal_outlet import COUNTS, ENDED, STARTED, STATU
 from mpqueue._parent.journal.journal_writer import GROUP, Entry
 from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._parent.journal.kept_values import Place, no_file, unseal
-from mpqueue._parent.journal.lots import COUNT_ENDED, RecordedGrowth, StreamGrowth
+from mpqueue._parent.journal.lots import (
+    COUNT_ENDED,
+    PUT_PASSED,
+    REMOVE,
+    REMOVE_ALL,
+    PassRecord,
+    RecordedGrowth,
+    StreamGrowth,
+)
 from mpqueue._parent.replies import Reply
 from mpqueue._wire.item_names import IdRule
+from mpqueue._wire.parcels import Parcel
 from mpqueue.errors import InternalError, JournalError, WorkerStartError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
@@ -391,6 +400,25 @@ def test_no_caller_waits_for_a_journal_that_can_not_be_written_while_its_queue_c
     assert recorded.told == [AnnounceItems]
     recorded.end_item(1)
     assert recorded.told == [AnnounceItems] * 2
+
+
+def test_values_between_stages_are_written_as_they_come_and_go_with_their_inputs(recorded: Recorded) -> None:
+    record = PassRecord(range(3))
+    pipeline: Any = SimpleNamespace(record=record, head=recorded.job)
+    recorded.job.pipeline = pipeline
+    stage: Any = SimpleNamespace(number=2, stage=SimpleNamespace(pipeline=pipeline))
+    for root in (0, 1):
+        record.note((root,), 0, [((root,), Parcel(b"a"))])
+        recorded.announce(AnnounceState(stage, "running", JobStatus.RUNNING, 0, 0))
+    recorded.end_item(0)
+    recorded.end_item(2)
+    recorded.end()
+    assert recorded.told == [AnnounceState] * 2
+    assert recorded.statements() == [
+        *[[PUT_PASSED], [PUT_PASSED], [ADD_CHUNK, COUNTS, REMOVE], [ADD_CHUNK, COUNTS]],
+        [ENDED, module.CLEARED, REMOVE_ALL],
+    ]
+    assert recorded.journal.posted[2].statements[-1][1] == (7, 0)
 
 
 # -- what may end the program ------------------------------------------------------------------------------------------

@@ -30,9 +30,10 @@ from mpqueue._parent.journal.chunk_rows import (
     written_slots,
 )
 from mpqueue._parent.journal.identity import SIZE
-from mpqueue._parent.journal.kept_results import MOST_CHECKED, KeptResults
+from mpqueue._parent.journal.kept_results import MOST_CHECKED, KeptResults, Outcomes
 from mpqueue._parent.journal.kept_values import (
     BIG,
+    MOST_CAUSES,
     BigFile,
     Kept,
     NotKept,
@@ -84,6 +85,11 @@ def copied(table: ItemTable, *rows: WrittenRow, read_file: ReadFile = no_file, l
     for row in rows:
         reader.read(row)
     assert reader.lost == set(lost)
+    outcomes = Outcomes(rows, read_file, "run.db", len(fresh))
+    ended = {index: status for index, status in enumerate(fresh.status) if status != PENDING}
+    assert {slot: outcomes.status_of(slot) for slot in range(len(fresh)) if outcomes.row[slot]} == ended
+    assert outcomes.lost >= reader.lost
+    assert not outcomes.lost & {*ended}
     return fresh
 
 
@@ -184,6 +190,13 @@ def test_an_error_comes_back_with_its_traceback_its_notes_and_its_cause() -> Non
     assert isinstance(found, ItemTimeoutError)
     assert (str(found), found.stack) == ("too long", "where it hung")
     assert repr(found.__cause__) == "KeyError('deeper')"
+    for text in "abcdef":
+        error, inner = RuntimeError(text), error
+        error.__cause__ = inner
+    causes, found = list[BaseException](), restore_error(keep_error(error, []), no_file)
+    while (found := found.__cause__) is not None:
+        causes.append(found)
+    assert [*map(str, causes)] == [*"edcb"][:MOST_CAUSES]
     remote = restore_error(keep_error(failed("bad").error, []), no_file)
     assert isinstance(remote.__cause__, RemoteTraceback)
     assert "Traceback of the worker" in str(remote.__cause__)
@@ -452,6 +465,8 @@ def test_what_has_changed_in_a_lot_is_read_instead_of_what_was_there_and_what_is
     assert [lot.identity(at).strip(b".\0") for at in range(4)] == [b"1", b"21", b"", b"40"]
     assert (lot.all_ids(), lot.gone) == (["id 1", "id 21", None, "id 40"], (2,))
     assert lot.changed(range(4), lot_of(5, 6, 7, 8)).items(no_file) == [5, 6, 7, 8]
+    named_since = lot_of(1, 2, 3)._replace(ids=None).changed([1], lot_of(20))
+    assert named_since.all_ids() == [None, "id 20", None]
 
 
 def test_what_was_checked_is_there_for_a_sink_once_where_it_is_small_and_in_that_row_still() -> None:

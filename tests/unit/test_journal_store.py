@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
+from mpqueue._core.state.item_table import DISCARD, make_table
 from mpqueue._parent.journal import schema
 from mpqueue._parent.journal.checks import JournalLock, Mark, MovedError, is_held, marked
-from mpqueue._parent.journal.chunk_rows import ADD_CHUNK, NUMBERS, chunk_statement, row_of
+from mpqueue._parent.journal.chunk_rows import ADD_CHUNK, NUMBERS, chunk_statement, make_row, row_of
 from mpqueue._parent.journal.identity import SIZE, UNKNOWN, digest
 from mpqueue._parent.journal.journal_file import (
     Store,
@@ -266,6 +267,21 @@ def test_damaged_codes_count_as_other_code(path: str, caplog: pytest.LogCaptureF
         store.put_job(1, {"codes": b"damaged"})
     assert Reader(path).codes(found(path)) == [("damaged", {}, {})]
     assert "with which code its results were made is damaged" in caplog.text
+
+
+def test_results_that_were_checked_are_kept_for_a_sink_only(path: str) -> None:
+    done = make_table("ab")
+    done.complete(range(2), [1, [2]])
+    with stored(path) as store:
+        store.put_job(None, columns(total=2, slots=2), rows=[make_row(done, range(2), {})])
+    reader, job, sink = Reader(path), found(path), object()
+    for to, kept in ((None, None), (DISCARD, None), (sink, [1, [2]])):
+        table = make_table("ab")
+        table.sink = to
+        reader.at_once(lambda table=table: reader.fill(table, job))
+        assert table.source is not None
+        assert table.source.take_kept(table.held_results(range(2)), range(2)) == kept
+        assert table.live.has_user_objects == (to is sink), "its class is not known"
 
 
 # -- files beside it ---------------------------------------------------------------------------------------------------

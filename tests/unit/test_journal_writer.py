@@ -261,11 +261,10 @@ def test_while_the_disk_fails_what_is_asked_is_refused_and_at_the_end_what_was_n
 
 def test_a_job_is_found_by_its_id_unless_its_line_is_not_what_was_written(journal: Journal) -> None:
     store = journal._store
-    put_job(store)
-    put_job(store, id="other", total=-1)
-    found = journal.find("job")
-    assert found is not None
-    assert (found.number, journal.find("other"), journal.find("none")) == (1, None, None)
+    for job_id, total in (("job", 3), ("other", -1), ("empty", 0)):
+        put_job(store, id=job_id, total=total)
+    found = [journal.find(job_id) for job_id in ("job", "other", "empty", "none")]
+    assert [job and job.number for job in found] == [1, None, 3, None]
     store.numbers["none"] = 1
     with pytest.raises(JournalError, match="expected job 'none' in line 1 of its jobs, got 'job'"):
         journal.find("none")
