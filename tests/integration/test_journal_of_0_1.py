@@ -62,6 +62,7 @@ def test_results_failures_and_histories_are_what_they_were(path: Path) -> None:
             ("interrupted", JobStatus.PENDING, 9, 0),
         ]
         job = queue.load_job("measures")
+        assert "Python 3.11" in str(job.report())
         plain, big, policy, *_ = job.items
         assert (plain.result, big.result) == ({"kind": "plain"}, b"x" * 300_000)
         retry = RetryPolicy(max_retries=1, base_delay=0.01)

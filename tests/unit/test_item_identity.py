@@ -199,6 +199,13 @@ def test_what_leads_back_to_itself_has_the_form_of_what_is_like_it() -> None:
     assert digest({1, 2, frozenset([(one.others,)])}) == digest({2, 1, frozenset([(ring(2),)])})
 
 
+def test_an_object_in_many_places_is_written_once() -> None:
+    one, other = Knot(), Knot()
+    for _ in range(60):
+        one, other = Knot((one, one)), Knot((other, other))
+    assert digest(one) == digest(other) != digest(one.others)
+
+
 @pytest.mark.parametrize("depth", [150, 199, 200, 201, 202, 399, 400, 401, 402, 3000])
 def test_depth_does_not_matter(depth: int) -> None:
     assert digest(nested(1, depth)) == digest(nested(1, depth)) != digest(nested(2, depth))

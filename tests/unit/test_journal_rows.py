@@ -50,7 +50,7 @@ from mpqueue._parent.journal.kept_values import (
     unseal,
     unstamped,
 )
-from mpqueue._parent.journal.lots import USERS, AddedLot, Lot, NewItems, keep_items, read_lot
+from mpqueue._parent.journal.lots import USERS, AddedLot, Lot, NewItems, keep_items, present_slots, read_lot
 from mpqueue._queue.recorded.code_parts import code_of
 from mpqueue._wire.item_names import IdRule
 from mpqueue.errors import ItemTimeoutError, JournalError, RemoteError, RemoteTraceback
@@ -190,13 +190,15 @@ def test_an_error_comes_back_with_its_traceback_its_notes_and_its_cause() -> Non
     assert isinstance(found, ItemTimeoutError)
     assert (str(found), found.stack) == ("too long", "where it hung")
     assert repr(found.__cause__) == "KeyError('deeper')"
+    outer: BaseException | None = None
     for text in "abcdef":
-        error, inner = RuntimeError(text), error
-        error.__cause__ = inner
-    causes, found = list[BaseException](), restore_error(keep_error(error, []), no_file)
-    while (found := found.__cause__) is not None:
-        causes.append(found)
-    assert [*map(str, causes)] == [*"edcb"][:MOST_CAUSES]
+        inner, outer = outer, RuntimeError(text)
+        outer.__cause__ = inner
+    assert outer is not None
+    causes, outer = list[str](), restore_error(keep_error(outer, []), no_file)
+    while (outer := outer.__cause__) is not None:
+        causes.append(str(outer))
+    assert causes == [*"edcb"][:MOST_CAUSES]
     remote = restore_error(keep_error(failed("bad").error, []), no_file)
     assert isinstance(remote.__cause__, RemoteTraceback)
     assert "Traceback of the worker" in str(remote.__cause__)
@@ -465,6 +467,7 @@ def test_what_has_changed_in_a_lot_is_read_instead_of_what_was_there_and_what_is
     assert [lot.identity(at).strip(b".\0") for at in range(4)] == [b"1", b"21", b"", b"40"]
     assert (lot.all_ids(), lot.gone) == (["id 1", "id 21", None, "id 40"], (2,))
     assert lot.changed(range(4), lot_of(5, 6, 7, 8)).items(no_file) == [5, 6, 7, 8]
+    assert present_slots([lot], 5) == bytes((1, 1, 0, 1, 0))
     named_since = lot_of(1, 2, 3)._replace(ids=None).changed([1], lot_of(20))
     assert named_since.all_ids() == [None, "id 20", None]
 

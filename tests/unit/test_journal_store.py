@@ -11,6 +11,7 @@ import stat
 import threading
 from array import array
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -278,7 +279,7 @@ def test_results_that_were_checked_are_kept_for_a_sink_only(path: str) -> None:
     for to, kept in ((None, None), (DISCARD, None), (sink, [1, [2]])):
         table = make_table("ab")
         table.sink = to
-        reader.at_once(lambda table=table: reader.fill(table, job))
+        reader.at_once(partial(reader.fill, table, job))
         assert table.source is not None
         assert table.source.take_kept(table.held_results(range(2)), range(2)) == kept
         assert table.live.has_user_objects == (to is sink), "its class is not known"

@@ -170,6 +170,7 @@ def test_rows_go_once_their_inputs_have_ended() -> None:
     assert [values[:2] for _, values in record.statements(5)] == [(5, 1)]
     assert record.ended(5, [0]) == []
     assert [values for _, values in record.ended(5, [1, 2])] == [(5, 0), (5, 1)]
+    assert not record._inputs_left, "nothing is kept of inputs that have ended"
 
 
 def test_values_that_are_too_big_are_made_again() -> None:

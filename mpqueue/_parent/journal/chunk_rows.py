@@ -286,8 +286,6 @@ def _written_results(together: list[ResultPart] | None, each: list[Kept | str]) 
     """Return results in their written form, those that could be pickled."""
     if together is None:
         return {"results": [tuple(one) for one in each if isinstance(one, Kept)]}
-    if len(together) == 1:
-        return {"results": together[0].kept}
     return {"results": (), "parts": [tuple(part) for part in together]}
 
 
@@ -589,7 +587,7 @@ def parts_of(content: dict[str, Any], done: int) -> Iterator[ResultPart]:
 
 def _places_of_discarded(content: dict[str, Any], done: int) -> Iterator[int]:
     """Yield the places, counted among a row's completed ones, whose results were discarded."""
-    if isinstance(content["results"], list) and "parts" not in content:  # each by itself: none was discarded
+    if isinstance(content["results"], list):  # each by itself: none was discarded
         return
     at = 0
     for part in parts_of(content, done):

@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
+from struct import Struct
 from typing import NamedTuple
 
 from mpqueue._parent.journal.identity import SIZE, UNKNOWN, What
@@ -106,6 +107,8 @@ def _compare(found: Match, first: int, now: bytes, then: bytes) -> None:
 
 #: The end of a chain of the index.
 _NONE = 0xFFFFFFFF
+#: Returns a part of an identity: it is a digest, so any part is a good hash.
+_hash = Struct("<I").unpack_from
 
 
 class KnownItems:
@@ -186,8 +189,8 @@ class KnownItems:
             self._make_index()
         assert self._heads is not None
         heads, following, left, identities = self._heads, self._next, self.left, self._identities
-        at, before = _hash(identity) % len(heads), _NONE
-        place = heads[at]
+        at: int = _hash(identity)[0] % len(heads)
+        before, place = _NONE, heads[at]
         while place != _NONE:
             after = following[place]
             if not left[place]:  # it came: it need not be passed again
@@ -210,14 +213,9 @@ class KnownItems:
         self._heads, self._next = array("I", (_NONE,)) * size, array("I", (_NONE,)) * len(self.left)
         heads, following, identities = self._heads, self._next, self._identities
         for place in reversed(places):  # so that the first of a chain has the lowest place
-            at = _hash(identities[place * SIZE : place * SIZE + 4]) % size
+            at = _hash(identities, place * SIZE)[0] % size
             following[place] = heads[at]
             heads[at] = place
-
-
-def _hash(identity: bytes | bytearray) -> int:
-    """Return a part of an identity: it is a digest, so any part is a good hash."""
-    return int.from_bytes(identity[:4], "little")
 
 
 # -- a stream's items --------------------------------------------------------------------------------------------------
