@@ -286,6 +286,10 @@ def test_rows_and_files_of_what_was_replaced_go() -> None:
         assert len(rows.compact(None)) == COUNT - 1
         assert (rows.count, len(rows.files)) == (COUNT, 1)
         assert [told[1] for told in rows.told()] == [b"b" * BIG, *range(1, COUNT)]
+        rows.take("fresh", [1], None)
+        rows.take("complete", [2], 2)
+        rows.compact(None)
+        assert rows.count == COUNT - 1, "nothing is left of what was made fresh, nor of that it was"
 
 
 def test_a_row_in_a_file_that_no_longer_counts_does_not_count_again() -> None:

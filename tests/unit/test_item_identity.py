@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import pickle
+import random
 import subprocess
 import sys
 import threading
@@ -26,7 +27,11 @@ from hypothesis import strategies as st
 
 from mpqueue._parent.journal import identity, matching
 from mpqueue._parent.journal.identity import NoIdentityError, What, digest, digests, encode
-from mpqueue._parent.journal.matching import match
+from mpqueue._parent.journal.kept_results import HAS_FAILED, NO_ROW, Outcomes
+from mpqueue._parent.journal.kept_values import no_file
+from mpqueue._parent.journal.lots import Lot
+from mpqueue._parent.journal.matching import Known, KnownStream, match
+from mpqueue.status import COMPLETED, FAILED, PENDING
 from tests.support.length import long
 from tests.support.needed import needs
 from tests.unit.small_blocks import small_blocks
@@ -369,3 +374,41 @@ def test_a_tensor_is_its_numbers_wherever_they_are() -> None:
     assert digest(torch.zeros(0, 3)) != digest(torch.zeros(3, 0))
     parameter = torch.nn.Parameter(torch.ones(3))
     assert digest(parameter) == digest(torch.nn.Parameter(torch.ones(3)))
+
+
+@pytest.mark.parametrize("number", range(50))
+def test_a_stream_knows_its_items_by_what_they_are_and_equal_ones_by_their_order(number: int) -> None:
+    chance = random.Random(number)
+    lots, places, end = list[Lot](), dict[int, tuple[int, int]](), 0
+    items: dict[int, tuple[int, int, int]] = {}  #: by first slot: what it is, its state, its slot
+    for _ in range(chance.randrange(5)):
+        first = end + chance.choice([0, 0, 2])  # of a lot that could not be written
+        end, replaced = first + chance.randrange(1, 5), chance.sample([*items], chance.randrange(len(items) + 1))
+        replaces = [(at, was) for at, was in enumerate(replaced) if at < end - first]
+        firsts = [*replaced, *range(first + len(replaced), end)][: end - first]
+        for slot, was in enumerate(firsts, first):
+            items[was] = items[was][0] if was < first else chance.randrange(4), chance.randrange(4), slot
+            places[slot] = len(lots), slot - first
+        identities, states = digests([items[was][0] for was in firsts]), digests([-items[was][1] for was in firsts])
+        lots.append(Lot(first, len(firsts), identities, states, replaces=tuple(replaces)))
+    for gone in chance.sample([*items], len(items) // 4):
+        for slot in {gone, items.pop(gone)[2]}:
+            lot, at = places[slot]
+            lots[lot] = lots[lot].without([at])
+    outcomes = Outcomes([], no_file, "run.db", end)
+    rows = [chance.choice([NO_ROW, slot + 1, (slot + 1) | HAS_FAILED]) for slot in range(end)]
+    outcomes.row[:] = type(outcomes.row)("I", rows)
+    known = KnownStream(lots, outcomes)
+    for _ in range(6):
+        today = [(chance.randrange(5), chance.randrange(4)) for _ in range(chance.randrange(6))]
+        found = known.take(digests([value for value, _ in today]), digests([-state for _, state in today]))
+        for (value, state), one in zip(today, found, strict=True):
+            equal = sorted(first for first, item in items.items() if item[0] == value)
+            if not equal:
+                assert one is None
+                continue
+            _, before, slot = items.pop(equal[0])
+            row = rows[slot]
+            status = PENDING if row == NO_ROW else FAILED if row & HAS_FAILED else COMPLETED
+            assert one == Known(slot, status, row if status == COMPLETED else NO_ROW, equal[0], state != before)
+        assert known.any_left == bool(items)
