@@ -6,6 +6,7 @@ Its thread does not start: a test lets it do what it would.
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import socket
 import sqlite3
@@ -47,9 +48,12 @@ class Disk:
     def __init__(self) -> None:
         self.now = 100.0
         self.error: Exception | None = None
+        self.opens = True
 
     def connect(self, path: str) -> Any:
-        """A connection that begins no transaction while there is an error."""
+        """A connection that begins no transaction while there is an error, or can't be made at all."""
+        if self.error is not None and not self.opens:
+            raise self.error
         disk, made = self, connect(path)
 
         class Connection:
@@ -241,6 +245,44 @@ def test_a_disk_that_fails_is_told_of_once_it_lasts_and_what_waits_is_written_la
         disk.now += TRY_AGAIN
     journal._commit()
     assert len(troubles) == 3, "the trouble is reported again"
+
+
+def test_a_log_that_was_removed_is_made_anew_once_it_can_be_and_nothing_is_lost(journal: Journal, disk: Disk) -> None:
+    written: list[int] = []
+    for number, disk.opens in enumerate((True, False, True, False), 1):
+        journal._keep(row(2 * number))
+        journal._commit()
+        os.unlink(f"{journal.path}-wal")
+        disk.error = sqlite3.OperationalError("unable to open database file")
+        journal._keep(row(2 * number + 1, done=written.append))
+        journal._commit()
+        assert journal.fails
+        disk.error = None
+        journal._commit()
+        assert written == [True] * number
+        assert rows(journal.path) == [*range(2, 2 * number + 2)]
+
+
+@pytest.mark.parametrize("found", ["older state", "nothing"])
+def test_a_file_that_was_exchanged_while_its_log_could_not_be_made_anew_is_not_written(
+    journal: Journal, disk: Disk, tmp_path: Path, found: str
+) -> None:
+    moved = tmp_path / "moved.db"
+    journal._keep(row(1))
+    journal._commit()
+    os.unlink(f"{journal.path}-wal")
+    disk.error, disk.opens = sqlite3.OperationalError("unable to open database file"), False
+    journal._keep(row(2))
+    journal._commit()
+    os.rename(journal.path, moved)
+    if found == "older state":
+        Store(journal.path).close()
+    disk.error = None
+    journal._commit()
+    assert "an older state of it" in str(journal._trouble)
+    os.replace(moved, journal.path)
+    journal._commit()
+    assert rows(journal.path) == [1, 2]
 
 
 def test_while_the_disk_fails_what_is_asked_is_refused_and_at_the_end_what_was_not_written_is_lost(

@@ -109,6 +109,7 @@ class Store:
         self._connect = connect
         self._mark = mark
         self._folder_is_safe = False
+        self._is_open = True  #: False while a file whose log was removed can't be opened again
         with explained(path):
             check_own(path)
             version = _check(path, left)
@@ -174,6 +175,8 @@ class Store:
 
         If only the log was removed, its content is saved, and a new one is made.
         """
+        if not self._is_open:
+            self._reopen()
         try:
             self._files.check()
         except MovedError:
@@ -188,11 +191,28 @@ class Store:
         if busy:
             raise MovedError(f"expected to save the log {self.path}-wal, which was removed, got readers in the way")
         self._close_files()
+        self._is_open = False
+        self._reopen()
+
+    def _reopen(self) -> None:
+        """Open the file again, with a new log. If that fails, for lack of a descriptor, the next check does it."""
         self._connection = self._connect(self.path)
-        _set_up(self.path, self._connection.execute)
-        seal_lines(self._connection)
-        self._transact([])  # makes the log
-        self._files = HeldFiles(self.path)
+        try:
+            self._check_same()
+            _set_up(self.path, self._connection.execute)
+            seal_lines(self._connection)
+            self._transact([])  # makes the log
+            self._files = HeldFiles(self.path)
+        except BaseException:
+            self._connection.close()
+            raise
+        self._is_open = True
+
+    def _check_same(self) -> None:
+        """Raise `MovedError` if the file was exchanged while it was not held."""
+        found = "" if self._opening is None else found_instead(self._opening, self._connection)
+        if found:
+            raise MovedError(f"expected the {self.path} that was opened, got {found} there; put it back")
 
     def _close_files(self) -> None:
         self._files.let_go()
