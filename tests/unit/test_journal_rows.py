@@ -403,6 +403,8 @@ def test_code_of_another_python_is_never_loaded(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.undo()
     assert [unstamped(stamped(data)) for data in (b"plain", b"CodeType")] == [b"plain", b"CodeType"]
     assert Lot(0, 2, None, ids=tuple(keep([5, 6], files))).all_ids() == [5, 6]
+    lost = Lot(0, 2, None, parts=[(None, tuple(big))]).items(no_file)
+    assert [type(item) for item in lost] == [Unreadable] * 2
     assert restore(data, no_file) == [1, "CodeType"]
     assert restore(keep(lambda: 1, files), no_file)() == 1
 

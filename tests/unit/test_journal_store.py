@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import pickle
+import random
 import sqlite3
 import stat
 import threading
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue._core.state.item_table import DISCARD, make_table
+from mpqueue._core.state.item_table import DISCARD, ItemTable, make_table
 from mpqueue._parent.journal import schema
 from mpqueue._parent.journal.checks import JournalLock, Mark, MovedError, is_held, marked
 from mpqueue._parent.journal.chunk_rows import ADD_CHUNK, NUMBERS, chunk_statement, make_row, row_of
@@ -45,6 +46,7 @@ from mpqueue._parent.journal.kept_values import (
 from mpqueue._parent.journal.lots import NOBODY, Lot, each_lot, keep_items
 from mpqueue._parent.journal.schema import SCHEMA, ConvertedCopy, _OldJob
 from mpqueue._parent.journal.suspects import RunningMark, RunningMarks
+from mpqueue._wire.item_names import IdRule
 from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED, PENDING
 from tests.support.this_system import IS_WINDOWS
@@ -283,6 +285,49 @@ def test_results_that_were_checked_are_kept_for_a_sink_only(path: str) -> None:
         assert table.source is not None
         assert table.source.take_kept(table.held_results(range(2)), range(2)) == kept
         assert table.live.has_user_objects == (to is sink), "its class is not known"
+
+
+@pytest.mark.parametrize("number", range(12))
+@pytest.mark.parametrize("kind", ["list", "open", "stream"])
+def test_items_that_are_gone_are_forgotten_once_and_all_else_stays(path: str, kind: str, number: int) -> None:
+    chance = random.Random(number)
+    lots, places = lots_by_id(*"abcdefgh"), chance.sample(range(8), 5) if kind == "list" and number else None
+    if kind == "open":
+        lots[1] = lots[1].without([chance.randrange(2)])
+    elif kind == "stream":
+        lots[3] = lots[3]._replace(replaces=((1, chance.randrange(6)),))
+    table = ItemTable([*"abcdefgh"], [*"abcdefgh"], IdRule.KEY)
+    rows = []
+    for _ in range(3):
+        slots = sorted(chance.sample(range(8), chance.randrange(1, 5)))
+        table.complete(slots, [[chance.random()] for _ in slots])
+        rows.append(make_row(table, slots, {}))
+    order = None if places is None else prepare(array("I", places).tobytes())
+    line = columns(rule="key", slots=8, total=5 if places else 8, kind=kind, places=order)
+    with stored(path) as store:
+        store.put_job(None, line, lots, rows)
+        job, reader = found(path), Reader(path)
+
+        def told() -> list[Any]:
+            read = reader.table(job)
+            return [[*map(list, (read.ids or (), read.payloads, read.status, read.attempts))], read.all_results()]
+
+        def gone() -> list[int]:
+            return [
+                lot.first + at for lot in reader.at_once(lambda: [*reader.lots(job, items=True)]) for at in lot.gone
+            ]
+
+        replaced = {first for lot in lots for _, first in lot.replaces}
+        forgotten = (
+            {slot for slot in range(8) if table.status[slot] != COMPLETED} - replaced if kind == "stream" else set()
+        )
+        if places is not None:
+            forgotten = {*range(8)}.difference(places)
+        gone_then = sorted({*gone(), *forgotten, *(replaced if 7 in forgotten else ())})
+        before = told()
+        for is_gone, items, now in ((False, 0, gone()), (True, len(forgotten), gone_then), (True, 0, gone_then)):
+            assert store.compact_job(1, gone=is_gone).items == items
+            assert (told(), gone()) == (before, now)
 
 
 # -- files beside it ---------------------------------------------------------------------------------------------------
