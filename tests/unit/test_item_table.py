@@ -358,18 +358,22 @@ def test_a_stream_s_rows_are_counted_from_its_beginning_on() -> None:
     assert table.payloads_of(range(1, 4)) == ["b", "c", "d"]
 
 
-def test_a_stream_keeps_nothing_of_what_was_taken() -> None:
+@pytest.mark.parametrize("any_failed", [False, True])
+def test_a_stream_keeps_nothing_of_what_was_taken(any_failed: bool) -> None:
     stream = ItemTable.of_stream()
     stream.add(["a", "b", "c"])
+    stream.slots = {0: 10, 1: 11, 2: 12}  # with a journal
     error = Failure(ValueError("no"))
-    stream.fail_try(1, error, 1)
-    stream.fail(1, error)
-    stream.complete([0, 2], ["A", "C"])
-    assert stream.take_all([0, 1, 2]) == ["A", error, "C"]
+    if any_failed:
+        stream.fail_try(1, error, 1)
+        stream.fail(1, error)
+        stream.complete([0, 2], ["A", "C"])
+    else:
+        stream.complete([0, 1, 2], ["A", "B", "C"])
+    assert stream.take_all([0, 1, 2]) == ["A", error if any_failed else "B", "C"]
     columns: list[Any] = [stream.payloads, stream.status, stream.attempts, stream.results, stream.elapsed]
     assert not any(column.kept for column in columns)
-    assert not stream.failures
-    assert not stream.history
+    assert not any((stream.failures, stream.history, stream.slots))
     assert stream.add(["d"]) == range(3, 4)
 
 
