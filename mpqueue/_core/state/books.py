@@ -123,11 +123,10 @@ class Lookout:
         Returns the moment of the step before, if there was a sleep in between.
         """
         last, self._last = self._last, now
-        slept = planned is not None and now - last - planned > NOTICED
-        if slept or now - self._cpu_at > CPU_LOOK:
+        if now - self._cpu_at > CPU_LOOK:  # as after any sleep
             used, self._cpu_at = self._cpu() - self._cpu_then, now
             self._cpu_then += used
-            if slept and planned is not None and now - last - planned - used > NOTICED:
+            if planned is not None and now - last - planned - used > NOTICED:
                 return last
         return None
 
