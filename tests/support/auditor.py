@@ -11,8 +11,17 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceStarted, AnnounceState, Command, SendChunk
-from mpqueue._core.messages import ChunkReported, FailedItemsReset, Message
+from mpqueue._core.commands import (
+    AnnounceFinished,
+    AnnounceItems,
+    AnnounceStarted,
+    AnnounceState,
+    Command,
+    LowerLimit,
+    SendChunk,
+    StartLane,
+)
+from mpqueue._core.messages import ChunkReported, FailedItemsReset, JobCancelled, Message
 from mpqueue._core.rules.dispatch import APART_ALONE, APART_WAIT_S, PASSED_SECONDS, may_start
 from mpqueue._core.rules.limits import SHORTEST
 from mpqueue._core.state.books import EndedCounts
@@ -21,7 +30,7 @@ from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneSeconds, LaneStat
 from mpqueue._core.state.pending import Care
 from mpqueue._core.state.timings import Timings
 from mpqueue._wire.frames import STRETCH_SECONDS
-from mpqueue._wire.memory.ledger import Phase
+from mpqueue._wire.memory.ledger import SETTLE, Phase
 from mpqueue.errors import Retry
 from mpqueue.status import JobStatus
 from tests.support.fake_lanes import FakeLanes
@@ -76,6 +85,8 @@ class Auditor:
         self.restored: dict[int, tuple[int, int]] = {}
         self._in_line: set[tuple[int, float]] = set()  #: jobs, since when: first in line by now, perhaps
         self._reported: dict[tuple[int, int, int], int] = {}  #: by chunk: how many of its items were reported
+        self._lowered: dict[Chunk, tuple[float, int]] = {}  #: when its limit was, and where it ended then
+        self._starts: set[tuple[int, int]] = set()  #: lanes and generations whose worker was asked for
         self._counts = EndedCounts()
         self._apart_since: float | None = None  #: since when one that has to run apart waits
         self._worked: tuple[LaneSeconds | None, float, float, int] = (None, 0.0, 0.0, 0)
@@ -86,23 +97,10 @@ class Auditor:
         self.steps += 1
         if isinstance(message, ChunkReported):
             self._chunk_reported(message)
+        if isinstance(message, JobCancelled) and message.job.status.final:
+            check_ended(message.job)
         for command in commands:
-            match command:
-                case AnnounceStarted(job):
-                    self._job_started(job, message)
-                case AnnounceItems():
-                    self._items_told(command)
-                case AnnounceState(job):
-                    hearing = self._runs[job.number]
-                    assert (command.completed, command.failed) == (hearing.completed, hearing.failed)
-                    paused = command.event == "job:paused"
-                    assert command.status is (JobStatus.PAUSED if paused else JobStatus.RUNNING)
-                case AnnounceFinished():
-                    self._job_finished(command)
-                case SendChunk():
-                    self._chunk_sent(command.chunk, self._books.lanes[command.lane])
-                case _:
-                    pass
+            self._commanded(command, message)
         self._in_line = self._passed()
         self._apart_since = self._books.apart_since
         self._check_lane_seconds()
@@ -110,6 +108,30 @@ class Auditor:
         assert self._books.ended == self._counts, "what has ended is what was announced"
         check_invariants(self._books)
         self.check_deadlines()
+
+    def _commanded(self, command: Command, message: Message) -> None:
+        match command:
+            case AnnounceStarted(job):
+                self._job_started(job, message)
+            case AnnounceItems():
+                self._items_told(command)
+            case AnnounceState(job):
+                hearing = self._runs[job.number]
+                assert (command.completed, command.failed) == (hearing.completed, hearing.failed)
+                paused = command.event == "job:paused"
+                assert command.status is (JobStatus.PAUSED if paused else JobStatus.RUNNING)
+            case AnnounceFinished():
+                self._job_finished(command)
+            case SendChunk():
+                self._chunk_sent(command.chunk, self._books.lanes[command.lane])
+            case LowerLimit():
+                chunk = self._books.lanes[command.lane].find(command.chunk)
+                assert chunk is not None
+                self._lowered[chunk] = self._fleet.now, chunk.end
+            case StartLane():
+                self._starts.add((command.lane, command.generation))
+            case _:
+                pass
 
     def _check_lane_seconds(self) -> None:
         """While several jobs are active, the books know how long lanes have been at work."""
@@ -121,6 +143,11 @@ class Auditor:
     def check_ledgers(self) -> None:
         """What the books say of a lane's flags and limits is what its worker sees."""
         for lane, worker in zip(self._books.lanes, self._fleet.workers, strict=True):
+            started = (lane.number, lane.generation) in self._starts
+            assert started or lane.state is not LaneState.STARTING or not self._books.opened, "nobody starts it"
+            for chunk in lane.chunks:
+                lowered_at, end = self._lowered.get(chunk, (0.0, chunk.end))
+                assert chunk.end == end or self._fleet.now >= lowered_at + SETTLE - EPSILON, "taken before it was seen"
             if worker is not None and lane.state is LaneState.READY and worker.generation == lane.generation:
                 assert worker.flags[1:] == (lane.flags or (0, False, False))[1:]
                 for chunk in lane.chunks:
