@@ -242,9 +242,19 @@ def test_an_initializer_that_fails_in_one_worker_leaves_the_others_to_work() -> 
     assert job.status is JobStatus.COMPLETED
 
 
-@pytest.mark.parametrize(("lanes", "left"), [(2, 2), (3, 1)], ids=["all", "all of a queue that was made smaller"])
-def test_an_initializer_that_kills_every_worker_fails_the_jobs_after_a_few(lanes: int, left: int) -> None:
+@pytest.mark.parametrize(
+    ("lanes", "left", "full"),
+    [
+        pytest.param(2, 2, set(), id="all"),
+        pytest.param(3, 1, set(), id="all of a queue that was made smaller"),
+        pytest.param(3, 3, {0, 2}, id="all that there is room for"),
+    ],
+)
+def test_an_initializer_that_kills_every_worker_fails_the_jobs_after_a_few(
+    lanes: int, left: int, full: set[int]
+) -> None:
     fleet = watched(lanes)
+    fleet.full.update(full)
     fleet.initialize_with(lambda lane: Try(0.5, Outcome.CRASH))
     fleet.handle(LanesResized(left))
     job = fleet.started([succeed()] * 2)
