@@ -201,12 +201,17 @@ def test_where_nobody_knows_what_a_killed_worker_ran_only_the_item_that_was_at_i
 # -- a report of which the beginning is missing ------------------------------------------------------------------------
 
 
-def test_an_answer_whose_beginning_never_came_home_gives_its_items_back(fleet: FakeLanes) -> None:
-    job = start_chunk(fleet, 4)
+def leave(fleet: FakeLanes) -> None:
+    """Let the worker do nothing more of its chunk: the test reports in its place."""
     worker = fleet.workers[0]
     assert worker is not None
     worker.turn += 1
     worker._run = None
+
+
+def test_an_answer_whose_beginning_never_came_home_gives_its_items_back(fleet: FakeLanes) -> None:
+    job = start_chunk(fleet, 4)
+    leave(fleet)
     fleet.handle(ChunkReported(0, 1, 1, 2, 4, [2, 3], {}, (), 0.0, Ended.DONE))
     fleet.run_until_over(job)
     assert (job.status, attempts(job)) == (JobStatus.COMPLETED, [1] * 4)
@@ -217,6 +222,7 @@ def test_what_is_said_of_items_that_the_chunk_has_no_more_does_not_count(fleet: 
     (chunk,) = fleet.books.lanes[0].chunks
     fleet.drop(job, 2, 3)
     fleet.run_while(lambda: chunk.end != 2)
+    leave(fleet)
     of_each = range(4)
     failures = {at: Failure(ValueError()) for at in of_each if at % 2 == 0}
     report = ChunkReported(0, 1, 1, 0, 4, [*"abcd"], failures, (), 0.0, Ended.DONE)
@@ -225,6 +231,8 @@ def test_what_is_said_of_items_that_the_chunk_has_no_more_does_not_count(fleet: 
     assert report.results == [], "whoever takes one from the books is the last to hold it"
     assert (attempts(job)[:4], job.table.results[:4]) == ([1, 1, 0, 0], [None, "b", None, None])
     assert (sorted(job.table.output), list(job.table.peak)[:4]) == ([0, 1], [1 << 10, 1 << 10, 0, 0])
+    fleet.run_until_over(job)
+    assert list(job.table.peak)[:2] == [0, 1 << 10], "nobody knows it of the second try"
 
 
 # -- timeouts ----------------------------------------------------------------------------------------------------------

@@ -175,7 +175,6 @@ def _charge(books: Books, lane: LaneBook, chunk: Chunk, index: int, claim: Claim
         elapsed = books.now - verdict.since
     elif claim is not None and verdict is None and claim.phase is not Phase.IDLE:
         elapsed = books.now - claim.since
-    job.table.forget_costs(index)
     job.table.output.pop(index, None)  # the output of the try before
     record(books, job, [index], [None], {0: Failure(error, elapsed=max(0.0, elapsed))}, message.pid)
     if job.active:
