@@ -9,7 +9,7 @@ import pytest
 from mpqueue._core.commands import AnnounceItems, AnnounceStarted, Command
 from mpqueue._core.messages import Message
 from mpqueue._core.state.job_book import JobBook
-from mpqueue.errors import ItemCancelledError, StageError
+from mpqueue.errors import ItemCancelledError, JobStateError, StageError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support.auditor import audited
@@ -136,6 +136,9 @@ def test_a_stage_that_has_ended_says_nothing_more_when_an_input_is_cancelled() -
 
 def test_only_the_named_failures_run_again(fleet: FakeLanes) -> None:
     job = fleet.run([fail()] * 3 + [succeed()], retry=NO_RETRY)
+    with pytest.raises(JobStateError, match="expected failed items to retry, got item 3, which is completed"):
+        fleet.retry_failed(job, [2, 3])
+    assert job.status is JobStatus.COMPLETED_WITH_ERRORS
     fleet.retry_failed(job, [2, 0])
     fleet.run_until_over(job)
     assert [len(job.table.history.get(index, ())) for index in range(4)] == [2, 1, 2, 0]
