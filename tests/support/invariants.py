@@ -27,6 +27,7 @@ def check_invariants(books: Books) -> None:
     for number, job in books.jobs.items():
         assert job.number == number
         assert job.active, f"{job.id} is {job.status} and still among the active jobs"
+        assert not (job.paused and job.cancelled), "a pause ends with the cancellation"
         check_counters(job)
         _check_lanes_of(books, job)
         if job.pipeline is not None:

@@ -135,11 +135,12 @@ def test_a_stage_that_has_ended_says_nothing_more_when_an_input_is_cancelled() -
 
 
 def test_only_the_named_failures_run_again(fleet: FakeLanes) -> None:
-    job = fleet.run([fail()] * 3 + [succeed()], retry=NO_RETRY)
+    job = fleet.run([fail(0.5)] * 3 + [succeed()], retry=NO_RETRY)
     with pytest.raises(JobStateError, match="expected failed items to retry, got item 3, which is completed"):
         fleet.retry_failed(job, [2, 3])
     assert job.status is JobStatus.COMPLETED_WITH_ERRORS
     fleet.retry_failed(job, [2, 0])
+    assert (attempts(job)[:3], list(job.table.elapsed)[:3]) == ([0, 1, 0], [0.0, 0.5, 0.0])
     fleet.run_until_over(job)
     assert [len(job.table.history.get(index, ())) for index in range(4)] == [2, 1, 2, 0]
     assert (job.completed, job.failed, job.status) == (1, 3, JobStatus.COMPLETED_WITH_ERRORS)
