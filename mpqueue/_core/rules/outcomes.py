@@ -123,8 +123,7 @@ def _announce(
     books: Books, job: JobBook, indices: Sequence[int], outcomes: _Outcomes, completed: int, failed: int, size: int = 0
 ) -> None:
     if job.listed:
-        if outcomes.retrying:
-            books.ended.retries += len(outcomes.retrying)
+        books.ended.retries += len(outcomes.retrying)
         if job.stage is None:
             books.ended.completed += job.completed - completed
             books.ended.failed += job.failed - failed
