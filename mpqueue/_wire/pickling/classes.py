@@ -378,8 +378,6 @@ class _Unpickler(pickle.Unpickler):
 
 def _make_once(make: Callable[..., type], *arguments: Any) -> type:
     *those, tracker_id, extra = arguments
-    if tracker_id is None:
-        return make(*arguments)
     kind: Any = _find(tracker_id)
     if kind is None:
         kind = _keep(tracker_id, make(*those, None, extra))

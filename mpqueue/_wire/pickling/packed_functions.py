@@ -135,8 +135,6 @@ class FunctionPacker:
 
     def pack_all(self, functions: Sequence[Any]) -> list[Any]:
         """`pack` for functions that are sent together: each is looked at only once."""
-        if len(functions) == 1:
-            return [self.pack(functions[0])]
         packed: dict[int, Any] = {}
         for function in functions:
             if id(function) not in packed:

@@ -93,9 +93,7 @@ def _has_gaps(array: Any) -> bool:
 
 def _reduce_with_gaps(array: Any) -> Any:
     """Reduce a big array with gaps: its content is made contiguous while it is written."""
-    make, arguments, *_ = type(array)((0,), array.dtype).__reduce_ex__(PROTOCOL)
-    if type(arguments[0]) is not pickle.PickleBuffer:
-        return array.__reduce_ex__(PROTOCOL)
+    make = type(array)((0,), array.dtype).__reduce_ex__(PROTOCOL)[0]
     source = Pieces(array.nbytes, functools.partial(_contiguous, array))
     return make, (pickle.PickleBuffer(Later(source)), array.dtype, array.shape, "C")
 
@@ -370,10 +368,7 @@ def reduce_frame(frame: Any) -> Any:
     """Reduce a `polars.DataFrame`; a big one goes column by column."""
     if frame.estimated_size() < BIG_BUFFER:
         return frame.__reduce_ex__(PROTOCOL)
-    columns = frame.get_columns()
-    if not any(_comes_back(column.dtype) for column in columns):
-        return frame.__reduce_ex__(PROTOCOL)
-    return rebuilding.polars_frame, (columns,)
+    return rebuilding.polars_frame, (frame.get_columns(),)
 
 
 def _comes_back(dtype: Any) -> bool:
