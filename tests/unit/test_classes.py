@@ -332,18 +332,25 @@ def test_what_a_script_caches_is_computed_anew_elsewhere(way: Any) -> None:
     fib = names["fib"]
     fib(5)
     packed = dump([fib, fib, fib.__wrapped__])
-    with as_in_another_process():
-        one, other, function = way(packed)
-        assert one is other is one.itself is function.__globals__["fib"] is not fib
-        assert function is one.__wrapped__ is not fib.__wrapped__
-        assert one.cache_info() == (0, 0, 7, 0)
-        assert (one(20), one.cache_info().misses, one.cache_parameters()) == (6765, 21, fib.cache_parameters())
-        assert (one.__name__, one.__doc__, one.__module__, one.unit) == ("fib", "Fibonacci's.", "__main__", "rabbits")
-        assert one.__wrapped__.__annotations__ == {"n": int, "return": int}
-        back = dump(one)
-        [again] = way(dump([one]))
-        assert again is not one
-    assert way(back) is fib
+    for scope in (None, Scope()):
+        with as_in_another_process(), in_scope(scope):
+            one, other, function = way(packed)
+            assert one is other is one.itself is function.__globals__["fib"] is not fib
+            assert function is one.__wrapped__ is not fib.__wrapped__
+            assert one.cache_info() == (0, 0, 7, 0)
+            assert (one(20), one.cache_info().misses, one.cache_parameters()) == (6765, 21, fib.cache_parameters())
+            assert (one.__name__, one.__doc__, one.__module__, one.unit) == (
+                "fib",
+                "Fibonacci's.",
+                "__main__",
+                "rabbits",
+            )
+            assert one.__wrapped__.__annotations__ == {"n": int, "return": int}
+            back = dump(one)
+            [again] = way(dump([one]))
+            assert (again is one) is (scope is not None), "a job keeps what it has"
+        leave(scope)
+        assert way(back) is fib
     assert fib.__wrapped__.__globals__ is names
     assert fib.cache_info().misses == 6
 

@@ -7,13 +7,16 @@ import pickle
 import sys
 import threading
 import types
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from mpqueue._wire.pickling.classes import CallsScope, in_scope, leave
 from mpqueue._wire.pickling.packed_functions import MAX_KEPT_BYTES, MAX_KEPT_FUNCTIONS, FunctionPacker, PackedFunction
 from mpqueue._wire.pickling.payload import dump, load
 from tests.support import handlers as do
+from tests.unit.test_classes import as_in_another_process
 
 
 def packed(packer: FunctionPacker, function: Any) -> PackedFunction:
@@ -51,6 +54,14 @@ def test_what_is_named_or_a_closure_or_no_function_goes_as_it_is() -> None:
     packer, value = FunctionPacker(), 1
     for function in (lambda: value, do.succeed, functools.partial(len), functools.partial(do.double, []), len, int, 5):
         assert packer.pack(function) is function
+
+
+def test_what_workers_have_imported_with_the_script_goes_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = script_with(monkeypatch, "def shared(): pass\ndef changed(): pass\n")
+    there: Any = SimpleNamespace(has="shared".__eq__)
+    packer = FunctionPacker(script=there)
+    assert packer.pack(names["shared"]) is names["shared"]
+    assert isinstance(packer.pack(names["changed"]), PackedFunction)
 
 
 def test_a_value_that_gets_another_name_is_seen() -> None:
@@ -135,8 +146,10 @@ def test_a_class_that_it_brings_does_not_come_beside_it(monkeypatch: pytest.Monk
     assert len(ask.classes) == 1
     data = dump((ask, names["Own"]()))
     assert data.data.count(b"_class_setstate") == 1, "which says that it was brought"
-    function, own = load(data)
-    assert function(own)
+    with as_in_another_process(), in_scope(calls := CallsScope()):
+        function, own = load(data)
+        assert function(own)
+    leave(calls)
 
 
 def test_each_of_many_is_looked_at_once() -> None:

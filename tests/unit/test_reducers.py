@@ -655,6 +655,27 @@ def test_without_pyarrow_polars_pickles_itself(columns: dict[str, Any], monkeypa
     assert not dump(columns["numbers"], SegmentStore()).spans
 
 
+@pytest.mark.slow
+def test_series_that_this_pyarrow_gives_back_as_others_are_left_to_polars(
+    columns: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import polars as pl
+
+    agree = reducers.are_handed_over.__wrapped__
+    assert agree(pl)
+    assert not agree(SimpleNamespace()), "of another version"
+    changes: list[Callable[[Any], Any]] = [
+        lambda series: series.alias("other"),
+        lambda series: pl.Series(series.name, series.to_list()[::-1]),
+        lambda series: series.cast(pl.Int32) if series.dtype == pl.Int64 else series,
+    ]
+    for change in changes:
+        monkeypatch.setattr(reducers, "_by_arrow", lambda series, change=change: (change, (series,)))
+        assert not agree(pl)
+    monkeypatch.setattr(reducers, "_by_arrow", lambda _: None)
+    assert not agree(pl)
+
+
 # -- the table --------------------------------------------------------------------------------------------------------
 
 

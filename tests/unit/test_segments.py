@@ -15,7 +15,7 @@ import pytest
 
 from mpqueue._os import memory_files
 from mpqueue._wire.memory import segments
-from mpqueue._wire.memory.segments import Segment, SegmentStore, layout, view
+from mpqueue._wire.memory.segments import Segment, SegmentGoneError, SegmentStore, layout, view
 from tests.support.systems import LINUX_ONLY, not_on_windows
 from tests.support.this_system import IS_LINUX
 
@@ -123,6 +123,33 @@ def test_a_view_keeps_what_it_saw_when_its_segment_is_closed() -> None:
     found = view(ref)
     segment.close()
     assert bytes(found) == bytes(parts(2)[0])
+
+
+@LINUX_ONLY
+def test_a_segment_is_opened_for_who_asks_its_process_and_no_other_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "can_be_opened_by_others", lambda: False)
+    segment, free = Segment(), list[int]()
+    ref = segment.fill(parts(1), [0], SIZE)
+    assert not ref.has_path
+    assert view(ref, free.append) == view(ref) == b"\1" * SIZE
+    assert free == [ref.serial], "it is copied"
+    theirs, none_left = ref._replace(path="another process"), sorted(os.listdir("/proc/self/fd"))
+    for ask in (segments.reopen, segments.own_descriptor):
+        answer = ask(ref.serial, ref.inode)
+        assert answer is not None
+        assert (answer == segment._fd) is (ask is segments.own_descriptor), "a lease tells of what is opened anew"
+        monkeypatch.setattr(segments, "ask_writer", lambda _, answer=answer: os.dup(answer))
+        assert view(theirs) == b"\1" * SIZE
+        for other in (ref._replace(inode=ref.inode + 1), ref._replace(serial=ref.serial + 1)):
+            assert ask(other.serial, other.inode) is None
+        with pytest.raises(SegmentGoneError):
+            view(theirs._replace(inode=ref.inode + 1))
+        if answer != segment._fd:
+            os.close(answer)
+    assert sorted(os.listdir("/proc/self/fd")) == none_left
+    monkeypatch.undo()
+    with pytest.raises(SegmentGoneError):
+        view(theirs)
 
 
 @FILLED_AGAIN

@@ -16,11 +16,12 @@ from mpqueue._wire.memory import shared
 from mpqueue._wire.memory.segments import SegmentStore
 from mpqueue._wire.pickling import beside, payload
 from mpqueue._wire.pickling.beside import within
-from mpqueue._wire.pickling.classes import Scope, in_scope, leave
+from mpqueue._wire.pickling.classes import CallsScope, Scope, in_scope, leave
 from mpqueue._wire.pickling.packed_handler import HandlerTransport, pack_handler
 from mpqueue._wire.pickling.payload import dump, dump_code, load
 from mpqueue.errors import ItemPicklingError
 from tests.support.handlers import ReprlessError
+from tests.unit.test_classes import as_in_another_process
 
 
 def as_a_worker_that_knows_nothing(call: Any) -> Any:
@@ -212,6 +213,12 @@ def test_each_job_has_what_is_shared_of_its_own_classes() -> None:
     with in_scope(other := Scope()):
         second = shared._meet(("another process", 3), here._packed)
         assert second.value is not first.value
+    calls = CallsScope()
+    call = dump([Point(), Shared[Any](("another process", 3), here._packed)])
+    with as_in_another_process(), in_scope(calls):
+        (point, met), (_, again) = load(call), load(call)
+        assert met.value is again.value, "calls that bring the same class have it in common"
+        assert type(met.value[0]) is type(point) is not Point
     shared.forget([("another process", 3), ("another process", 4)])
-    for scope in (other, one):
+    for scope in (calls, other, one):
         leave(scope)
