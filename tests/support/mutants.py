@@ -3,9 +3,9 @@
 ``python -m tests.support.mutants --count 300 --seed 1`` (`make mutants`) lets pytest collect the fast tests, and forks
 from then on. First some processes run all tests once, to see which of them reach which line. That is kept in a file:
 the next time only tests run that have changed since, or that reach code that has. Then there is one process for each
-mutant: it changes the code of the function concerned, in its memory only, and runs the tests that reach the line, the
-quickest first, until one fails. A mutant that none of them notices lives, and shows where a test asserts nothing. One
-that makes the tests hang has been noticed. The programs that tests start, workers among them, run the changed code too,
+mutant: it changes the code of the function concerned, in its memory only, and runs the tests that reach the line, those
+without workers first, and the quickest first, until one fails. A mutant that none of them notices lives, and shows where
+a test asserts nothing. One that makes the tests hang has been noticed. The programs that tests start, workers among them, run the changed code too,
 and say which functions they call, see `tests.support.startup`.
 
 A comparison with the clock, or with a measure that the code names, is turned round as a whole: on which side the very
@@ -54,8 +54,9 @@ ROOMS = ("mpqueue/_core", "mpqueue/_parent/journal", "mpqueue/_wire")
 #: The tests that should notice. Where nothing waits also the slow ones, but none that changes the code itself.
 STILL, WAITING = ("tests/unit", "tests/simulation"), ("tests/integration", "tests/contract")
 CHANGING = "the_model_finds or the_simulation_finds"
-#: Seconds of the CPU: of the tests that reach a mutant as many are run as took so long beforehand.
-BUDGET = 40.0
+#: Seconds of the CPU: of the tests that reach a mutant, those where nothing waits, those with workers, and those whose
+#: programs reach it, as many are run as took so long beforehand. The random histories of the core have room in the first.
+BUDGETS = 100.0, 40.0, 20.0
 #: Seconds that a test with workers counts for at least, whose own are not seen where they serve other tests too.
 WITH_WORKERS = 0.5
 #: Seconds after which a test is said to hang, also on a busy machine: of all, and for each second that it takes else.
@@ -264,12 +265,14 @@ class Reached:
         for path, functions in more.programs.items():
             self.programs.setdefault(path, []).extend(functions)
 
-    def chosen(self, mutant: Mutant) -> list[str]:
-        """The tests that reach it, the quickest first, as many as there is time for; then those whose programs do."""
+    def chosen(self, mutant: Mutant) -> tuple[list[str], int]:
+        """The tests that are run, as many as there is time for, and how many reach it, also by their programs."""
         lines, functions = self.lines.get(mutant.path, {}), self.programs.get(mutant.path, [])
         here = {test for line in range(mutant.line, mutant.last + 1) for test in lines.get(str(line), ())}
         there = {test for first, last, tests in functions if first <= mutant.line <= last for test in tests}
-        return [*self._quickest(here, BUDGET), *self._quickest(there - here, BUDGET / 2)]
+        still = {test for test in here if test.startswith(STILL)}
+        kinds = zip((still, here - still, there - here), BUDGETS, strict=True)
+        return [test for tests, budget in kinds for test in self._quickest(tests, budget)], len(here | there)
 
     def _quickest(self, tests: set[str], left: float) -> list[str]:
         chosen: list[str] = []
@@ -320,12 +323,16 @@ class Forking:
         return True
 
     def _reach(self, session: pytest.Session) -> Reached:
+        own = Path(__file__).relative_to(ROOT).as_posix()
         files = {path for room in ROOMS for path in (ROOT / room).rglob("*.py")} | {item.path for item in session.items}
+        files.add(ROOT / own)
         now = {path.relative_to(ROOT).as_posix(): hashlib.md5(path.read_bytes()).hexdigest() for path in files}
         reached = Reached({}, {}, {}, now)
         if self._path.exists():
-            reached = Reached(**json.loads(self._path.read_text()))
-            reached.forget(now)
+            before = Reached(**json.loads(self._path.read_text()))
+            if before.digests.get(own) == now[own]:
+                reached = before
+                reached.forget(now)
         items = [item for item in session.items if item.nodeid not in reached.seconds]
         parts = [Path(f"{self._path}-{number}") for number in range(self._jobs)]
         processes = [_forks.Process(target=reach, args=(session, items, parts, part)) for part in parts]
@@ -341,22 +348,24 @@ class Forking:
 
     def _try_all(self, session: pytest.Session, reached: Reached) -> None:
         items = {item.nodeid: item for item in session.items}
-        running: dict[int, tuple[Mutant, Any, float, int, float]] = {}
+        running: dict[int, tuple[Mutant, Any, float, str, float]] = {}
         waiting = list(self._mutants)[::-1]
         while waiting or running:
             while waiting and len(running) < self._jobs:
                 mutant = waiting.pop()
-                tests = [(items[one], reached.seconds[one]) for one in reached.chosen(mutant) if one in items]
+                chosen, reaching = reached.chosen(mutant)
+                tests = [(items[one], reached.seconds[one]) for one in chosen if one in items]
+                many = f"{len(tests)} of {reaching} tests"
                 if not tests:
-                    self._tell(mutant, UNREACHED, 0, 0.0)
+                    self._tell(mutant, UNREACHED, many, 0.0)
                     continue
                 functions = self._functions.get(mutant.path, [])
                 process = _forks.Process(target=try_out, args=(mutant, session, tests, functions))
                 process.start()
                 limit = 10 * HANGS + LIKEWISE * sum(seconds for _, seconds in tests)
-                running[process.sentinel] = mutant, process, time.monotonic(), len(tests), limit
+                running[process.sentinel] = mutant, process, time.monotonic(), many, limit
             wait(list(running), timeout=1.0)
-            for sentinel, (mutant, process, started, count, limit) in list(running.items()):
+            for sentinel, (mutant, process, started, many, limit) in list(running.items()):
                 took = time.monotonic() - started
                 if process.exitcode is None and took < limit:
                     continue
@@ -364,12 +373,12 @@ class Forking:
                     os.killpg(process.pid, signal.SIGKILL)  # and what its tests have left
                 process.join()
                 del running[sentinel]
-                self._tell(mutant, _ENDS.get(process.exitcode, NOTICED), count, took)
+                self._tell(mutant, _ENDS.get(process.exitcode, NOTICED), many, took)
 
-    def _tell(self, mutant: Mutant, end: str, tests: int, took: float) -> None:
+    def _tell(self, mutant: Mutant, end: str, tests: str, took: float) -> None:
         self.ends[mutant] = end
         source = (ROOT / mutant.path).read_bytes()
-        print(f"{end} ({tests} tests, {took:.0f} s): {mutant.told(source)}", flush=True)
+        print(f"{end} ({tests}, {took:.0f} s): {mutant.told(source)}", flush=True)
 
 
 def settle_in(session: pytest.Session) -> None:
