@@ -4,9 +4,9 @@
 from then on. First some processes run all tests once, to see which of them reach which line. That is kept in a file:
 the next time only tests run that have changed since, or that reach code that has. Then there is one process for each
 mutant: it changes the code of the function concerned, in its memory only, and runs the tests that reach the line, those
-without workers first, and the quickest first, until one fails. A mutant that none of them notices lives, and shows where
-a test asserts nothing. One that makes the tests hang has been noticed. The programs that tests start, workers among them, run the changed code too,
-and say which functions they call, see `tests.support.startup`.
+without workers first, and the quickest first, until one fails. A mutant that none of them notices lives, and shows
+where a test asserts nothing. One that makes the tests hang has been noticed. The programs that tests start, workers
+among them, run the changed code too, and say which functions they call, see `tests.support.startup`.
 
 A comparison with the clock, or with a measure that the code names, is turned round as a whole: on which side the very
 moment or measure is, is no promise, so `<` for `<=` would be no mistake there.
@@ -55,7 +55,7 @@ ROOMS = ("mpqueue/_core", "mpqueue/_parent/journal", "mpqueue/_wire")
 STILL, WAITING = ("tests/unit", "tests/simulation"), ("tests/integration", "tests/contract")
 CHANGING = "the_model_finds or the_simulation_finds"
 #: Seconds of the CPU: of the tests that reach a mutant, those where nothing waits, those with workers, and those whose
-#: programs reach it, as many are run as took so long beforehand. The random histories of the core have room in the first.
+#: programs reach it, as many are run as took so long beforehand. The core's random histories have room in the first.
 BUDGETS = 100.0, 40.0, 20.0
 #: Seconds that a test with workers counts for at least, whose own are not seen where they serve other tests too.
 WITH_WORKERS = 0.5
