@@ -85,7 +85,7 @@ def main(kind: str, folder: Path) -> None:
 
     def often_home(*arguments: Any, **named: Any) -> Any:
         connection = connect(*arguments, **named)
-        connection.execute("PRAGMA wal_autocheckpoint=8")
+        connection.execute("PRAGMA wal_autocheckpoint=12")  # not after each commit, also of several chunks
         return connection
 
     sqlite3.connect = often_home
