@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypedDict, Unpack, overload
 
 from mpqueue._core.state.item_table import Failure
 from mpqueue._declared import At, takes
@@ -31,6 +31,7 @@ from mpqueue._parent.inbox import SystemClock
 from mpqueue._parent.interpreter_exit import is_exiting, on_exit
 from mpqueue._queue.arguments import script_for
 from mpqueue._queue.growing_jobs import Stream
+from mpqueue._queue.job_items import R, T
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._worker.handlers.called import Call
 from mpqueue.errors import (
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
     from mpqueue._keywords import PoolKeywords
 
 P = ParamSpec("P")
-R = TypeVar("R")
-T = TypeVar("T")
 
 
 #: Arguments of `Executor` beside the options.
@@ -106,8 +105,6 @@ class Executor(concurrent.futures.Executor):
         self._finalizer.atexit = False  # the calls have their own hook
 
     @overload
-    def submit(self, fn: Callable[P, NoReturn], /, *args: P.args, **kwargs: P.kwargs) -> CallFuture[Any]: ...
-    @overload
     def submit(self, fn: Callable[P, Later[R]], /, *args: P.args, **kwargs: P.kwargs) -> CallFuture[R]: ...
     @overload
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> CallFuture[R]: ...
@@ -115,10 +112,6 @@ class Executor(concurrent.futures.Executor):
         """Submit ``fn(*args, **kwargs)`` to a worker. Raises RuntimeError after `shutdown`."""
         return self._calls.submit(Call(fn, args, kwargs))
 
-    @overload
-    def map(
-        self, fn: Callable[..., NoReturn], *iterables: Iterable[Any], **options: Unpack[Reading]
-    ) -> Iterator[Any]: ...
     @overload
     def map(
         self, fn: Callable[..., Later[R]], *iterables: Iterable[Any], **options: Unpack[Reading]

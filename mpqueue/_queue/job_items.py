@@ -24,11 +24,15 @@ if TYPE_CHECKING:
 
     T_co = TypeVar("T_co", covariant=True, default=Any)
     R_co = TypeVar("R_co", covariant=True, default=Any)
+    T = TypeVar("T", default=Any)
+    R = TypeVar("R", default=Any)
 else:
     from typing import TypeVar
 
     T_co = TypeVar("T_co", covariant=True)  #: the items' type
     R_co = TypeVar("R_co", covariant=True)  #: the type of the handler's results
+    T = TypeVar("T")  #: both for functions, where a type that nothing tells is Any
+    R = TypeVar("R")
 
 
 class WithDefaults:

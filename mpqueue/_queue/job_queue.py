@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, Unpack, overload
 
 from mpqueue import _options as checks
 from mpqueue._call_checks import check_calls, check_items, no_such_attribute
@@ -33,7 +33,7 @@ from mpqueue._queue.arguments import (
 )
 from mpqueue._queue.host import Closer, QueueHost
 from mpqueue._queue.job import Job
-from mpqueue._queue.job_items import JobItem, positions_of
+from mpqueue._queue.job_items import JobItem, R, T, positions_of
 from mpqueue._queue.registry import Held, Registry
 from mpqueue._queue.run import JobRun
 from mpqueue._wire.item_names import IdRule, check_label
@@ -57,26 +57,10 @@ if TYPE_CHECKING:
         progress: ShowProgress
         on_error: Literal["collect", "raise", "group"]
 
-    class StartKeywords(TypedDict, total=False):
-        """The keywords of `start`."""
 
-        progress: ShowProgress
-        cancel_with_awaiter: bool
-        kill_on_cancel: bool
-
-    class RetryKeywords(TypedDict, total=False):
-        """The keywords of `retry_failed`."""
-
-        items: Iterable[JobItem | Hashable] | None
-        progress: ShowProgress
-
-
-T = TypeVar("T")
-R = TypeVar("R")
 #: Handlers, by what a type checker has to know of their results; those of jobs with a `Setup` get its value too.
 Handler = Callable[[T], R]
 Later = Callable[[T], Coroutine[Any, Any, R]]
-Refusing = Callable[[T], NoReturn]
 HandlerWith = Callable[[T, Any], R]
 LaterWith = Callable[[T, Any], Coroutine[Any, Any, R]]
 Setup = Callable[[], Any]
@@ -232,10 +216,6 @@ class JobQueue(SafeEmitter):
 
     # -- create jobs -----------------------------------------------------------------------------------------
 
-    @overload
-    def create_job(
-        self, id: str, items: Iterable[T], handler: Refusing[T], *, setup: None = None, **options: Unpack[JobKeywords]
-    ) -> Job[T, Any]: ...
     @overload
     def create_job(
         self, id: str, items: Iterable[T], handler: Later[T, R], *, setup: None = None, **options: Unpack[JobKeywords]
@@ -480,18 +460,14 @@ class JobQueue(SafeEmitter):
 
     # -- run them --------------------------------------------------------------------------------------------
 
-    @overload
-    def start(self, job_id: Job[T, R], **options: Unpack[StartKeywords]) -> JobRun[T, R]: ...
-    @overload
-    def start(self, job_id: str, **options: Unpack[StartKeywords]) -> JobRun: ...
     def start(
         self,
-        job_id: str | Job,
+        job_id: str | Job[T, R],
         *,
         progress: ShowProgress = False,
         cancel_with_awaiter: bool = False,
         kill_on_cancel: bool = False,
-    ) -> JobRun:
+    ) -> JobRun[T, R]:
         """Start a pending job; returns at once, with a run that resolves when the job has ended.
 
         With ``cancel_with_awaiter``, cancelling a task that awaits the run cancels the job, with ``kill_on_cancel``
@@ -511,10 +487,6 @@ class JobQueue(SafeEmitter):
         self._host.start(run, showing)
         return run
 
-    @overload
-    def run(
-        self, items: Iterable[T], handler: Refusing[T], *, setup: None = None, **options: Unpack[RunKeywords]
-    ) -> Job[T, Any]: ...
     @overload
     def run(
         self, items: Iterable[T], handler: Later[T, R], *, setup: None = None, **options: Unpack[RunKeywords]
@@ -723,17 +695,13 @@ class JobQueue(SafeEmitter):
         self._handle(LanesResized(concurrency, kill))
         self._size = concurrency
 
-    @overload
-    def retry_failed(self, job_id: Job[T, R], **options: Unpack[RetryKeywords]) -> JobRun[T, R]: ...
-    @overload
-    def retry_failed(self, job_id: str, **options: Unpack[RetryKeywords]) -> JobRun: ...
     def retry_failed(
         self,
-        job_id: str | Job,
+        job_id: str | Job[T, R],
         *,
         items: Iterable[JobItem | Hashable] | None = None,
         progress: ShowProgress = False,
-    ) -> JobRun:
+    ) -> JobRun[T, R]:
         """Run the failed items of a finished job again, with ``attempts`` 0 and their history kept.
 
         With ``items``, only these run, and the others stay failed: views (``job.items[3]``, those of ``job.failures``),
@@ -774,11 +742,7 @@ class JobQueue(SafeEmitter):
 
     # -- look at them ----------------------------------------------------------------------------------------
 
-    @overload
-    def get_job(self, job_id: Job[T, R]) -> Job[T, R] | None: ...
-    @overload
-    def get_job(self, job_id: str) -> Job | None: ...
-    def get_job(self, job_id: str | Job) -> Job | None:
+    def get_job(self, job_id: str | Job[T, R]) -> Job[T, R] | None:
         """The job of that id, also one that only the journal has; None if there is none.
 
         A `Job` is returned as it is, or None if the queue does not have it (any more). Works on a closed queue too.
@@ -798,11 +762,7 @@ class JobQueue(SafeEmitter):
         self._engine.check_process()
         return self._jobs.all()
 
-    @overload
-    def load_job(self, job_id: Job[T, R]) -> Job[T, R]: ...
-    @overload
-    def load_job(self, job_id: str) -> Job: ...
-    def load_job(self, job_id: str | Job) -> Job:
+    def load_job(self, job_id: str | Job[T, R]) -> Job[T, R]:
         """Return a recorded job without its handler, to look at its items, results and failures.
 
         Works on a closed queue too. Raises `JobNotFoundError`, `JournalError` if it can't be read.

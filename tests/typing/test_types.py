@@ -168,7 +168,7 @@ def check_jobs_name_themselves(queue: JobQueue, job: Job[Photo, str], either: Jo
     assert_type(queue.get_job("a"), Job | None)
     queue.start(either).result()
     queue.prune(job, gone=False)
-    queue.start(3)  # type: ignore[call-overload]
+    queue.start(3)  # type: ignore[arg-type]
 
 
 def check_calls(executor: mpqueue.Executor) -> None:
