@@ -7,29 +7,19 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple, TypeVar
 
 from mpqueue._text import shown
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T")
 
 #: Hint for a call with the function and the items in each other's place.
 SWAPPED = "; were the function and the items swapped?"
 
-#: Hint for a function that takes one item of each of several iterables.
-SEVERAL = "mpqueue.starmap(fn, zip(first, second)) calls it with an item of each"
-
 #: The most characters of a value that a hint shows.
 LONGEST_VALUE = 40
-
-#: Python's message about an option that a function does not have.
-_UNEXPECTED = r"got an unexpected keyword argument '([^']*)'"
-#: Python's message about more arguments than the function has, such as a second iterable.
-_TOO_MANY = r"takes .* positional arguments? but \d+ were given"
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
@@ -42,116 +32,80 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
 
 
 class Word(NamedTuple):
-    """A hint for an option of another library, or of an older version: its equivalent here."""
+    """The meaning of a word of another library, or of 1.0.0rc1. ``{}`` in its texts is replaced by the given value."""
 
-    option: str  #: the option that the call must have for this hint; "": any call
-    hint: str  #: ``{}`` is replaced by the given value
-
-
-def _meant(*options: str, more: str = "") -> tuple[Word, ...]:
-    return tuple(Word(one, f"did you mean {one}{more}?") for one in options)
+    options: tuple[str, ...] = ()  #: one of these, the first that the call has
+    form: str = ""  #: how that is written, if not by its name only
+    elsewhere: str = ""  #: a hint if the call has none of them
 
 
-def _written(option: str, form: str, elsewhere: str = "") -> tuple[Word, ...]:
-    """Hint at this ``form`` if the call has such an option, else at the one ``elsewhere``."""
-    return (Word(option, f"write {form}"), *([Word("", f"write {elsewhere}")] if elsewhere else []))
+def _limit(key: str) -> Word:
+    return Word(elsewhere=f"write JobQueue(per_worker={{{key!r}: {{}}}})")
 
 
-def _limit(key: str) -> tuple[Word, ...]:
-    """A key of ``JobQueue(per_worker=)``."""
-    form = f"per_worker={{{{{key!r}: {{}}}}}}"
-    return _written("per_worker", form, f"JobQueue({form})")
-
-
-_WORKERS = (
-    *_meant("concurrency", "max_workers", "processes", "n_jobs"),
-    Word("", "JobQueue(concurrency=...) says how many workers there are"),
-)
-#: Words from other libraries and from 1.0.0rc1: the hint is the first entry of a word that fits.
-_WORDS: dict[str, tuple[Word, ...]] = {
-    **dict.fromkeys(
-        (
-            *("max_workers", "workers", "num_workers", "n_workers", "n_jobs", "jobs", "num_jobs", "nproc", "num_proc"),
-            *("processes", "num_processes", "ncpus", "num_cpus", "cores", "pool_size"),
-        ),
-        _WORKERS,
+_WORKERS = "JobQueue(concurrency=...) says how many workers there are"
+_MEANINGS = {
+    "max_workers workers num_workers n_workers n_jobs jobs num_jobs nproc num_proc processes num_processes "
+    "ncpus num_cpus cores pool_size": Word(("concurrency", "max_workers", "processes", "n_jobs"), elsewhere=_WORKERS),
+    "attempts tries retries max_attempts max_tries num_retries n_retries": Word(
+        ("max_retries",),
+        elsewhere="max_retries, of JobQueue, create_job(), run() or Stage, counts the tries after the first",
     ),
-    **dict.fromkeys(
-        ("attempts", "tries", "retries", "max_attempts", "max_tries", "num_retries", "n_retries"),
-        (
-            *_meant("max_retries", more=", which counts the tries after the first"),
-            Word("", "max_retries, of JobQueue, create_job(), run() or Stage, counts the tries after the first"),
-        ),
+    "verbose tqdm progress progress_bar show_progress": Word(
+        ("progress",), elsewhere="run(progress=True) and map(progress=True) show it"
     ),
-    **dict.fromkeys(
-        ("verbose", "tqdm", "progress", "progress_bar", "show_progress"),
-        (*_meant("progress"), Word("", "run(progress=True) and map(progress=True) show it")),
+    "chunk_size batch_size chunksize": Word(
+        ("chunksize",), elsewhere="create_job(), run() and map() have chunksize, how many items are sent together"
     ),
-    **dict.fromkeys(
-        ("chunk_size", "batch_size", "chunksize"),
-        (
-            *_meant("chunksize", more=", how many items are sent together"),
-            Word("", "create_job(), run() and map() have chunksize, how many items are sent together"),
-        ),
+    "setup initializer init worker_init": Word(
+        ("setup", "initializer"), elsewhere="JobQueue(initializer=...) calls it once in each worker"
     ),
-    **dict.fromkeys(
-        ("initializer", "init", "worker_init"),
-        (
-            *_meant("setup", more=", whose result the handler gets as its second argument"),
-            *_meant("initializer", more=", which is called once in each worker"),
-            Word("", "JobQueue(initializer=...) calls it once in each worker"),
-        ),
+    "args kwargs fn_args fn_kwargs initargs constants": Word(
+        elsewhere="functools.partial(function, ...) gives it what is the same for all items"
     ),
-    "setup": (
-        *_meant("initializer", more=", which is called once in each worker"),
-        Word("", "create_job(), run() and Stage have setup, whose result the handler gets as its second argument"),
+    "callback on_complete on_result on_success done_callback": Word(
+        elsewhere="queue.on('item:completed', function) calls one with each item that completes"
     ),
-    **dict.fromkeys(
-        ("args", "kwargs", "fn_args", "fn_kwargs", "initargs", "constants"),
-        (Word("", "functools.partial(function, ...) gives it what is the same for all items"),),
+    "error_callback on_failure": Word(
+        elsewhere="queue.on('item:failed', function) calls one with each item that fails for good"
     ),
-    **dict.fromkeys(
-        ("callback", "on_complete", "on_result", "on_success", "done_callback"),
-        (Word("", "queue.on('item:completed', function) calls one with each item that completes"),),
-    ),
-    **dict.fromkeys(
-        ("error_callback", "on_failure"),
-        (Word("", "queue.on('item:failed', function) calls one with each item that fails for good"),),
-    ),
-    **dict.fromkeys(
-        ("maxtasksperchild", "max_tasks_per_child", "max_tasks", "worker_lifespan", "max_calls"),
-        (*_meant("max_tasks_per_child", "maxtasksperchild"), *_limit("items")),
+    "maxtasksperchild max_tasks_per_child max_tasks worker_lifespan max_calls": _limit("items")._replace(
+        options=("max_tasks_per_child", "maxtasksperchild")
     ),
     # of 1.0.0rc1
-    "cpus": (*_written("uses", "uses={{'cpu': {}}}"), *_WORKERS),
-    "memory": _written("uses", "uses={{'memory': {}}}"),
-    "open": _written("handler", "open_job(...)"),
-    "max_waiting": _written("handler", "open_job(..., max_waiting={})"),
-    "trace": _written("profile", "profile=True, for job.report()"),
-    **{name: _written("rerun", f"rerun=Rerun({name}={{}})") for name in ("update", "key", "version", "redo", "strict")},
+    "cpus": Word(("uses",), "uses={'cpu': {}}", _WORKERS),
+    "memory": Word(("uses",), "uses={'memory': {}}"),
+    "open": Word(("handler",), "open_job(...)"),
+    "max_waiting": Word(("handler",), "open_job(..., max_waiting={})"),
+    "trace": Word(("profile",), "profile=True, for job.report()"),
+    **{name: Word(("rerun",), f"rerun=Rerun({name}={{}})") for name in ("update", "key", "version", "redo", "strict")},
     "threads_per_worker": _limit("threads"),
     "max_items_per_worker": _limit("items"),
     "max_memory_per_worker": _limit("memory"),
     "setup_timeout": _limit("setup_timeout"),
 }
+_WORDS = {word: meaning for words, meaning in _MEANINGS.items() for word in words.split()}
 
 
-def word_for(name: str, names: Iterable[str]) -> Word | None:
-    """Return the hint for that option if the call takes one of these ``names``; None if it is not known."""
-    there = {*names, ""}
-    return next((word for word in _WORDS.get(name, ()) if word.option in there), None)
+def option_meant(name: str, names: Iterable[str]) -> str | None:
+    """Return the option among ``names`` that this word of another library means; None if it is not known."""
+    there = {*names}
+    return next((option for option in _WORDS.get(name, Word()).options if option in there), None)
 
 
-def _hint_for(name: str, names: Iterable[str], value: object) -> str | None:
-    word = word_for(name, names)
-    return None if word is None else word.hint.format(shown(value) if len(shown(value)) <= LONGEST_VALUE else "...")
+def _hint_for(name: str, names: Iterable[str], value: object) -> str:
+    word, option = _WORDS.get(name, Word()), option_meant(name, names)
+    if option is not None and not word.form:
+        return f"did you mean {option}?"
+    hint = word.elsewhere if option is None else f"write {word.form}"
+    return hint.replace("{}", shown(value) if len(shown(value)) <= LONGEST_VALUE else "...")
 
 
 def no_such_option(function: str, name: str, names: Iterable[str], value: object) -> TypeError:
     """The error for an option that the function does not have, with a hint at the likely one."""
     there = [*names]
     hint = _hint_for(name, there, value)
-    if hint is not None:
+    if hint:
         return TypeError(f"{function}() has no option {name!r}: {hint}")
     meant = nearest(name, there)
     return TypeError(
@@ -163,9 +117,8 @@ def no_such_key(option: str, key: object, keys: Iterable[str], value: object) ->
     """The error for a key that this option's dict can't have, with a hint at the likely one."""
     there, name = [*keys], key if isinstance(key, str) else ""
     hint = _hint_for(name, [option], value)
-    if hint is None:
-        meant = nearest(name, there)
-        hint = "" if meant is None else f"did you mean {meant!r}?"
+    if not hint and (meant := nearest(name, there)) is not None:
+        hint = f"did you mean {meant!r}?"
     expected = f"{option}: expected some of the keys {', '.join(map(repr, there))}, got {shown(key)}"
     return TypeError(f"{expected}; {hint}" if hint else expected)
 
@@ -175,34 +128,6 @@ def no_such_attribute(kind: str, name: str, elsewhere: Mapping[str, str], obj: o
     found = elsewhere.get(name, "").format(name=name)
     hint = f"; {found} is what you want" if found else ""
     return AttributeError(f"{kind!r} object has no attribute {name!r}{hint}", name=name, obj=obj)
-
-
-def names_options(public_name: str, several: str = "") -> Callable[[_F], _F]:
-    """Let the function's TypeError for an unknown option name the likely one.
-
-    ``public_name`` is the function's name for users, ``several`` the function that takes several iterables. A call
-    takes 0.1 us more.
-    """
-
-    def decorate(function: _F) -> _F:
-        @functools.wraps(function)
-        def call(*args: Any, **options: Any) -> Any:
-            try:
-                return function(*args, **options)
-            except TypeError as error:
-                if error.__traceback__ is None or error.__traceback__.tb_next is not None:
-                    raise  # raised deeper in the call
-                if several and re.search(_TOO_MANY, str(error)):
-                    raise TypeError(f"{public_name}() expected one iterable, got several; {several}") from None
-                found = re.search(_UNEXPECTED, str(error))
-                if found is None:
-                    raise
-                names = inspect.signature(function).parameters
-                raise no_such_option(public_name, found[1], names, options[found[1]]) from None
-
-        return call  # type: ignore[return-value]
-
-    return decorate
 
 
 def check_calls(handler: Any, *, with_state: bool) -> None:

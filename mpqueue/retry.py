@@ -11,7 +11,6 @@ import random
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from mpqueue._call_checks import names_options
 from mpqueue._text import seconds_in
 from mpqueue.errors import GiveUp, PicklingError, RemoteError, Retry, shown, text_of, type_name_of, typed
 
@@ -138,9 +137,6 @@ class RetryPolicy:
         if not _matches(error, self.retry_on) and not (self.retry_on == (Exception,) and _is_base_only(error)):
             return Fail("its type is not in retry_on")
         return RetryAfter(self.delay(attempt, rng))
-
-
-RetryPolicy.__init__ = names_options("RetryPolicy")(RetryPolicy.__init__)  # type: ignore[method-assign]
 
 
 def decide_by(policy: RetryPolicy, attempt: int, error: BaseException, rng: random.Random) -> RetryAfter | Fail:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TextIO
 
-from mpqueue._call_checks import nearest, word_for
+from mpqueue._call_checks import nearest, option_meant
 from mpqueue._cli import completion
 from mpqueue._cli import dashboard_command as dashboard
 from mpqueue._cli import journal_commands as journal
@@ -69,10 +69,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _hint(option: str, flags: list[str]) -> str:
     """Hint at the likely flag, if any: by its name in Python, another library's word, or a typo."""
     name, named = option.lstrip("-").replace("-", "_"), {flag.lstrip("-").replace("-", "_"): flag for flag in flags}
-    word = word_for(name, named)
-    if word is not None and word.option and not word.hint.startswith("write "):
-        return f"; {word.hint.replace(word.option, named[word.option])}"
-    meant = named.get(name) or (named.get(word.option) if word is not None else None) or nearest(option, flags)
+    meant = named.get(name) or named.get(option_meant(name, named) or "") or nearest(option, flags)
     return "" if meant is None else f"; did you mean {meant}?"
 
 

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast, overload
 
-from mpqueue._call_checks import SEVERAL, iterator_of, names_options
+from mpqueue._call_checks import iterator_of
 from mpqueue._core.state.item_table import Failure
 from mpqueue._declared import At, takes
 from mpqueue._dropin.lent_queues import Loan, lend
@@ -51,7 +51,6 @@ def imap(
 def imap(
     fn: Callable[[T], R], items: Iterable[T], *, on_error: OnItemError = "raise", **options: Unpack[StreamKeywords]
 ) -> ItemIterator[R]: ...
-@names_options("mpqueue.imap", SEVERAL)
 @takes(GivenOptions, At.STREAM)
 def imap(
     fn: Callable[[Any], Any],
@@ -89,7 +88,6 @@ def _typed_as(_: F) -> Callable[[Callable[..., Any]], F]:
 
 
 @_typed_as(imap)
-@names_options("mpqueue.imap_unordered", SEVERAL)
 @takes(GivenOptions, At.STREAM)
 def imap_unordered(
     fn: Callable[[Any], Any],

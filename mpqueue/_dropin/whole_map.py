@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from mpqueue import _options as checks
-from mpqueue._call_checks import SEVERAL, check_callable, names_options
+from mpqueue._call_checks import check_callable
 from mpqueue._core.state.item_table import ItemTable, read_all
 from mpqueue._declared import At, read, takes
 from mpqueue._dropin.lent_queues import Loan, lend
@@ -55,7 +55,6 @@ def map(
 def map(
     fn: Callable[[T], R], items: Iterable[T], *, on_error: OnError = "raise", **options: Unpack[MapKeywords]
 ) -> list[R]: ...
-@names_options("mpqueue.map", SEVERAL)
 @takes(GivenOptions, At.MAP)
 def map(
     fn: Callable[[Any], Any],

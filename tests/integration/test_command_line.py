@@ -515,10 +515,7 @@ def test_items_get_what_they_need_and_a_dry_run_counts_it(here: Path, capfd: pyt
             ("run", "own:upper", "a.txt", "--max-workers=2"),
             "arguments: --max-workers=2; did you mean --concurrency?; `mpqueue",
         ),
-        (
-            ("run", "own:upper", "a.txt", "--tries", "2"),
-            "did you mean --max-retries, which counts the tries after the first?; `mpqueue run",
-        ),
+        (("run", "own:upper", "a.txt", "--tries", "2"), "did you mean --max-retries?; `mpqueue run"),
         (
             ("run", "own:uper", "a.txt"),
             "expected a function in own, got 'own:uper': module 'own' has no attribute 'uper'; did you mean own:upper?",

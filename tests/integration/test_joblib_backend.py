@@ -100,7 +100,7 @@ def test_initializer_is_called_in_each_worker() -> None:
     [
         ("max_retires", r"^parallel_config\(\) got .*'max_retires'; did you mean max_retries\?$"),
         ("max_workers", r"^parallel_config\(\) has no option 'max_workers': did you mean n_jobs\?$"),
-        ("tries", r"did you mean max_retries, which counts the tries after the first\?$"),
+        ("tries", r"did you mean max_retries\?$"),
         ("args", r": functools.partial\(function, ...\) gives it"),
     ],
 )

@@ -206,7 +206,7 @@ def test_limits_of_a_worker_are_refused(key: Any, value: Any, error: type[Except
     [
         ("item", r"; did you mean 'items'\?"),
         ("max_memory", r"; did you mean 'memory'\?"),
-        ("max_items_per_worker", r"; write per_worker=\{'items': 5\}"),
+        ("max_items_per_worker", r"; write JobQueue\(per_worker=\{'items': 5\}\)"),
         (7, ""),
     ],
 )
@@ -287,7 +287,7 @@ MISNAMED: list[tuple[Callable[[Any], object], str]] = [
     (lambda queue: anything.map(abs, [1], max_retires=1), r"^mpqueue.map\(\) got .*did you mean max_retries\?$"),
     (
         lambda queue: anything.imap(abs, [1], chunk_size=1),
-        r"^mpqueue.imap\(\) .*'chunk_size': did you mean chunksize, how many",
+        r"^mpqueue.imap\(\) .*: did you mean chunksize\?$",
     ),
     (lambda queue: anything.Pool(process=1), r"^Pool\(\) got .*did you mean processes\?$"),
     (lambda queue: anything.Executor(max_worker=1), r"^Executor\(\) got .*did you mean max_workers\?$"),
@@ -296,38 +296,37 @@ MISNAMED: list[tuple[Callable[[Any], object], str]] = [
     (lambda queue: queue.run([1], abs, n_jobs=1), r"did you mean concurrency\?$"),
     (lambda queue: anything.Pool(n_jobs=1), r"did you mean processes\?$"),
     (lambda queue: anything.Executor(processes=1), r"did you mean max_workers\?$"),
-    (
-        lambda queue: anything.Stage(abs, tries=1),
-        r"did you mean max_retries, which counts the tries after the first\?$",
-    ),
+    (lambda queue: anything.Stage(abs, tries=1), r"did you mean max_retries\?$"),
     (lambda queue: queue.run([1], abs, verbose=1), r"did you mean progress\?$"),
     (lambda queue: queue.run([1], abs, progess=1), r"did you mean progress\?$"),
     (lambda queue: anything.JobQueue(tqdm=True), r": run\(progress=True\) and map\(progress=True\) show it$"),
-    (lambda queue: queue.create_job("job", [1], abs, initializer=abs), r"did you mean setup, whose result the handler"),
-    (lambda queue: anything.JobQueue(setup=abs), r"did you mean initializer, which is called once in each worker\?$"),
+    (lambda queue: queue.create_job("job", [1], abs, initializer=abs), r"did you mean setup\?$"),
+    (lambda queue: anything.JobQueue(setup=abs), r"did you mean initializer\?$"),
     (
         lambda queue: anything.map(abs, [1], args=(1,)),
         r": functools.partial\(function, ...\) gives it what is the same",
     ),
     (lambda queue: queue.run([1], abs, callback=abs), r": queue.on\('item:completed', function\) calls one with each"),
-    (lambda queue: anything.JobQueue(setup_timeout=60, workers=2), r"write per_worker=\{'setup_timeout': 60\}$"),
-    (lambda queue: anything.JobQueue(cpus=2), r"did you mean concurrency\?$"),
-    (lambda queue: anything.JobQueue(maxtasksperchild=5), r"write per_worker=\{'items': 5\}$"),
+    (
+        lambda queue: anything.JobQueue(setup_timeout=60, workers=2),
+        r"write JobQueue\(per_worker=\{'setup_timeout': 60\}\)$",
+    ),
+    (lambda queue: anything.JobQueue(cpus=2), r": JobQueue\(concurrency=...\) says how many workers"),
+    (lambda queue: anything.JobQueue(maxtasksperchild=5), r"write JobQueue\(per_worker=\{'items': 5\}\)$"),
     (lambda queue: queue.run([1], abs, maxtasksperchild=5), r"write JobQueue\(per_worker=\{'items': 5\}\)$"),
     (lambda queue: anything.Pool(max_tasks_per_child=5), r"did you mean maxtasksperchild\?$"),
-    (lambda queue: anything.Executor(setup=abs), r"did you mean initializer, which is called once in each worker\?$"),
-    (lambda queue: anything.RetryPolicy(attempts=3), r"did you mean max_retries, which counts the tries after the"),
+    (lambda queue: anything.Executor(setup=abs), r"did you mean initializer\?$"),
     (lambda queue: queue.open_job("job", [1], abs, workers=2), r"^JobQueue.open_job\(\) .*did you mean concurrency\?$"),
     (lambda queue: queue.run_stages([1], [abs], verbose=1), r"^JobQueue.run_stages\(\) .* did you mean progress\?$"),
     (lambda queue: queue.run_stages([1], [abs], workers=1), r": JobQueue\(concurrency=...\) says how many workers"),
     (lambda queue: queue.run_stages([1], [abs], tries=1), r": max_retries, of JobQueue, .* counts the tries after"),
     (lambda queue: anything.stages([1], [abs], n_jobs=2), r"did you mean concurrency\?$"),
     (lambda queue: anything.imap_unordered(abs, [1], callback=abs), r": queue.on\('item:completed', function\)"),
-    (lambda queue: anything.starmap(pow, [(1, 2)], tries=1), r"did you mean max_retries, which counts"),
+    (lambda queue: anything.starmap(pow, [(1, 2)], tries=1), r"did you mean max_retries\?$"),
     # what it was called in 1.0.0rc1
     (
         lambda queue: anything.JobQueue(max_items_per_worker=100),
-        r"^JobQueue\(\) has no option 'max_items_per_worker': write per_worker=\{'items': 100\}$",
+        r"^JobQueue\(\) has no option 'max_items_per_worker': write JobQueue\(per_worker=\{'items': 100\}\)$",
     ),
     *(
         (call, r" has no option 'max_memory_per_worker': write JobQueue\(per_worker=\{'memory': '2GB'\}\)$")
@@ -339,7 +338,6 @@ MISNAMED: list[tuple[Callable[[Any], object], str]] = [
             lambda queue: anything.Executor(max_memory_per_worker="2GB"),
         )
     ),
-    (lambda queue: anything.map(pow, [1], [2]), r"expected one iterable, got several; mpqueue.starmap\(fn, zip\("),
 ]
 
 

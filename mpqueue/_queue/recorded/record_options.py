@@ -7,7 +7,6 @@ from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from mpqueue._call_checks import names_options
 from mpqueue._options import check_bool, check_text
 from mpqueue.errors import shown
 
@@ -50,9 +49,6 @@ class Rerun:
             object.__setattr__(self, "version", check_text("version", self.version))
         check_redo(self.redo)
         check_bool("strict", self.strict)
-
-
-Rerun.__init__ = names_options("Rerun")(Rerun.__init__)  # type: ignore[method-assign]
 
 
 class RecordOptions(NamedTuple):
