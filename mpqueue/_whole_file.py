@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from mpqueue._os.files import NO_LINKS, kind_of, open_file, set_rights, this_user
+from mpqueue._os.files import NO_LINKS, open_file, set_rights, this_user
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINKS
 
@@ -22,13 +22,10 @@ _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINKS
 def whole_file(target: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
     """A file that gets its name once all of it is on disk; if writing fails, the file that had that name stays.
 
-    Its rights are ``mode``; by default those of the file that it replaces, else those that the umask leaves. A file
-    that is not regular (/dev/stdout, a named pipe) is written to directly. Raises OSError.
+    Its rights are ``mode``; by default those of the file that it replaces, else those that the umask leaves. Raises
+    OSError.
     """
-    if _is_device_or_pipe(target):
-        with open(open_to_write(target), "wb") as file:
-            yield file
-        return
+    check_target(target)
     part = target.parent / f".{os.urandom(8).hex()}.part"
     fd = open_file(part, _NEW, 0o666 if mode is None else mode)
     try:
@@ -53,8 +50,12 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> Path:
     return target
 
 
-def _is_device_or_pipe(target: Path) -> bool:
-    return target.exists() and not target.is_file()
+def check_target(target: Path) -> None:
+    """Raise OSError for a folder, a device or a pipe, which no file may replace."""
+    if target.is_dir():
+        raise IsADirectoryError(f"expected a file, got the folder {str(target)!r}")
+    if target.exists() and not target.is_file():
+        raise OSError(f"expected a file, got the device or pipe {str(target)!r}")
 
 
 def rights_of(target: Path) -> int | None:
@@ -64,34 +65,6 @@ def rights_of(target: Path) -> int | None:
         if stat.S_ISREG(found.st_mode) and found.st_uid == this_user():
             return stat.S_IMODE(found.st_mode) & 0o777
     return None
-
-
-def open_to_write(path: str | os.PathLike[str]) -> int:
-    """Open the file, emptied, for data that is written bit by bit; returns the descriptor.
-
-    Raises PermissionError for a link or a named pipe that another user has put there, and OSError.
-    """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    kind = check_not_planted(path)
-    return open_file(path, flags if kind == stat.S_IFLNK else flags | NO_LINKS, 0o666)
-
-
-def check_not_planted(path: str | os.PathLike[str]) -> int | None:
-    """Raise PermissionError for a link or a named pipe of another user. Returns the kind of the file, if it exists.
-
-    Links of root (``/dev/stdout``) and of this user are followed.
-    """
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        return None
-    kind = stat.S_IFMT(found.st_mode)
-    if kind in (stat.S_IFLNK, stat.S_IFIFO) and not is_trusted(found.st_uid):
-        raise PermissionError(
-            f"{os.fspath(path)}: expected a file of this user, got {kind_of(found)} of user {found.st_uid}; "
-            "nothing was written"
-        )
-    return kind
 
 
 def is_trusted(user: int) -> bool:

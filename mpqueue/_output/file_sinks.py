@@ -32,9 +32,6 @@ MOST_WAITING = 1000
 class FileSink:
     """A file that gets rows. ``path`` is its final path, ``rows`` the number of rows written."""
 
-    #: Whether a file that is not regular gets its bytes as they come.
-    at_once = False
-
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -62,7 +59,7 @@ class FileSink:
         self.or_default = or_default  #: these replace ``columns`` that no row has
         target = self.path.absolute()  # as of now: the program may change its folder before the job starts
         self.folder = target.parent
-        self._part = PartFile(target, at_once=self.at_once)
+        self._part = PartFile(target)
         self.was_opened = False
         self.is_in_journal = False  #: the part of an earlier run is not needed, since all its rows come again
         self._has_ended = False
@@ -151,8 +148,6 @@ def check_apart(sink: FileSink, journal: str) -> None:
 
 class JsonLinesSink(FileSink):
     """A file with one JSON value per line."""
-
-    at_once = True
 
     def put(self, columns: Mapping[str, list[Any]], count: int) -> None:
         """Write a line of JSON for each row."""

@@ -10,23 +10,20 @@ import itertools
 import logging
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from mpqueue._os.file_system import lock_file, reserve_room, unlock_file
 from mpqueue._os.files import NO_LINKS, REPLACES_OPEN_FILES, check_replaceable, open_file, set_rights, this_user
-from mpqueue._whole_file import check_not_planted, open_to_write, rights_of, whole_file
+from mpqueue._whole_file import check_target, rights_of
 
 log = logging.getLogger("mpqueue")
 
 _FLAGS = os.O_RDWR | os.O_CREAT | NO_LINKS
 _NEW = _FLAGS | os.O_EXCL
-#: Bytes that are copied at a time.
-_COPIED = 1 << 20
 
 
 def part_of(target: Path) -> Path:
@@ -35,16 +32,11 @@ def part_of(target: Path) -> Path:
 
 
 class PartFile:
-    """A file that is a part until it is complete. Used by one thread at a time; each method raises OSError.
+    """A file that is a part until it is complete. Used by one thread at a time; each method raises OSError."""
 
-    A file that is not regular (/dev/stdout, a named pipe) gets its bytes at the end, or with ``at_once`` as they come.
-    """
-
-    def __init__(self, target: Path, *, at_once: bool = False) -> None:
+    def __init__(self, target: Path) -> None:
         self.target = target
         self.part = part_of(target)
-        self._at_once = at_once
-        self._is_special = False
         self._file: IO[bytes] | None = None
         self.size = 0  #: its bytes, all of whole rows
 
@@ -53,32 +45,15 @@ class PartFile:
         folder = self.target.absolute().parent
         if not folder.is_dir():
             raise FileNotFoundError(f"expected a file in a folder that is there, got {str(self.target)!r}")
-        if self.target.is_dir():
-            raise IsADirectoryError(f"expected a file, got the folder {str(self.target)!r}")
-        check_not_planted(self.target)
-        if not self._is_beside():
-            if not os.access(folder, os.W_OK | os.X_OK):
-                raise PermissionError(
-                    f"expected a folder that this user may write into, got that of {str(self.target)!r}"
-                )
-            check_replaceable(self.target)
-
-    def _is_beside(self) -> bool:
-        return self.target.exists() and not self.target.is_file()
+        check_target(self.target)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(f"expected a folder that this user may write into, got that of {str(self.target)!r}")
+        check_replaceable(self.target)
 
     def open(self, *, keep: bool = True) -> None:
         """Make the empty part; one being written is refused. With ``keep``, an earlier job's part gets another name."""
         self.check()
-        self._is_special = self._is_beside()
-        if not self._is_special:
-            self._file = self._open_part(keep=keep)
-        elif self._at_once:
-            self._file = open(open_to_write(self.target), "wb", buffering=0)  # noqa: SIM115 - `finish` and `leave` do
-        else:
-            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - likewise
-
-    def _open_part(self, *, keep: bool) -> FileIO:
-        while True:
+        while self._file is None:
             file = FileIO(open_file(self.part, _FLAGS, 0o666), "r+")
             try:
                 found = os.fstat(file.fileno())
@@ -88,11 +63,12 @@ class PartFile:
                     file.truncate(0)
                     if (rights := rights_of(self.target)) is not None:
                         set_rights(file.fileno(), rights)
-                    return file
+                    self._file = file
             except BaseException:
                 file.close()
                 raise
-            file.close()  # it has another name now
+            if self._file is None:  # it has another name now
+                file.close()
 
     def _put_aside(self, file: FileIO) -> bool:
         """Rename the part that an earlier job has left; False if it is empty."""
@@ -123,9 +99,8 @@ class PartFile:
 
     def cut(self) -> None:
         """Drop data written beyond its `size`, if possible."""
-        if not (self._is_special and self._at_once):
-            self.file.truncate(self.size)
-            self.file.seek(self.size)
+        self.file.truncate(self.size)
+        self.file.seek(self.size)
 
     def grown(self) -> None:
         """Count all data written to `file` so far as whole: nothing is reserved any more."""
@@ -134,12 +109,11 @@ class PartFile:
 
     def reserve(self, size: int) -> None:
         """Reserve that many more bytes, or raise OSError; if the system can't do that, nothing happens."""
-        if not self._is_special:
-            try:
-                reserve_room(self.file.fileno(), self.size, size)
-            except OSError:
-                self.cut()
-                raise
+        try:
+            reserve_room(self.file.fileno(), self.size, size)
+        except OSError:
+            self.cut()
+            raise
 
     def rewrite(self, change: Callable[[IO[bytes]], Iterable[bytes]]) -> None:
         """Replace the content of the part by the result of ``change``."""
@@ -155,23 +129,16 @@ class PartFile:
     def anew(self) -> Iterator[IO[bytes]]:
         """An empty file that replaces the part when the block is left."""
         old = self.file
-        if self._is_special:
-            new: Any = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - likewise
-            name = None
-        else:
-            name = self.part.with_name(f".{os.urandom(8).hex()}.part")
-            descriptor = open_file(name, _NEW, stat.S_IMODE(os.fstat(old.fileno()).st_mode))
-            new = FileIO(descriptor, "r+")
+        name = self.part.with_name(f".{os.urandom(8).hex()}.part")
+        new = FileIO(open_file(name, _NEW, stat.S_IMODE(os.fstat(old.fileno()).st_mode)), "r+")
         try:
             yield new
-            if name is not None:
-                _lock(new, self.part)
-                self._put_in_place(name)
+            _lock(new, self.part)
+            self._put_in_place(name)
         except BaseException:
             new.close()
-            if name is not None:
-                with suppress(OSError):
-                    os.unlink(name)
+            with suppress(OSError):
+                os.unlink(name)
             raise
         self._file, self.size = new, new.seek(0, os.SEEK_END)
         old.close()
@@ -199,15 +166,9 @@ class PartFile:
     def finish(self) -> None:
         """Give the complete file its own name, once it is on disk."""
         file = self.file
-        if not self._is_special:
-            file.truncate()  # the reserved rest
-            os.fsync(file.fileno())
-            os.replace(self.part, self.target)
-        elif not self._at_once:
-            file.seek(0)
-            with whole_file(self.target) as special:
-                while data := file.read(_COPIED):
-                    special.write(data)
+        file.truncate()  # the reserved rest
+        os.fsync(file.fileno())
+        os.replace(self.part, self.target)
         self._file = None
         file.close()
 
@@ -224,8 +185,6 @@ class PartFile:
         if file is None:
             return None
         with file:
-            if self._is_special:
-                return self.target if self._at_once else None
             try:
                 file.truncate()
                 if os.fstat(file.fileno()).st_size:

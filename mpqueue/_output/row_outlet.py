@@ -182,7 +182,7 @@ class RowOutlet:
     def leave(self) -> str:
         """Leave the sink, unless it was closed; returns the number of rows that are kept, and their place."""
         where, count = None if self._was_closed else self._leave(), self._rows
-        if isinstance(self._sink, FileSink):  # a pipe or a device may not have taken the last data
+        if isinstance(self._sink, FileSink):
             where = self._sink.left
             count = 0 if where is None else self._sink.rows
         if not count:

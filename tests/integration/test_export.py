@@ -204,8 +204,9 @@ def test_a_file_that_was_there_stays_where_writing_fails(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_device_is_written_to_and_not_replaced(pictures: Job[Any, Any]) -> None:
-    pictures.export("/dev/null", format="csv")
+def test_a_device_is_refused_and_not_replaced(pictures: Job[Any, Any]) -> None:
+    with pytest.raises(OSError, match=r"expected a file, got the device or pipe '/dev/null'"):
+        pictures.export("/dev/null", format="csv")
     assert Path("/dev/null").is_char_device()
 
 

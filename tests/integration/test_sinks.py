@@ -242,18 +242,6 @@ def test_a_file_that_fails_at_its_end_stays_a_part_of_a_job_that_was_stopped(
     assert told[0].status is JobStatus.CANCELLED
 
 
-@not_on_windows("no /dev/full")
-@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
-def test_a_full_disk_leaves_whole_rows_and_says_how_many(queue: JobQueue, form: str, tmp_path: Path) -> None:
-    """/dev/full takes no byte; nothing is left there, and nothing is kept."""
-    if form == "parquet":
-        pytest.importorskip("pyarrow")
-    path = tmp_path / f"full.{form}"
-    path.symlink_to("/dev/full")
-    with pytest.raises(SinkError, match=r"No space left on device; kept: nothing$"):
-        queue.run(range(10), do.double, results=getattr(sinks, form)(path))
-
-
 def test_what_a_cancelled_job_has_written_stays_and_no_later_job_deletes_it(
     queue: JobQueue, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
