@@ -15,7 +15,7 @@ from mpqueue._core.messages import LaneDied, LaneReady
 from mpqueue._parent.inbox import Inbox, found
 from mpqueue._parent.lane_protocol import Answers, Capabilities, Lane, LaneSettings, Tell
 from mpqueue._wire.line import Answer
-from mpqueue._wire.memory.ledger import Claim, Ledger
+from mpqueue._wire.memory.ledger import NOBODY, Claim, Ledger
 from mpqueue._worker import worker_links
 from mpqueue._worker.exchange import make_context
 from mpqueue._worker.main import Worker
@@ -150,6 +150,7 @@ class InlineLane(Lane):
         self.answers = Answers(pool.inbox, number, generation)
         self._is_dead = False
         self._ledger = Ledger()
+        self._flags = NOBODY, False, False  #: a job, whether it is paused, and whether it is cancelled
         here = worker_links.WorkerLinks(
             number, generation, self._ledger, self._flags_of, _Outbox(self.answers), is_own_process=False
         )
@@ -176,11 +177,11 @@ class InlineLane(Lane):
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
         """Set the flags at once."""
-        self._ledger.set_flags(job, pause=pause, cancel=cancel)
+        self._flags = job, pause, cancel
 
     def _flags_of(self, job: int) -> tuple[bool, bool]:
-        paused, cancelled = self._ledger.flags_of(job)
-        return paused, cancelled or self._is_given_up
+        meant, paused, cancelled = self._flags
+        return meant == job and paused, (meant == job and cancelled) or self._is_given_up
 
     def set_limit(self, chunk: int, position: int) -> None:
         """Set the limit at once."""
@@ -208,7 +209,7 @@ class InlineLane(Lane):
         run = self._worker.chunk_timer.run
         if run is not None:
             del run.stretch[len(run.running.out) - run.stretch_lo + 1 :]  # the rest of it must not run
-            self._ledger.set_flags(run.job.number, pause=False, cancel=True)
+            self._flags = run.job.number, False, True
         error = ChildProcessError("the worker has ended")
         died = LaneDied(self.number, self.generation, self.pid, exitcode, None if exitcode else signal, claim)
         self.answers.die(error, functools.partial(self._pool.post, died))

@@ -73,7 +73,7 @@ def test_whatever_stands_there_is_read_as_a_claim_or_as_none(ledger: Ledger, pag
     assert 0.0 <= claim.fraction <= 1.0
     assert 0.0 <= claim.since < math.inf
     ledger.limit(claim.chunk)
-    ledger.flags_of(1)
+    ledger.flags_of(1, lambda: (True, True))
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,6 @@ UNSENT     worker       parent       bytes of log records that no report has sen
                                      has died
 MEMORY_LIMIT       parent       worker       bytes of private memory that the worker may have; 0: any number
 MEMORY_USED    worker       parent       with MEMORY_LIMIT, its bytes at the start of the work in CLAIM
-PAUSE      parent       worker       1 if the job of FLAG_JOB is paused; if the lane has Events, these count instead
-CANCEL     parent       worker       1 if the job of FLAG_JOB is cancelled; likewise
 PIPED      parent       worker       1 if the parent can't open the worker's segments: results go through the pipe,
                                      or are carried by the engine
 LATE       parent       worker       `IS_LATE` if the worker is about to be killed since an item takes too long: the
@@ -41,7 +39,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 CLAIM, SINCE, FRACTION, LIMIT, _LIMIT_ODD, FLAG_JOB, UNSENT, MEMORY_LIMIT, MEMORY_USED = range(9)
-PAUSE, CANCEL, PIPED, LATE = range(9, 13)
+PIPED, LATE = range(9, 11)
 SIZE = mmap.PAGESIZE
 #: The value of LATE. The worker ends by it, so it is a number that a handler would not write there by chance.
 IS_LATE = 0x6C6174655F6E6F77
@@ -140,14 +138,8 @@ class Ledger:
         """Make the changed flags count for the job of that number."""
         self.words[FLAG_JOB] = self.words[FLAG_JOB] & ~_JOB_MASK | job
 
-    def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
-        """Set the flags of a lane without Events: the job of that number is paused, or cancelled, or neither."""
-        self.withdraw_flags()
-        self.words[PAUSE], self.words[CANCEL] = pause, cancel
-        self.give_flags(job)
-
-    def flags_of(self, job: int, read: Callable[[], tuple[bool, bool]] | None = None) -> tuple[bool, bool]:
-        """Tell the worker whether that job is paused, and cancelled; ``read`` reads the Events, if there are any.
+    def flags_of(self, job: int, read: Callable[[], tuple[bool, bool]]) -> tuple[bool, bool]:
+        """Tell the worker whether that job is paused, and cancelled; ``read`` reads the Events.
 
         Flags that changed meanwhile may be another job's, and count as unset: the caller will ask again.
         """
@@ -155,7 +147,7 @@ class Ledger:
         before = words[FLAG_JOB]
         if before & _JOB_MASK != job:
             return False, False
-        said = (bool(words[PAUSE]), bool(words[CANCEL])) if read is None else read()
+        said = read()
         return said if words[FLAG_JOB] == before else (False, False)
 
     def limit(self, chunk_number: int) -> int:

@@ -1,7 +1,7 @@
 """Flags of two jobs on one lane: no job takes another's pause or cancel.
 
-The real `FlagSetter` changes the flags, by its Events or by the ledger's words, and the real `Ledger.flags_of` reads
-them for job 1: on behalf of a thread that a handler left behind, which may ask at any time.
+The real `FlagSetter` changes the flags, and the real `Ledger.flags_of` reads them for job 1: on behalf of a thread that
+a handler left behind, which may ask at any time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 from mpqueue._engines.loky.parent_line import FlagSetter
 from mpqueue._parent.users_threads import Errands
 from mpqueue._wire.line import Flags
-from mpqueue._wire.memory.ledger import CANCEL, FLAG_JOB, PAUSE, Ledger
+from mpqueue._wire.memory.ledger import FLAG_JOB, Ledger
 from tests.unit.models.explorer import Model, ModelLedger, Process, World, explore, reverted
 
 #: What the parent says, one after the other: of which job, whether it is paused, and cancelled. At first the flags
@@ -57,12 +57,11 @@ class _Seen:
         self._event.value = False
 
 
-def model(orders: Orders, has_events: bool, ledger_class: type[ModelLedger]) -> Model:
+def model(orders: Orders, ledger_class: type[ModelLedger]) -> Model:
     def make(world: World) -> Callable[[], None]:
         parent, worker = world.process("parent"), world.process("worker")
-        shared = {FLAG_JOB, PAUSE, CANCEL}
         world.memory[FLAG_JOB] = 1
-        ledgers = [ledger_class(world, process, shared) for process in (parent, worker)]
+        ledgers = [ledger_class(world, process, {FLAG_JOB}) for process in (parent, worker)]
         events = [ModelEvent(world), ModelEvent(world)]
         heard = []
 
@@ -71,15 +70,11 @@ def model(orders: Orders, has_events: bool, ledger_class: type[ModelLedger]) -> 
                 Flags(*(event.seen_by(parent) for event in events)), ledgers[0], Errands("", print, print)
             )
             for job, pause, cancel in orders:
-                if has_events:
-                    setter._carry_out(job, pause, cancel)
-                else:
-                    ledgers[0].set_flags(job, pause=pause, cancel=cancel)
+                setter._carry_out(job, pause, cancel)
 
         def read_flags() -> None:
             seen = [event.seen_by(worker) for event in events]
-            read = (lambda: tuple(one.is_set() for one in seen)) if has_events else None
-            heard.append(ledgers[1].flags_of(1, read))
+            heard.append(ledgers[1].flags_of(1, lambda: (seen[0].is_set(), seen[1].is_set())))
             assert any((pause, cancel) == heard[0] for job, pause, cancel in [*orders, (1, False, False)] if job == 1)
 
         world.thread(parent, set_flags)
@@ -88,28 +83,23 @@ def model(orders: Orders, has_events: bool, ledger_class: type[ModelLedger]) -> 
 
         def look() -> None:
             last = [(pause, cancel) for job, pause, cancel in orders[-1:] if job == 1]
-            read = None if not has_events else lambda: (events[0].value, events[1].value)
-            assert not last or ledgers[1].flags_of(1, read) == last[0], "who asks afterwards hears it"
+            told = ledgers[1].flags_of(1, lambda: (events[0].value, events[1].value))
+            assert not last or told == last[0], "who asks afterwards hears it"
 
         return look
 
     return make
 
 
-both_ways = pytest.mark.parametrize("has_events", [True, False], ids=["events", "words"])
-
-
-@both_ways
 @pytest.mark.parametrize("orders", [AWAY, THERE_AND_BACK, ITS_OWN])
-def test_no_job_takes_the_flags_of_another(orders: Orders, has_events: bool) -> None:
-    assert explore(model(orders, has_events, ModelLedger)).orders > 1
+def test_no_job_takes_the_flags_of_another(orders: Orders) -> None:
+    assert explore(model(orders, ModelLedger)).orders > 1
 
 
 WITHDRAWN = "self.words[FLAG_JOB] = changes << 32 | NOBODY"
 CHECKED = "return said if words[FLAG_JOB] == before else (False, False)"
 
 
-@both_ways
 @pytest.mark.parametrize(
     ("orders", "method", "old", "new"),
     [
@@ -118,7 +108,7 @@ CHECKED = "return said if words[FLAG_JOB] == before else (False, False)"
         pytest.param(AWAY, "withdraw_flags", WITHDRAWN, "pass", id="flags count while they change"),
     ],
 )
-def test_the_model_finds(orders: Orders, method: str, old: str, new: str, has_events: bool) -> None:
+def test_the_model_finds(orders: Orders, method: str, old: str, new: str) -> None:
     changed = type("Changed", (ModelLedger,), {method: reverted(getattr(Ledger, method), old, new)})
     with pytest.raises(AssertionError):
-        explore(model(orders, has_events, changed))
+        explore(model(orders, changed))
