@@ -181,10 +181,6 @@ def other_threads() -> list[str]:
     return sorted(names)
 
 
-if sys.platform != "win32":
-    import resource
-
-
 def private_bytes() -> int | None:
     """Return the bytes of this process's private memory, see `memory_of`; None if the system does not report it."""
     return memory_of("self")  # its number here may be another in what is mounted at /proc
@@ -245,56 +241,11 @@ def why_not_told() -> str | None:
 # -- the peak ----------------------------------------------------------------------------------------------------------
 
 
-#: Stands for an unknown number of page faults.
-_NOT_TOLD = -1
+def begin_peak() -> bool:
+    """Ask the kernel to reset the peak that `peak` returns; returns whether it does, which gVisor does not. 5 us.
 
-
-class Peak:
-    """The most memory that is resident from `begin` to `end`, mapped files included, as Linux sees it.
-
-    Memory comes only with page faults, and counting these costs 2 us: the kernel is asked to reset (5 us), and for the
-    peak (20 us), only if there was one since the last time.
-    """
-
-    def __init__(self) -> None:
-        self._faults = _NOT_TOLD  #: the number of page faults at the last reset
-        self._has_begun = False  #: the kernel has reset it
-        self._known: int | None = None  #: the peak since then, if it was asked for
-
-    def begin(self) -> None:
-        """Count from now on: ask the kernel to reset the peak, unless there was no page fault since the last time."""
-        faults = _page_faults()
-        if faults != self._faults:
-            self._faults, self._known = faults, None
-            self._has_begun = _reset_peak()
-
-    def end(self) -> int | None:
-        """Return bytes since `begin`; None if the system does not report them, or can't reset them (gVisor)."""
-        if not self._has_begun:
-            return None
-        if self._known is None or _page_faults() != self._faults:
-            self._known = _peak_bytes()
-        return self._known
-
-
-#: This process's peak.
-peak = Peak()
-
-
-def _page_faults() -> int:
-    if sys.platform == "win32":
-        return _NOT_TOLD
-    try:
-        used = resource.getrusage(resource.RUSAGE_SELF)
-    except OSError:  # a filter refuses the system call
-        return _NOT_TOLD
-    return used.ru_minflt + used.ru_majflt
-
-
-def _reset_peak() -> bool:
-    """Ask the kernel to reset the peak; returns whether it does. No file is kept open to write into.
-
-    A handler may close descriptors that are not its own, and reuse the number for its own file.
+    No file is kept open to write into: a handler may close descriptors that are not its own, and reuse the number for
+    its own file.
     """
     with contextlib.suppress(OSError):
         file = open_file(f"{PROC}/self/clear_refs", os.O_WRONLY)
@@ -305,7 +256,8 @@ def _reset_peak() -> bool:
     return False
 
 
-def _peak_bytes() -> int | None:
+def peak() -> int | None:
+    """Return the most bytes that were resident since `begin_peak`, mapped files included; None if not known. 20 us."""
     try:
         return int(read_beginning(f"{PROC}/self/status").partition(b"VmHWM:")[2].split(None, 1)[0]) * 1024
     except (OSError, ValueError, IndexError):

@@ -5,8 +5,7 @@ measured, and a slow job can be explained afterwards.
 
 How many items run under one mark, a *stretch*, follows from their known times. Their seconds, CPU seconds and, for
 those that ran alone, the peak of memory are measured once per stretch and divided among its items, so that a tiny item
-costs nothing more: 1 us per stretch, which aims at 15 ms; 4 us per item of 5 ms or above, 25 us more if it needed new
-pages.
+costs nothing more: 1 us per stretch, which aims at 15 ms; 25 us per item of 5 ms or above.
 """
 
 from __future__ import annotations
@@ -134,9 +133,8 @@ class Costs:
 
     def stretch_begins(self, lo: int, hi: int, pace: float | None) -> None:
         """Begin to measure the items from lo to hi; ``pace`` is seconds per item, if known."""
-        self._counting = hi - lo == 1 and (pace is None or pace >= WORTH_COUNTING)
-        if self._counting:
-            memory.peak.begin()
+        is_worth_it = hi - lo == 1 and (pace is None or pace >= WORTH_COUNTING)
+        self._counting = is_worth_it and memory.begin_peak()
         self._cpu = time.process_time()
 
     def stretch_ended(self, lo: int, hi: int, seconds: float, cut_pace: float | None, packing: float = 0.0) -> float:
@@ -146,7 +144,7 @@ class Costs:
         was not read between the items, so the last one gets the rest.
         """
         count, cpu = hi - lo, max(0.0, time.process_time() - self._cpu - packing)
-        if self._counting and seconds >= PEAK_SECONDS and (peak := memory.peak.end()) is not None:
+        if self._counting and seconds >= PEAK_SECONDS and (peak := memory.peak()) is not None:
             self._peaks[lo] = peak
         if cut_pace is not None and count > 1:
             cpu_pace = min(cut_pace, cpu / count)

@@ -155,13 +155,6 @@ def test_the_machine_s_memory_is_bytes_or_not_told() -> None:
         assert (found is not None and found.total >= found.available) == tells
 
 
-def test_a_peak_is_not_told_where_the_kernel_does_not_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_facts, "_reset_peak", lambda: False)
-    peak = process_facts.Peak()
-    peak.begin()
-    assert peak.end() is None
-
-
 @LINUX_ONLY
 def test_where_memfds_are_refused_files_are_made_in_the_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> int:
@@ -179,9 +172,8 @@ def test_where_memfds_are_refused_files_are_made_in_the_temporary_folder(monkeyp
 
 
 def test_a_peak_is_bytes_or_not_told(tells: bool) -> None:
-    peak = process_facts.Peak()
-    peak.begin()
-    found = peak.end()
+    assert process_facts.begin_peak() == tells
+    found = process_facts.peak()
     assert found is None or (tells and found > 1 << 20)
 
 
