@@ -36,7 +36,6 @@ from mpqueue._wire.pickling.script import Script
 from mpqueue.errors import InternalError, JournalError, QueueClosedError
 
 if TYPE_CHECKING:
-    from mpqueue._parent.history_file import HistoryFile
     from mpqueue._parent.journal.journal_outlet import JournalOutlet
 
 log = logging.getLogger("mpqueue")
@@ -88,11 +87,7 @@ class QueueRuntime:
             "engine": backend.capabilities,
             **_settings_of_resources(options),
         }
-        self._recording: HistoryFile | None = None
-        if record := os.environ.get("MPQUEUE_RECORD"):
-            self._scheduler = self._make_recorded(record, options.concurrency, settings)
-        else:
-            self._scheduler = Scheduler(options.concurrency, random.Random(), **settings)
+        self._scheduler = Scheduler(options.concurrency, random.Random(), **settings)
         self._initializer = initializer
         self.has_initializer = initializer is not None
         self._preload = preload
@@ -111,12 +106,6 @@ class QueueRuntime:
         self.announce: Announce = _announce_nothing  #: the coordinator's reports about jobs; set before it starts
         self.say_unfinished: Callable[[], object] = list  #: called if the program ends before the queue was closed
         self.give_up: GiveUp = _announce_nothing  #: its last resort: the runs of a job end with an error
-
-    def _make_recorded(self, path: str, lanes: int, settings: dict[str, Any]) -> Scheduler:
-        from mpqueue._parent.history_file import HistoryFile, RecordedScheduler  # for bug reports
-
-        self._recording = HistoryFile(path)
-        return RecordedScheduler(self._recording, type(self._backend).__name__, lanes, random.Random(), **settings)
 
     def _open_journal(self, path: str) -> JournalOutlet:
         from mpqueue._parent.journal.journal_outlet import JournalOutlet
@@ -353,8 +342,6 @@ class QueueRuntime:
             self.journal_outlet.journal.close()
         if self._take_back is not None:
             self._take_back()
-        if self._recording is not None:
-            self._recording.close()
 
     def _end_work(self, coordinator: Coordinator, kill: bool, by: float | None) -> None:
         if not kill:

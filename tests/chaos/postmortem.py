@@ -1,8 +1,4 @@
-"""What to look at when something hangs: who waits for what, the queues' jobs, the workers, all stacks.
-
-How the scheduler's books stand, a recording tells: run the same seed with ``MPQUEUE_RECORD``, see
-docs/how-to/report-a-bug.md.
-"""
+"""What to look at when something hangs: who waits for what, the queues' jobs, the workers, all stacks."""
 
 from __future__ import annotations
 

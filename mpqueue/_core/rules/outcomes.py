@@ -14,7 +14,7 @@ from mpqueue._core.state.lane_book import LaneState
 from mpqueue._core.state.pipeline import InputsEnded
 from mpqueue._core.state.timings import Event
 from mpqueue.errors import ItemCancelledError, SetupError
-from mpqueue.retry import Fail
+from mpqueue.retry import Fail, decide_by
 from mpqueue.status import PENDING, RETRY, JobStatus
 
 
@@ -96,7 +96,7 @@ def _record_failure(
 ) -> None:
     attempt = job.table.fail_try(index, failure, pid)
     if failure.charged and index not in job.dropped:
-        decision = books.decide(job.options.retry, attempt, failure.error)
+        decision = decide_by(job.options.retry, attempt, failure.error, books.rng)
     else:
         decision = Fail("not charged, or cancelled")
     if isinstance(decision, Fail):

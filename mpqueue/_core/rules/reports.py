@@ -22,7 +22,7 @@ from mpqueue._core.state.pending import Care
 from mpqueue._wire.frames import Ended
 from mpqueue._wire.parcels import AddedItems
 from mpqueue.errors import WorkerCrashedError
-from mpqueue.retry import Fail, RetryAfter
+from mpqueue.retry import Fail, RetryAfter, decide_by
 
 T = TypeVar("T")
 
@@ -239,7 +239,7 @@ def setup_failed(books: Books, lane: LaneBook, job: JobBook, failure: Failure) -
     record_ = job.setups.setdefault(lane.number, SetupRecord())
     record_.failures += 1
     books.free_later(job.last_setup_failure)
-    decision = books.decide(job.options.retry, record_.failures, failure.error)
+    decision = decide_by(job.options.retry, record_.failures, failure.error, books.rng)
     if isinstance(decision, Fail) and decision.error is not None:
         failure = Failure(decision.error)
     job.last_setup_failure = failure

@@ -20,7 +20,6 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, BusyTime, Chunk, LaneBook, LaneSeconds, LaneState, members
 from mpqueue._core.state.resources import Headroom, Needs, Resources
 from mpqueue._core.state.timings import Company
-from mpqueue.retry import Fail, RetryAfter, RetryPolicy, decide_by
 
 if TYPE_CHECKING:
     import random
@@ -164,8 +163,6 @@ class EndedCounts:
     retries: int = 0  #: tries that another one follows
 
 
-Decide = Callable[[RetryPolicy, int, BaseException], RetryAfter | Fail]
-
 NOTHING: Mapping[str, int] = {}
 #: The error that sums of fractions may have.
 _ROUNDING = 1e-9
@@ -183,7 +180,6 @@ class Books:
         max_memory_per_worker: int | None = None,
         has_initializer: bool = False,
         engine: Capabilities = Capabilities(),  # noqa: B008 - frozen
-        decide: Decide | None = None,
         resources: Mapping[str, int] = NOTHING,
         device: str | None = None,
     ) -> None:
@@ -199,9 +195,7 @@ class Books:
         self.timers = TimerHeap()
         self.sleeps = Sleeps()
         self.any_timeouts = False  #: some active job has
-        #: Decides about an item, or a job's setup on a lane, whose try has failed: only here chance and the types of
-        #: users' errors count.
-        self.decide: Decide = decide or (lambda policy, attempt, error: decide_by(policy, attempt, error, rng))
+        self.rng = rng  #: for the delays of failed tries: only there chance counts
         self.capabilities = engine
         self.max_items_per_worker = max_items_per_worker
         self.max_memory = max_memory_per_worker  #: bytes of private memory that a worker may have
