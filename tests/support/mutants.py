@@ -38,6 +38,7 @@ import uuid
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -430,7 +431,7 @@ def reach(session: pytest.Session, items: list[pytest.Item], parts: list[Path], 
     coverage.start()
     seconds: dict[str, float] = {}
     kept = kept_answers()
-    for item, after in zip(items, [*items[1:], None], strict=True):
+    for item, after in zip_longest(items, items[1:]):
         coverage.switch_context(item.nodeid)
         calls.begin(item.nodeid)
         started = sum(os.times()[:4])
