@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 import mpqueue
-from mpqueue import JobQueue, Progress, RetryPolicy, current_item
+from mpqueue import JobQueue, Progress, current_item
 from tests.support import handlers as do
 from tests.support.front_ends import FRONT_ENDS, FrontEnd
 from tests.support.loops import Run, in_loops
@@ -23,8 +23,6 @@ from tests.support.terminals import screen, terminal
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends", "forked_workers")]
-
-AT_ONCE = RetryPolicy(3, base_delay=0)
 
 
 @pytest.mark.parametrize("chunksize", [None, 1, 7, 1000])
@@ -45,13 +43,6 @@ def test_the_last_state_is_told_once_also_where_listeners_are_slower_than_the_jo
         queue.on("job:progress", lambda *_: threading.Event().wait(0.25))
         queue.run(range(4), do.succeed, progress=heard.append, chunksize=1)
     assert [progress.completed for progress in heard if progress.status.final] == [4]
-
-
-def test_retries_and_failures_are_counted() -> None:
-    heard: list[Progress] = []
-    with JobQueue(2, retry=AT_ONCE) as queue:
-        job = queue.run(list("abc"), do.only("b", do.fail), progress=heard.append)
-    assert (heard[-1].completed, heard[-1].failed, heard[-1].retries, job.retries) == (2, 1, 3, 3)
 
 
 def test_a_second_run_of_failed_items_begins_where_the_first_ended(tmp_path: Path) -> None:
@@ -369,24 +360,6 @@ def test_a_bar_is_followed_by_the_failures_in_groups_and_that_of_a_call_is_not(t
     assert [line.partition(":")[0] for line in lines[2:]] == ["load", "after"]
 
 
-def test_two_jobs_at_a_time_have_a_bar_each(tmp_path: Path) -> None:
-    body = """
-        import mpqueue
-
-        with mpqueue.JobQueue(2) as queue:
-            for name in ("first", "second"):
-                queue.create_job(name, range(100), str)
-            runs = [queue.start(name, progress=True) for name in ("first", "second")]
-            for run in runs:
-                run.result()
-        print("after")
-    """
-    lines = shown_on_terminal(tmp_path, body)
-    for name in ("first", "second"):
-        assert sum(line.startswith(f"{name}: 100%") and "100/100" in line for line in lines) == 1
-    assert lines[-1] == "after"
-
-
 def test_a_job_inside_a_worker_shows_no_bar(tmp_path: Path) -> None:
     body = """
         import mpqueue
@@ -426,26 +399,6 @@ def test_a_notebook_shows_a_bar_in_its_cell(tmp_path: Path) -> None:
     ((html, text),) = ast.literal_eval(line)
     assert '<code>str: 100%</code> <progress value="1.000"></progress> <code>5/5' in html
     assert text.startswith("str: 100% [####################] 5/5")
-
-
-def test_a_bar_is_complete_before_the_drop_in_returns(tmp_path: Path) -> None:
-    body = """
-        import mpqueue
-
-        for imap in (mpqueue.imap, mpqueue.imap_unordered):
-            print("after", len(list(imap(str, range(50), concurrency=1, progress=True))))
-        for _ in mpqueue.imap(str, range(50), concurrency=1, progress=True):
-            break
-        print("left")
-        with mpqueue.Pool(1, progress=True) as pool:
-            print("after", len(list(pool.imap(str, range(50)))))
-            print("after", len(pool.map(str, range(50))))
-    """
-    lines = shown_on_terminal(tmp_path, body)
-    assert len(lines) == 10
-    assert all(line.startswith("str:") for line in lines[::2])
-    assert lines[1::2] == ["after 50", "after 50", "left", "after 50", "after 50"]
-    assert sum("50/50" in line for line in lines) == 4
 
 
 @pytest.mark.parametrize(
