@@ -3,45 +3,24 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
-from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import mpqueue
 from mpqueue import JobPlan, JobQueue, current_item
 from mpqueue.errors import JournalMismatchError
 from tests.support import handlers as do
 from tests.support.command_line import main
-from tests.support.disk import watched
 from tests.support.journals import lines_of, queue_of, rows_of, told
 from tests.support.kinds import EACH_KIND, JOB, KINDS, Calls, Kind
 from tests.support.programs import run_program
 from tests.support.systems import not_on_windows
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
-
-
-@pytest.mark.slow
-@pytest.mark.long(but=["open"])
-@EACH_KIND
-@settings(max_examples=20)
-@given(st.lists(st.lists(st.sampled_from("aab"), max_size=8), min_size=2, max_size=4))
-def test_equal_values_count_as_often_as_they_are_there(kind: Kind, days: list[list[str]]) -> None:
-    seen: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as folder, watched() as disk:
-        calls, disk.syncs = Calls(Path(folder)), False
-        for items in days:
-            there = Counter(map(repr, items))
-            assert kind.run(calls, items, Path(folder, "run.db")) == [f"result of {item!r}" for item in items]
-            assert Counter(calls.take()) == there - seen
-            seen |= there
 
 
 def draw(_: object) -> int:
@@ -120,29 +99,6 @@ def test_another_kind_of_key_makes_everything_another(tmp_path: Path) -> None:
         to_run(path, ["a", "b"], rerun=mpqueue.Rerun(key=str.upper))
     assert to_run(path, ["b", "a"], rerun=mpqueue.Rerun(update=True, key=str.upper)) == ["b", "a"]
     assert to_run(path, ["a", "b"], rerun=mpqueue.Rerun(key=str.upper)) == []
-
-
-@pytest.mark.slow
-@EACH_KIND
-def test_another_version_runs_everything_again_and_other_code_warns(
-    kind: Kind, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path, calls = tmp_path / "run.db", Calls(tmp_path)
-    for items, version, ran in (
-        (["a", "b"], "1", ["'a'", "'b'"]), (["a"], "1", []), (["a"], "2", ["'a'"]), (["a", "b"], "2", ["'b'"])
-    ):  # fmt: skip
-        assert kind.run(calls, items, path, rerun=mpqueue.Rerun(version=version)) == [
-            f"result of {item!r}" for item in items
-        ]
-        if kind.name == "open" and version == "2":
-            continue  # what is not added again is not there any more
-        assert sorted(calls.take()) == ran
-    calls.take()
-    assert not caplog.records
-    assert kind.run(do.succeed, ["a", "b"], path) == ["result of 'a'", "result of 'b'"]
-    assert "(now `tests.support.handlers.succeed`) has changed since" in caplog.text
-    assert kind.run(do.succeed, ["a", "b"], path, rerun=mpqueue.Rerun(redo="changed-code")) == ["a", "b"]
-    assert kind.run(do.double, ["a", "b"], path, rerun=mpqueue.Rerun(redo="all")) == ["aa", "bb"]
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from mpqueue.status import ItemStatus
 from tests.support import handlers as do
 from tests.support.command_line import main
 from tests.support.disk import Disk
-from tests.support.journals import queue_of, values_of
+from tests.support.journals import queue_of
 from tests.support.programs import run_program
 from tests.support.waiting import Gate, wait_until
 
@@ -173,21 +173,6 @@ def test_a_job_that_is_cleared_keeps_its_results_where_they_are_few(path: Path, 
                 assert job.results
             with pytest.raises(JournalError, match="got none"):
                 assert job.items[2].result
-
-
-def test_a_result_whose_file_is_gone_or_damaged_costs_no_other(path: Path) -> None:
-    with queue_of(path) as queue:
-        queue.run(range(9, 100, 10), result_of, id="job")
-    with queue_of(path) as queue:
-        looked = queue.load_job("job")
-        files = values_of(path)
-        files[0].unlink()
-        files[1].write_bytes(files[2].read_bytes())
-        bad = [index for index in range(10) if type(looked.items[index].result) is not bytes]
-        assert len(bad) == 2
-        assert all(repr(looked.items[index].result).startswith("<unreadable here") for index in bad)
-        good = set(range(10)).difference(bad)
-        assert all(looked.items[index].result == result_of(10 * index + 9) for index in good)
 
 
 def test_looking_at_a_journal_loads_no_results(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
