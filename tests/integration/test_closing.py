@@ -94,18 +94,6 @@ def test_leaving_by_an_exception_kills_and_keeps_the_results_so_far(tmp_path: Pa
     assert pending.status is JobStatus.PENDING
 
 
-def test_closing_twice_and_closing_an_unused_queue_does_nothing() -> None:
-    queue = JobQueue(1)
-    queue.close()
-    queue.close()
-    queue.close(kill=True)
-    queue.close(wait=False)
-    with JobQueue(1) as used:
-        used.run(["a"], do.succeed)
-        used.close()
-    used.close()
-
-
 @pytest.mark.holds("error: QueueClosedError")
 def test_calls_on_a_closed_queue_raise_and_jobs_stay_readable() -> None:
     with JobQueue(1, max_retries=0) as queue:

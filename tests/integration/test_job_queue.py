@@ -65,16 +65,6 @@ def test_concurrency_none_is_one_worker_for_each_cpu_that_the_process_may_use() 
         os.sched_setaffinity(0, allowed)
 
 
-@pytest.mark.slow
-def test_concurrency_none_is_one_worker_inside_a_worker() -> None:
-    def handle(item: int) -> tuple[int, list[int]]:
-        with JobQueue(concurrency=None) as inner:
-            return inner.concurrency, results_of(inner.run([item], do.double))
-
-    with JobQueue(1) as queue:
-        assert queue.run([1], handle).results == [(1, [2])]
-
-
 @pytest.mark.holds("seed: start: no more items run at once than the concurrency allows")
 def test_as_many_items_run_at_a_time_as_there_are_workers_and_no_more(tmp_path: Path) -> None:
     gate = Gate(tmp_path)

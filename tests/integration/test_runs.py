@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mpqueue import Job, JobItem, JobQueue, JobRun, JobStatus, RetryPolicy
+from mpqueue import Job, JobItem, JobQueue, JobRun, JobStatus
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
 from tests.support.waiting import Gate, wait_until
@@ -122,15 +122,6 @@ def test_as_completed_gives_finished_items_first_then_the_rest_as_they_finish(tm
     assert found[-1].result == "a"
     assert len(found) == 5
     assert all(isinstance(item, JobItem) for item in found)
-
-
-def test_as_completed_gives_failed_items_too_and_each_once() -> None:
-    with JobQueue(2, retry=RetryPolicy(1, base_delay=0.01)) as queue:
-        queue.create_job("job", range(500), do.only(3, do.fail))
-        run = queue.start("job")
-        found = list(run.as_completed())
-    assert sorted(item.payload for item in found) == list(range(500))
-    assert [item.payload for item in found if item.status == "failed"] == [3]
 
 
 def test_as_completed_comes_to_its_end_when_the_queue_is_closed_by_force(tmp_path: Path) -> None:
