@@ -196,45 +196,22 @@ def test_a_job_that_could_not_be_written_to_the_end_is_none(tmp_path: Path) -> N
         assert queue.create_job("job", range(5000), do.succeed).total == 5000
 
 
-#: Creates a job, or gives one more items, in processes each of which ends at another commit, as if it was killed.
+#: Creates a job, or gives one more items, in processes each of which ends at another commit.
 HALFWAY = """
-import functools, os, shutil, sqlite3, sys
+import sys
 from pathlib import Path
 from mpqueue import JobQueue, Rerun
 from mpqueue.testing import InlinePool
+from tests.support.ended_early import end_at_each
 
-folder, has_ids = Path(sys.argv[1]), sys.argv[2] == "True"
-left = 0
-
-class Connection(sqlite3.Connection):
-    def execute(self, sql, *arguments):
-        global left
-        left -= sql == "COMMIT"
-        if left == 0:
-            os._exit(9)
-        return super().execute(sql, *arguments)
-
-sqlite3.connect = functools.partial(sqlite3.connect, factory=Connection)
-
-def create(path):
-    with JobQueue(1, journal=path, backend=InlinePool()) as queue:
+def create(folder):
+    with JobQueue(1, journal=folder / "run.db", backend=InlinePool()) as queue:
         numbers = range(70_000)
-        items = [{"id": n} for n in numbers] if has_ids else numbers
+        items = [{"id": n} for n in numbers] if sys.argv[2] == "True" else numbers
         queue.create_job("job", items, abs, rerun=Rerun(update=True))
 
-left = -1
-create(folder / "first.db")  # all is imported now
-for step in range(1, 1000):
-    copy = folder / f"step {step}"
-    shutil.copytree(folder / "made", copy)
-    child = os.fork()
-    if child == 0:
-        left = step
-        create(copy / "run.db")
-        os._exit(0)
-    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
-        break
-print(step)
+folder = Path(sys.argv[1])
+print(end_at_each(folder / "made", folder, create, lambda sql: sql == "COMMIT"))
 """
 
 
@@ -256,7 +233,7 @@ def test_a_job_whose_maker_ended_before_all_of_it_was_there_is_as_it_was(
     steps = int(run_program(tmp_path, HALFWAY, tmp_path, has_ids).stdout)
     assert steps > 1
     for step in range(1, steps):
-        with queue_of(tmp_path / f"step {step}" / "run.db") as queue:
+        with queue_of(tmp_path / str(step) / "run.db") as queue:
             job = queue.get_job("job")
             if not is_there:
                 assert job is None

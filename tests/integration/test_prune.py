@@ -6,8 +6,6 @@ import contextlib
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from tests.support.command_line import main
 from tests.support.disk import Disk
 from tests.support.journals import all_told as told
 from tests.support.journals import cells_of, queue_of, rows_in, values_of
-from tests.support.programs import PATIENCE, write_program
+from tests.support.programs import PATIENCE, run_program
 from tests.support.waiting import Gate
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
@@ -233,48 +231,21 @@ def test_a_cleared_job_gives_its_pages_back(path: Path) -> None:
     assert run(path, ["a", "b", "big"], "other") == []
 
 
-#: Prunes copies of a journal, each in a process that ends at another one of its steps, as if it was killed.
+#: Prunes copies of a journal, each in a process that ends at another one of its steps.
 PROGRAM = """
-import functools, os, shutil, sqlite3, sys
+import sys
 from pathlib import Path
 from mpqueue import JobQueue
 from mpqueue.testing import InlinePool
+from tests.support.ended_early import end_at_each
 
-made, folder = map(Path, sys.argv[1:])
-left = 0
-
-class Connection(sqlite3.Connection):
-    def execute(self, sql, *arguments):
-        global left
-        if sql.startswith("PRAGMA synchronous"):
-            sql = "PRAGMA synchronous=OFF"
-        if not sql.startswith("SELECT"):
-            left -= 1
-        if left == 0:
-            os._exit(9)
-        return super().execute(sql, *arguments)
-
-sqlite3.connect = functools.partial(sqlite3.connect, factory=Connection)
-
-def prune(path):
-    with JobQueue(1, journal=path, backend=InlinePool()) as queue:
+def prune(folder):
+    with JobQueue(1, journal=folder / "run.db", backend=InlinePool()) as queue:
         queue.prune("job")
         queue.clear_job("other")
 
-shutil.copytree(made.parent, folder / "first")
-left = -1
-prune(folder / "first" / "run.db")  # all is imported now
-for step in range(1, 100000):
-    copy = folder / str(step)
-    shutil.copytree(made.parent, copy)
-    child = os.fork()
-    if child == 0:
-        left = step
-        prune(copy / "run.db")
-        os._exit(0)
-    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
-        break
-print(step)
+made, folder = map(Path, sys.argv[1:])
+print(end_at_each(made, folder, prune, lambda sql: not sql.startswith("SELECT")))
 """
 
 
@@ -292,9 +263,7 @@ def test_a_kill_at_any_step_loses_nothing(path: Path, auto_vacuum: str, tmp_path
     shutil.copy(path, made)
     shutil.copytree(f"{path}.files", f"{made}.files")
     copies.mkdir()
-    program = [sys.executable, str(write_program(tmp_path, PROGRAM)), str(made), str(copies)]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=2 * PATIENCE, check=True)
-    steps = int(done.stdout)
+    steps = int(run_program(tmp_path, PROGRAM, made.parent, copies, timeout=2 * PATIENCE).stdout)
     assert steps > 50
     for step in range(1, steps + 1):
         copy = copies / str(step) / "run.db"
