@@ -22,7 +22,7 @@ from tests.support import leaks, length
 from tests.support.disk import Disk, watched
 from tests.support.startup import sitecustomize
 from tests.support.this_system import IS_WINDOWS
-from tests.support.waiting import wait_until
+from tests.support.waiting import Gate, wait_until
 
 #: Seconds that asynchronous cleaning up may take: worker exit, unlinking by a resource tracker, threads running out.
 #: Under wine all of it takes longer.
@@ -177,6 +177,18 @@ def forked_workers(request: pytest.FixtureRequest) -> Iterator[None]:
 
     with forked_workers(request.module.__name__):
         yield
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    """Where the test and its handlers meet."""
+    return Gate(tmp_path)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the test's journal is."""
+    return tmp_path / "run.db"
 
 
 @pytest.fixture

@@ -51,10 +51,9 @@ def changing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
 
 
 @pytest.mark.long
-def test_workers_that_join_are_used_and_those_that_go_cost_nobody_a_try(changing: DaskCluster, tmp_path: Path) -> None:
+def test_workers_that_join_are_used_and_those_that_go_cost_nobody_a_try(changing: DaskCluster, gate: Gate) -> None:
     """One by a failure of its machine, one since its nanny is killed, one that is sent away in good order."""
     changing.have_workers(1)
-    gate = Gate(tmp_path)
     with JobQueue(None, backend=DaskBackend(changing.address), retry=SOON) as queue:
         assert queue.concurrency == 1
         job = queue.create_job("job", range(40), do.block_until_told(gate, then=do.return_pid), chunksize=1)
@@ -78,9 +77,8 @@ def test_workers_that_join_are_used_and_those_that_go_cost_nobody_a_try(changing
 
 
 @pytest.mark.long
-def test_a_queue_that_was_given_a_size_waits_for_room_and_takes_no_more(changing: DaskCluster, tmp_path: Path) -> None:
+def test_a_queue_that_was_given_a_size_waits_for_room_and_takes_no_more(changing: DaskCluster, gate: Gate) -> None:
     changing.have_workers(2)
-    gate = Gate(tmp_path)
     with JobQueue(None, backend=DaskBackend(changing.address)) as queue:
         queue.resize(3)
         queue.create_job("job", range(40), do.block_until_told(gate, then=do.return_pid), chunksize=1)
@@ -97,8 +95,7 @@ def test_a_queue_that_was_given_a_size_waits_for_room_and_takes_no_more(changing
 
 
 @pytest.mark.long
-def test_an_adaptive_cluster_grows_with_a_job_and_shrinks_after_it(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_an_adaptive_cluster_grows_with_a_job_and_shrinks_after_it(gate: Gate) -> None:
     with LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
         # what an item of unknown length counts for is a tenth of the usual target
         cluster.adapt(minimum=0, maximum=2, interval="200ms", wait_count=2, target_duration="500ms")
@@ -142,10 +139,9 @@ def _count_standins(dask_scheduler: Any) -> int:
 
 @pytest.mark.long
 def test_a_worker_that_is_paused_for_its_memory_gets_nothing_and_holds_up_no_close(
-    changing: DaskCluster, tmp_path: Path
+    changing: DaskCluster, gate: Gate
 ) -> None:
     changing.have_workers(2)
-    gate = Gate(tmp_path)
     with (
         Client(changing.address, set_as_default=False) as client,
         JobQueue(None, backend=DaskBackend(changing.address), retry=SOON) as queue,
@@ -194,9 +190,8 @@ def test_workers_are_chosen_by_name_and_by_what_they_have(tmp_path: Path) -> Non
             DaskBackend("tcp://127.0.0.1:1", **wrong)
 
 
-def test_a_worker_can_be_retired_while_it_is_used(changing: DaskCluster, tmp_path: Path) -> None:
+def test_a_worker_can_be_retired_while_it_is_used(changing: DaskCluster, gate: Gate) -> None:
     changing.have_workers(2)
-    gate = Gate(tmp_path)
     with (
         JobQueue(None, backend=DaskBackend(changing.address), retry=SOON) as queue,
         Client(changing.address, set_as_default=False) as client,
@@ -269,8 +264,8 @@ def test_a_job_waits_for_the_first_worker_and_no_worker_for_too_long_fails_it(ch
 
 
 @pytest.mark.long
-def test_without_its_scheduler_a_job_is_interrupted_and_the_next_run_goes_on(tmp_path: Path) -> None:
-    gate, journal = Gate(tmp_path), tmp_path / "run.db"
+def test_without_its_scheduler_a_job_is_interrupted_and_the_next_run_goes_on(tmp_path: Path, gate: Gate) -> None:
+    journal = tmp_path / "run.db"
     handler = partial(_succeed_or_block, gate)
     with (
         dask_cluster(tmp_path, 1) as cluster,
@@ -443,8 +438,7 @@ def test_where_workers_can_t_be_reached_all_goes_through_the_scheduler(cluster: 
 
 
 @pytest.mark.long(but=["elsewhere"])
-def test_what_is_shared_goes_with_the_last_that_holds_it(either_cluster: DaskCluster, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_what_is_shared_goes_with_the_last_that_holds_it(either_cluster: DaskCluster, gate: Gate) -> None:
     with JobQueue(None, backend=DaskBackend(either_cluster.address)) as queue:
         table = mpqueue.share(Counted())
         queue.create_job("met", range(2), partial(_meet_and_tell, table, gate), chunksize=1)

@@ -68,9 +68,8 @@ def other(two_slots: DaskCluster) -> Iterator[Client]:
 
 
 def test_a_time_limit_leaves_the_tasks_and_the_data_of_others_alone(
-    two_slots: DaskCluster, other: Client, tmp_path: Path
+    two_slots: DaskCluster, other: Client, tmp_path: Path, gate: Gate
 ) -> None:
-    gate = Gate(tmp_path)
     workers = list(other.scheduler_info()["workers"])
     data = other.scatter({"data": [*range(1000)]}, hash=False)["data"]
     task = other.submit(gate.pass_through, "task", pure=False)
@@ -98,9 +97,8 @@ def _hang_with_a_child(children: Gate, item: int) -> None:
     child.wait()
 
 
-def test_a_slot_is_busy_while_ours_is(two_slots: DaskCluster, other: Client, tmp_path: Path) -> None:
+def test_a_slot_is_busy_while_ours_is(two_slots: DaskCluster, other: Client, gate: Gate) -> None:
     """Dask runs no more at a time than there are slots, for all clients together."""
-    gate = Gate(tmp_path)
     with JobQueue(None, backend=DaskBackend(two_slots.address)) as queue:
         assert queue.concurrency == 2
         queue.create_job("job", range(2), do.block_until_told(gate), chunksize=1)
@@ -114,9 +112,8 @@ def test_a_slot_is_busy_while_ours_is(two_slots: DaskCluster, other: Client, tmp
 
 
 @pytest.mark.long
-def test_another_s_task_comes_between_two_chunks(two_slots: DaskCluster, other: Client, tmp_path: Path) -> None:
+def test_another_s_task_comes_between_two_chunks(two_slots: DaskCluster, other: Client, gate: Gate) -> None:
     """Although the task that has the slot goes on from chunk to chunk."""
-    gate = Gate(tmp_path)
     with JobQueue(None, backend=DaskBackend(two_slots.address)) as queue:
         job = queue.create_job("job", range(400), partial(_begin_and_wait, gate), chunksize=1)
         run = queue.start("job")
@@ -135,9 +132,8 @@ def _begin_and_wait(gate: Gate, item: int) -> int:
     return item
 
 
-def test_what_others_scatter_costs_a_queue_nothing(two_slots: DaskCluster, other: Client, tmp_path: Path) -> None:
+def test_what_others_scatter_costs_a_queue_nothing(two_slots: DaskCluster, other: Client, gate: Gate) -> None:
     """Dask has an event of it that can't be pickled, which ends the connection of whoever follows all events."""
-    gate = Gate(tmp_path)
     with JobQueue(None, backend=DaskBackend(two_slots.address), retry=SOON) as queue:
         job = queue.create_job("job", range(6), do.block_until_told(gate), chunksize=1)
         run = queue.start("job")
@@ -150,10 +146,10 @@ def test_what_others_scatter_costs_a_queue_nothing(two_slots: DaskCluster, other
 
 
 def test_a_task_that_holds_the_global_lock_keeps_no_result_back(
-    two_slots: DaskCluster, other: Client, tmp_path: Path
+    two_slots: DaskCluster, other: Client, tmp_path: Path, gate: Gate
 ) -> None:
     """In one chunk: to Dask the task waits for a moment, which may cost the lane its slot; the next is given later."""
-    gate, line = Gate(tmp_path), tmp_path / "line"
+    line = tmp_path / "line"
     os.mkfifo(line)
     with JobQueue(1, backend=DaskBackend(two_slots.address), retry=SOON) as queue:
         job = queue.create_job("job", [0], do.block_until_told(gate))
@@ -176,8 +172,7 @@ def _hold_global_lock(gate: Gate, line: Path) -> None:
     os.close(ctypes.PyDLL(None).open(str(line).encode(), os.O_RDONLY))
 
 
-def test_a_frozen_dask_worker_loses_its_items_to_others(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_a_frozen_dask_worker_loses_its_items_to_others(tmp_path: Path, gate: Gate) -> None:
     with dask_cluster(tmp_path, 2, nanny=False) as cluster:
         with JobQueue(None, backend=DaskBackend(cluster.address), retry=SOON, timeout=100.0) as queue:
             job = queue.create_job("job", range(30), do.block_until_told(gate), chunksize=1)
@@ -221,8 +216,7 @@ def test_where_a_worker_was_is_told_with_its_timeout(two_slots: DaskCluster, oth
 # -- deaths ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_dask_worker_that_is_killed_takes_its_workers_along_and_costs_nobody_a_try(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_a_dask_worker_that_is_killed_takes_its_workers_along_and_costs_nobody_a_try(gate: Gate) -> None:
     with (
         LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=":0") as cluster,
         JobQueue(None, backend=DaskBackend(cluster), retry=SOON) as queue,

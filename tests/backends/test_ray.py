@@ -36,11 +36,8 @@ pytestmark = pytest.mark.slow
 SOON = RetryPolicy(max_retries=1, base_delay=0.0)
 
 
-def test_a_node_that_dies_costs_nobody_a_try_and_the_job_goes_on_when_another_comes(
-    ray_node: None, tmp_path: Path
-) -> None:
+def test_a_node_that_dies_costs_nobody_a_try_and_the_job_goes_on_when_another_comes(ray_node: None, gate: Gate) -> None:
     """Its guardian is an actor there, and dies with it."""
-    gate = Gate(tmp_path)
     backend = RayBackend(worker={"num_cpus": 0, "resources": {"spot": 1}})
     with JobQueue(1, backend=backend, retry=SOON) as queue, JobQueue(1, backend=RayBackend()) as bystander:
         run = None
@@ -79,9 +76,8 @@ def _backend(place: str) -> RayBackend:
 
 
 @pytest.mark.long(but=["there"])
-def test_a_node_has_one_copy_of_what_is_shared(place: str, tmp_path: Path) -> None:
+def test_a_node_has_one_copy_of_what_is_shared(place: str, gate: Gate) -> None:
     """On this program's own machine, that is the one that it has itself."""
-    gate = Gate(tmp_path)
     with JobQueue(WORKERS, backend=_backend(place)) as queue:
         table = mpqueue.share(np.arange(500_000))
         queue.create_job("met", range(2), partial(_meet_and_tell, table, gate), chunksize=1)
@@ -138,8 +134,7 @@ def _put_into_state(item: int, state: dict[int, int]) -> int:
 
 
 @pytest.mark.long
-def test_as_many_workers_start_as_there_are_items_for(ray_node: None, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_as_many_workers_start_as_there_are_items_for(ray_node: None, gate: Gate) -> None:
     with JobQueue(None, backend=RayBackend()) as queue:
         run = queue.start(queue.create_job("job", [0], do.block_until_told(gate)))
         gate.wait_for(0)

@@ -292,8 +292,7 @@ def test_a_time_limit_ends_the_item_or_is_refused(engine: Engine) -> None:
 # -- setup -----------------------------------------------------------------------------------------------------------
 
 
-def test_setup_runs_once_a_worker_and_is_finished(engine: Engine, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_setup_runs_once_a_worker_and_is_finished(engine: Engine, gate: Gate) -> None:
     with engine.queue() as queue:
         job = queue.run(range(50), lambda item, state: (item, state), setup=partial(its.begin_and_end, gate))
         assert results_of(job) == [(item, "state") for item in range(50)]
@@ -319,8 +318,7 @@ def test_a_setup_that_fails_everywhere_fails_the_job_once(engine: Engine) -> Non
 # -- pause and cancel ------------------------------------------------------------------------------------------------
 
 
-def test_pause_reaches_a_chunk_that_runs_and_resume_goes_on(engine: Engine, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_pause_reaches_a_chunk_that_runs_and_resume_goes_on(engine: Engine, gate: Gate) -> None:
     with engine.queue(1) as queue:  # two would share the items behind the one that waits
         wait = do.only(5, partial(its.wait_for_pause, gate), its.take_a_while)
         job = queue.create_job("job", range(50), wait, chunksize=50)
@@ -336,8 +334,7 @@ def test_pause_reaches_a_chunk_that_runs_and_resume_goes_on(engine: Engine, tmp_
     assert [item.attempts for item in job.items] == [1] * 50
 
 
-def test_cancel_reaches_the_handler_that_runs(engine: Engine, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_cancel_reaches_the_handler_that_runs(engine: Engine, gate: Gate) -> None:
     with engine.queue() as queue:
         job = queue.create_job("job", range(50), partial(its.run_until_cancelled, gate), chunksize=1)
         run = queue.start("job")
@@ -349,10 +346,9 @@ def test_cancel_reaches_the_handler_that_runs(engine: Engine, tmp_path: Path) ->
         assert results_of(queue.run(range(3), do.double)) == [0, 2, 4]
 
 
-def test_cancel_is_still_heard_by_who_runs_when_another_has_ended(engine: Engine, tmp_path: Path) -> None:
+def test_cancel_is_still_heard_by_who_runs_when_another_has_ended(engine: Engine, gate: Gate) -> None:
     if engine.workers < 2:
         pytest.skip("nobody who hears it runs beside another there")
-    gate = Gate(tmp_path)
     with engine.queue() as queue:
         queue.create_job("job", range(2), partial(its.look_once_told, gate), chunksize=1)
         run = queue.start("job")
@@ -364,8 +360,7 @@ def test_cancel_is_still_heard_by_who_runs_when_another_has_ended(engine: Engine
     assert gate.is_here("heard")
 
 
-def test_cancel_with_kill_ends_what_runs_or_waits_for_it(engine: Engine, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_cancel_with_kill_ends_what_runs_or_waits_for_it(engine: Engine, gate: Gate) -> None:
     with engine.queue() as queue:
         queue.create_job("job", range(10), do.block_until_told(gate), chunksize=1)
         run = queue.start("job")
@@ -377,9 +372,8 @@ def test_cancel_with_kill_ends_what_runs_or_waits_for_it(engine: Engine, tmp_pat
         assert results_of(queue.run(range(3), do.double)) == [0, 2, 4]
 
 
-def test_closing_at_once_leaves_nothing(engine: Engine, tmp_path: Path) -> None:
+def test_closing_at_once_leaves_nothing(engine: Engine, gate: Gate) -> None:
     """That nothing is left, the fixture of all tests sees to."""
-    gate = Gate(tmp_path)
     queue = engine.queue()
     queue.create_job("job", range(10), do.block_until_told(gate), chunksize=1)
     run = queue.start("job")
@@ -393,10 +387,9 @@ def test_closing_at_once_leaves_nothing(engine: Engine, tmp_path: Path) -> None:
 # -- balance ---------------------------------------------------------------------------------------------------------
 
 
-def test_items_behind_a_slow_one_go_elsewhere(engine: Engine, tmp_path: Path) -> None:
+def test_items_behind_a_slow_one_go_elsewhere(engine: Engine, gate: Gate) -> None:
     if engine.workers < 2:
         pytest.skip("there is no other worker")
-    gate = Gate(tmp_path)
     with engine.queue() as queue:
         job = queue.create_job("job", range(20), do.only(0, do.block_until_told(gate)), chunksize=20)
         run = queue.start("job")
@@ -407,8 +400,7 @@ def test_items_behind_a_slow_one_go_elsewhere(engine: Engine, tmp_path: Path) ->
     assert [item.attempts for item in job.items] == [1] * 20
 
 
-def test_what_was_finished_comes_home_before_a_slow_item_ends(engine: Engine, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_what_was_finished_comes_home_before_a_slow_item_ends(engine: Engine, gate: Gate) -> None:
     with engine.queue(1) as queue:
         queue.create_job("job", range(6), do.only(5, do.block_until_told(gate)), chunksize=6)
         run = queue.start("job")
@@ -419,8 +411,7 @@ def test_what_was_finished_comes_home_before_a_slow_item_ends(engine: Engine, tm
         assert results_of(run.result()) == list(range(6))
 
 
-def test_workers_can_be_more_and_fewer_while_a_job_runs_or_that_is_refused(engine: Engine, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_workers_can_be_more_and_fewer_while_a_job_runs_or_that_is_refused(engine: Engine, gate: Gate) -> None:
     with engine.queue(1, max_retries=0) as queue:
         if not engine.able.own_processes:
             with pytest.raises(ValueError, match="workers of the queue's own"):
@@ -443,8 +434,7 @@ def _count_running(job: Job[Any, Any]) -> int:
     return sum(item.status is ItemStatus.PROCESSING for item in job.items)
 
 
-def test_a_running_item_is_seen_to_run(engine: Engine, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_a_running_item_is_seen_to_run(engine: Engine, gate: Gate) -> None:
     with engine.queue(1) as queue:
         job = queue.create_job("job", range(2), do.block_until_told(gate))
         run = queue.start("job")

@@ -31,6 +31,7 @@ from mpqueue.testing import close_shared_pool
 from tests.support import handlers as do
 from tests.support.front_ends import FRONT_ENDS, Counted, FrontEnd
 from tests.support.interruptions import Interruption, send_to_main_thread
+from tests.support.leaks import threads_of_queues
 from tests.support.length import IS_LONG, long
 from tests.support.programs import is_running
 from tests.support.results import errors_in_place
@@ -73,8 +74,7 @@ def test_each_item_has_its_result_and_they_come_in_order(front_end: FrontEnd) ->
 
 
 @every
-def test_calls_from_several_threads_run_side_by_side(front_end: FrontEnd, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_calls_from_several_threads_run_side_by_side(front_end: FrontEnd, gate: Gate) -> None:
     with front_end.open() as call, ThreadPoolExecutor(2) as threads:
         list(call(do.succeed, range(4)))  # both workers are there
         calls = [threads.submit(lambda name: list(call(do.block_until_told(gate), [name])), name) for name in "ab"]
@@ -198,7 +198,7 @@ def test_options_out_of_range_are_refused_before_anything_starts(
 ) -> None:
     with pytest.raises(error, match=text), front_end.open(**options) as call:
         call(do.succeed, [1])
-    assert not [thread for thread in threading.enumerate() if "mpqueue" in thread.name]
+    assert not threads_of_queues()
 
 
 # -- mpqueue's own functions -----------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ def test_options_out_of_range_are_refused_before_anything_starts(
 def test_options_of_our_own_out_of_range_are_refused(front_end: FrontEnd, options: dict[str, Any], text: str) -> None:
     with front_end.open(**options) as call, pytest.raises((ValueError, TypeError), match=text):
         call(do.succeed, [1])
-    assert not [thread for thread in threading.enumerate() if "mpqueue" in thread.name]
+    assert not threads_of_queues()
 
 
 @ours
@@ -333,8 +333,8 @@ def test_an_endless_input_is_read_as_its_results_are_taken(front_end: FrontEnd, 
 
 
 @lazy
-def test_an_iterator_that_is_dropped_ends_its_work(front_end: FrontEnd, tmp_path: Path) -> None:
-    gate, closed = Gate(tmp_path), threading.Event()
+def test_an_iterator_that_is_dropped_ends_its_work(front_end: FrontEnd, gate: Gate) -> None:
+    closed = threading.Event()
 
     def items() -> Iterator[int]:
         try:
@@ -401,10 +401,8 @@ def test_threads_may_share_an_iterator_and_all_come_to_its_end(front_end: FrontE
 @pytest.mark.parametrize("count", [1, 2, None])
 @pytest.mark.parametrize("front_end", [one for one in FRONT_ENDS if one.is_lazy], ids=str)
 def test_results_that_took_a_second_try_come_whether_they_are_waited_for_or_not(
-    front_end: FrontEnd, count: int | None, tmp_path: Path
+    front_end: FrontEnd, count: int | None, gate: Gate
 ) -> None:
-    gate = Gate(tmp_path)
-
     def fail_at_first(number: int) -> int:
         if current_item().attempt == 1:
             raise ValueError("not yet")
@@ -425,8 +423,7 @@ def test_results_that_took_a_second_try_come_whether_they_are_waited_for_or_not(
 
 
 @of_each(lambda one: one.ended)
-def test_a_call_that_waits_is_told_that_it_was_ended(front_end: FrontEnd, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_a_call_that_waits_is_told_that_it_was_ended(front_end: FrontEnd, gate: Gate) -> None:
     assert front_end.ended is not None
     with front_end.open() as call, ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(lambda: list(call(do.block_until_told(gate), range(3))))
@@ -436,9 +433,7 @@ def test_a_call_that_waits_is_told_that_it_was_ended(front_end: FrontEnd, tmp_pa
 
 
 @every
-def test_an_interruption_ends_the_work_that_is_waited_for(front_end: FrontEnd, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
+def test_an_interruption_ends_the_work_that_is_waited_for(front_end: FrontEnd, gate: Gate) -> None:
     def interrupt() -> None:
         gate.wait_for_count(2)
         send_to_main_thread(signal.SIGINT)

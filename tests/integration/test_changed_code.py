@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import re
 import tarfile
 from collections.abc import Callable
@@ -19,16 +18,11 @@ from mpqueue.errors import JournalMismatchError
 from tests.support import journal_rc1 as rc1
 from tests.support.kinds import EACH_KIND, Kind
 from tests.support.programs import run_program
+from tests.support.results import warned
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 Handler = Callable[[Any], Any]
-
-
-def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
-    found = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    caplog.clear()
-    return found
 
 
 def scale(item: int, by: int = 1) -> int:
@@ -126,15 +120,15 @@ def test_what_a_handler_brings_along_counts(
     map_ = partial(mpqueue.map, items=[2], concurrency=1, journal=tmp_path / "run.db", job_id="job")
     (first,) = map_(before)
     assert map_(before) == [first]
-    assert not logged(caplog)
+    assert not warned(caplog)
     assert map_(after) == [first]
-    (warning,) = logged(caplog)
+    (warning,) = warned(caplog)
     assert re.search(what, warning)
     assert "since 1 of these results was made; what is done is not done again; Rerun(redo='changed-code')" in warning
     (again,) = map_(after, rerun=mpqueue.Rerun(redo="changed-code"))
     assert again == after(2)
     assert map_(after) == [again]
-    assert not logged(caplog)
+    assert not warned(caplog)
 
 
 PROGRAM = """
@@ -195,17 +189,16 @@ def test_results_of_other_code_are_known_one_by_one(
 
     assert run("a", 2) == ["a0", "a1"]
     assert run("b", 3) == ["a0", "a1", "b2"]
-    (warning,) = logged(caplog)
+    (warning,) = warned(caplog)
     assert "`handler` (script.py:1) has changed since 2 of these results were made; what is done" in warning
     with pytest.raises(JournalMismatchError, match=r"since 1 of these results was made; with Rerun\(strict=True\)"):
         run("a", 3, rerun=mpqueue.Rerun(strict=True))
     assert run("a", 3, rerun=mpqueue.Rerun(redo="changed-code")) == ["a0", "a1", "a2"]
     assert run("a", 3, rerun=mpqueue.Rerun(strict=True)) == ["a0", "a1", "a2"]
-    assert not logged(caplog)
+    assert not warned(caplog)
 
 
-def test_a_journal_that_was_pruned_knows_which_code_made_a_result(tmp_path: Path) -> None:
-    path = tmp_path / "run.db"
+def test_a_journal_that_was_pruned_knows_which_code_made_a_result(path: Path) -> None:
     with JobQueue(1, journal=path) as queue:
         queue.run(items(4), codes("a"), id="job", chunksize=1)
     with JobQueue(1, journal=path) as queue:
@@ -222,13 +215,12 @@ def test_a_journal_that_was_pruned_knows_which_code_made_a_result(tmp_path: Path
 
 
 def test_failed_items_that_run_again_from_the_journal_are_of_the_code_that_is_in_there(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def failing(name: str) -> Handler:
         return of_script(f"import os\ndef handler(x):\n    if x and not os.path.exists({str(tmp_path / 'healed')!r}):\n"
                          f"        raise ValueError\n    return {name!r} + str(x)")  # fmt: skip
 
-    path = tmp_path / "run.db"
     with JobQueue(1, journal=path, max_retries=0) as queue:
         assert [item.error_type for item in queue.run([0, 1], failing("a"), id="job").items] == [None, "ValueError"]
     (tmp_path / "healed").touch()
@@ -237,7 +229,7 @@ def test_failed_items_that_run_again_from_the_journal_are_of_the_code_that_is_in
         queue.retry_failed("job").result()
     with JobQueue(1, journal=path) as queue:
         assert queue.create_job("job", [0, 1], failing("a"), rerun=mpqueue.Rerun(strict=True)).results == ["a0", "a1"]
-    assert not logged(caplog)
+    assert not warned(caplog)
 
 
 def test_versions_of_installed_packages_are_told_with_what_has_changed(
@@ -253,9 +245,9 @@ def test_versions_of_installed_packages_are_told_with_what_has_changed(
     version = np.__version__
     monkeypatch.setattr(np, "__version__", "99.0")
     assert map_(handler(1)) == [2]
-    assert not logged(caplog)
+    assert not warned(caplog)
     assert map_(handler(2)) == [2]
-    assert f"has changed (numpy is 99.0 and was {version}) since" in logged(caplog)[0]
+    assert f"has changed (numpy is 99.0 and was {version}) since" in warned(caplog)[0]
 
 
 @pytest.fixture
@@ -277,14 +269,14 @@ def test_a_journal_of_the_version_before_goes_on_and_says_once_that_it_does_not_
             assert queue.open_job("open", rc1.VALUES, rc1.show).completed == len(rc1.VALUES)
         stream = mpqueue.imap(rc1.show, rc1.VALUES, concurrency=1, journal=of_rc1, job_id="stream")
         assert [*stream] == [f"rc1: {type(item).__name__}" for item in rc1.VALUES]
-        found = logged(caplog)
+        found = warned(caplog)
         assert len(found) == (0 if attempt else 3)
         assert all(unknown in each for each in found)
     with JobQueue(1, journal=of_rc1) as queue:
         assert queue.create_job(
             "values", rc1.VALUES, rc1.show, rerun=mpqueue.Rerun(redo="changed-code")
         ).completed == len(rc1.VALUES)
-        (warning,) = logged(caplog)
+        (warning,) = warned(caplog)
         assert f"whether the code has changed since {len(rc1.VALUES)} of these results were made {unknown}" in warning
 
 
@@ -296,7 +288,7 @@ def test_an_item_of_which_the_version_before_did_not_know_what_it_is_runs_once_m
             job = queue.create_job("named", rc1.NAMED, rc1.show)
             assert job.completed == (2 if attempt else 1)
             queue.start("named").result()
-            assert any("the journal does not say what" in each for each in logged(caplog)) == (not attempt)
+            assert any("the journal does not say what" in each for each in warned(caplog)) == (not attempt)
 
 
 @pytest.mark.long(but=["partial-map", "method-map", "lambda-map", "decorated-map"])
@@ -313,10 +305,9 @@ def test_an_item_of_which_the_version_before_did_not_know_what_it_is_runs_once_m
     ids=["partial", "method", "object", "decorated", "lambda"],
 )
 def test_a_second_callable_by_the_same_name_does_not_get_the_first_one_s_results(
-    tmp_path: Path, one: Handler, other: Handler, call: Callable[..., list[int]]
+    path: Path, one: Handler, other: Handler, call: Callable[..., list[int]]
 ) -> None:
     """Where a call has no ``job_id``, its function's name stands for it, if that is the name of one function only."""
-    path = tmp_path / "run.db"
     assert call(one, [1, 2], journal=path) == [2, 4]
     with pytest.raises(JournalMismatchError, match=r"another callable by that name.* job_id= of its own"):
         call(other, [1, 2], journal=path)

@@ -20,6 +20,7 @@ from mpqueue import Job, JobQueue, JobRun, JobStatus, QueueClosedError, RetryPol
 from mpqueue.events import ITEM_RETRY, JOB_PROGRESS, JOB_STARTED
 from tests.support import handlers as do
 from tests.support.interruptions import Interruption
+from tests.support.leaks import threads_of_queues
 from tests.support.length import IS_LONG
 from tests.support.programs import is_running, run_program
 from tests.support.recorder import Recorder
@@ -27,10 +28,6 @@ from tests.support.strength import workers_of
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = pytest.mark.slow
-
-
-def threads_of_queues() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if "mpqueue" in thread.name]
 
 
 def start_blocked(queue: JobQueue, gate: Gate, job_id: str = "job", items: Any = "ab") -> JobRun:
@@ -43,9 +40,7 @@ def start_blocked(queue: JobQueue, gate: Gate, job_id: str = "job", items: Any =
 
 
 @pytest.mark.parametrize("end", ["with", "close"])
-def test_started_jobs_are_waited_for(end: str, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
+def test_started_jobs_are_waited_for(end: str, gate: Gate) -> None:
     def open_later() -> None:
         gate.wait_for("a")
         gate.open()
@@ -70,8 +65,7 @@ def is_closed(queue: JobQueue) -> bool:
     return False
 
 
-def test_leaving_by_an_exception_kills_and_keeps_the_results_so_far(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_leaving_by_an_exception_kills_and_keeps_the_results_so_far(gate: Gate) -> None:
     jobs: list[Job] = []
 
     def work() -> None:
@@ -133,9 +127,7 @@ def test_calls_on_a_closed_queue_raise_and_jobs_stay_readable() -> None:
 
 @pytest.mark.long(but=["drain"])
 @pytest.mark.parametrize("how", ["drain", "adrain"])
-def test_a_drained_queue_has_written_all_that_ended_and_the_next_run_goes_on(how: str, tmp_path: Path) -> None:
-    gate, path = Gate(tmp_path), tmp_path / "run.db"
-
+def test_a_drained_queue_has_written_all_that_ended_and_the_next_run_goes_on(how: str, path: Path, gate: Gate) -> None:
     def work(item: str) -> object:
         return do.block_until_told(gate)(item) if item == "ends" else do.announce(gate, do.hang_sleep)(item)
 
@@ -162,8 +154,7 @@ def test_a_drained_queue_has_written_all_that_ended_and_the_next_run_goes_on(how
     assert [item.attempts for item in job.items] == [1] * 3
 
 
-def test_a_drain_whose_items_all_end_completes_the_job_and_wants_a_number_of_seconds(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_a_drain_whose_items_all_end_completes_the_job_and_wants_a_number_of_seconds(gate: Gate) -> None:
     with JobQueue(1) as queue:
         run = start_blocked(queue, gate, items="a")
         gate.wait_for("a")
@@ -178,9 +169,7 @@ def test_a_drain_whose_items_all_end_completes_the_job_and_wants_a_number_of_sec
         assert run.result(300).status is JobStatus.COMPLETED
 
 
-def test_a_drain_that_waits_is_cut_short(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
+def test_a_drain_that_waits_is_cut_short(gate: Gate) -> None:
     async def drain_until_cancelled(queue: JobQueue) -> None:
         task = asyncio.create_task(queue.adrain(600.0))
         await asyncio.to_thread(wait_until, lambda: is_closed(queue))
@@ -213,9 +202,9 @@ def test_a_drain_that_waits_is_cut_short(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["a listener", "a done-callback", "the end of a setup"])
 def test_a_close_that_waits_is_cut_short_by_one_that_kills(
-    what: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    what: str, gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gate, inside, may_go_on, told = Gate(tmp_path), threading.Event(), threading.Event(), list[bool]()
+    inside, may_go_on, told = threading.Event(), threading.Event(), list[bool]()
 
     def hear(_: object) -> None:
         inside.set()
@@ -535,8 +524,7 @@ async def _await(run: JobRun) -> Job:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_fork_of_the_parent_gets_an_error_when_it_uses_the_queue(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_fork_of_the_parent_gets_an_error_when_it_uses_the_queue(gate: Gate) -> None:
     with JobQueue(2) as queue:
         queue.create_job("pending", ["x"], do.succeed)
         run = start_blocked(queue, gate)

@@ -15,7 +15,6 @@ import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -378,8 +377,7 @@ def test_a_worker_that_is_killed_while_idle_is_replaced_and_nobody_charged(numbe
     "error: WorkerCrashedError",
 )
 @pytest.mark.parametrize("number", [KILL_SIGNAL, signal.SIGTERM], ids=str)
-def test_a_worker_that_is_killed_while_busy_costs_its_item_one_try(number: int, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_a_worker_that_is_killed_while_busy_costs_its_item_one_try(number: int, gate: Gate) -> None:
     with JobQueue(2, retry=ONCE) as queue:
         recorder = Recorder(queue)
         queue.create_job("job", ["bystander", CULPRIT], do.only(CULPRIT, do.at_first(do.announce_pid(gate))))
@@ -399,8 +397,7 @@ def test_a_worker_that_is_killed_while_busy_costs_its_item_one_try(number: int, 
         assert int(pid) not in workers_of(queue)
 
 
-def test_a_thread_left_by_an_earlier_job_that_ends_the_worker_charges_nobody(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_a_thread_left_by_an_earlier_job_that_ends_the_worker_charges_nobody(gate: Gate) -> None:
     with JobQueue(1, max_retries=0) as queue:
         assert queue.run(["first"], do.exit_when_told(gate)).results == ["first"]
         (before,) = workers_of(queue)

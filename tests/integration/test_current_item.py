@@ -6,7 +6,6 @@ import asyncio
 import math
 import os
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,9 +25,7 @@ def test_current_item_is_right_for_each_of_many_tiny_items(chunksize: int) -> No
     assert job.results == [(number, 1) for number in range(1000)]
 
 
-def test_worker_s_number_is_below_concurrency_and_stable_over_restarts(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
+def test_worker_s_number_is_below_concurrency_and_stable_over_restarts(gate: Gate) -> None:
     def handle(item: int) -> tuple[int, int]:
         if item < 2:
             gate.pass_through(item)

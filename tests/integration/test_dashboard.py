@@ -38,8 +38,9 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_jobs_items_failures_reports_and_comparisons_of_a_journal_that_stays_as_it_is(tmp_path: Path) -> None:
-    path = tmp_path / "run.db"
+def test_jobs_items_failures_reports_and_comparisons_of_a_journal_that_stays_as_it_is(
+    tmp_path: Path, path: Path
+) -> None:
     record(path, "first", ["a", "b", "c"], do.only("b", do.fail))
     record(path, "second", ["a", "b", "c"], do.only("c", do.fail))
     with JobQueue(1, journal=path) as queue:
@@ -75,8 +76,8 @@ def test_jobs_items_failures_reports_and_comparisons_of_a_journal_that_stays_as_
 
 
 @pytest.mark.long
-def test_a_job_goes_on_while_it_is_watched_and_its_writer_is_not_disturbed(tmp_path: Path) -> None:
-    gate, path = Gate(tmp_path / "gate"), tmp_path / "run.db"
+def test_a_job_goes_on_while_it_is_watched_and_its_writer_is_not_disturbed(tmp_path: Path, path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
     with JobQueue(1, journal=path, max_retries=0) as queue:
         job = queue.create_job("job", range(5), do.only(3, do.block_until_told(gate), do.only(1, do.fail)), chunksize=1)
         with watched(path, folder=tmp_path) as visitor, visitor.stream() as stream:
@@ -95,8 +96,7 @@ def test_a_job_goes_on_while_it_is_watched_and_its_writer_is_not_disturbed(tmp_p
             stream.listen_until(lambda: [*stream.states] == ["another"])
 
 
-def test_a_job_whose_program_was_killed_is_shown_as_interrupted(tmp_path: Path) -> None:
-    path = tmp_path / "run.db"
+def test_a_job_whose_program_was_killed_is_shown_as_interrupted(tmp_path: Path, path: Path) -> None:
     program = (
         "import os\nfrom mpqueue import JobQueue\n"
         f"queue = JobQueue(1, journal={str(path)!r})\n"
@@ -128,8 +128,7 @@ def test_several_journals_are_side_by_side(tmp_path: Path) -> None:
         ]
 
 
-def test_a_file_that_goes_leaves_what_was_known(tmp_path: Path) -> None:
-    path = tmp_path / "run.db"
+def test_a_file_that_goes_leaves_what_was_known(tmp_path: Path, path: Path) -> None:
     record(path, "job", ["a"], do.succeed)
     with dashboard(path, folder=tmp_path) as (url, program):
         visitor = visit(url)
@@ -142,8 +141,7 @@ def test_a_file_that_goes_leaves_what_was_known(tmp_path: Path) -> None:
         assert [job["jobId"] for job in visitor.get("jobs")] == ["job"]
 
 
-def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
-    path = tmp_path / "run.db"
+def test_without_the_extra_it_says_what_to_install(tmp_path: Path, path: Path) -> None:
     record(path, "job", ["a"], do.succeed)
     (tmp_path / "uvicorn.py").write_text("raise ImportError('none here')")
     done = run_command(tmp_path, "dashboard", "run.db", code=2)

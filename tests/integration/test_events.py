@@ -101,8 +101,7 @@ def test_retry_is_told_with_item_attempt_delay_and_error() -> None:
     assert [(retry.item.status, retry.item.attempts) for retry in told] == [("retry", 1), ("retry", 2)]
 
 
-def test_pause_and_resume_are_told_as_progress_without_an_item(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_pause_and_resume_are_told_as_progress_without_an_item(gate: Gate) -> None:
     with JobQueue(1) as queue:
         recorder = Recorder(queue)
         queue.create_job("job", ["a", "b"], do.block_until_told(gate), chunksize=1)
@@ -173,8 +172,7 @@ def test_progress_interval_merges_progress_and_always_sends_the_last_state() -> 
     assert recorder.names("job") == [JOB_STARTED, JOB_PROGRESS, JOB_PROGRESS, JOB_FINISHED]
 
 
-def test_merged_progress_comes_when_the_interval_is_over_without_another_item(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_merged_progress_comes_when_the_interval_is_over_without_another_item(gate: Gate) -> None:
     with JobQueue(1, progress_interval=0.05) as queue:
         recorder = Recorder(queue)
         queue.create_job("job", list("abc"), do.only("c", do.block_until_told(gate)), chunksize=1)
@@ -185,8 +183,7 @@ def test_merged_progress_comes_when_the_interval_is_over_without_another_item(tm
         run.result()
 
 
-def test_merged_progress_that_waits_comes_before_the_job_is_paused(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_merged_progress_that_waits_comes_before_the_job_is_paused(gate: Gate) -> None:
     with JobQueue(1, progress_interval=300) as queue:
         recorder = Recorder(queue)
         job = queue.create_job("job", list("abc"), do.only("c", do.block_until_told(gate)), chunksize=1)
@@ -353,9 +350,9 @@ def test_run_resolves_after_a_last_progress_that_its_interval_has_delayed() -> N
 # --- calls from listeners -------------------------------------------------------------------------------------------
 
 
-def test_every_method_may_be_called_from_listeners_and_done_callbacks(tmp_path: Path) -> None:
+def test_every_method_may_be_called_from_listeners_and_done_callbacks(gate: Gate) -> None:
     done: list[Any] = []
-    finished, gate = threading.Event(), Gate(tmp_path)
+    finished = threading.Event()
 
     def use_everything(queue: JobQueue, suffix: str) -> None:
         queue.create_job(f"new {suffix}", range(200), do.block_until_told(gate))
@@ -430,10 +427,9 @@ def test_waiting_for_an_unresolved_run_in_a_listener_raises_instead_of_hanging()
     assert len(queue.jobs()) == 1, "queue.run() created nothing"
 
 
-def test_close_from_a_listener_acts_as_if_it_did_not_wait(tmp_path: Path) -> None:
+def test_close_from_a_listener_acts_as_if_it_did_not_wait(gate: Gate) -> None:
     closed = threading.Event()
     queue = JobQueue(1)
-    gate = Gate(tmp_path)
 
     @queue.on(JOB_PROGRESS)
     def listener(progress: JobProgress) -> None:

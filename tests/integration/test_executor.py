@@ -12,7 +12,6 @@ import weakref
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -116,8 +115,7 @@ def test_initializer_that_fails_everywhere_fails_the_calls(bad: Any, cause: type
 # --- cancelling -----------------------------------------------------------------------------------------------------
 
 
-def test_waiting_call_can_be_cancelled_and_those_behind_it_run(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_waiting_call_can_be_cancelled_and_those_behind_it_run(gate: Gate) -> None:
     with Executor(1, max_retries=0) as executor:
         first = executor.submit(do.block_until_told(gate), "first")
         gate.wait_for("first")
@@ -134,8 +132,7 @@ def test_waiting_call_can_be_cancelled_and_those_behind_it_run(tmp_path: Path) -
     assert concurrent.futures.wait([first, second, third]).not_done == set()
 
 
-def test_running_call_is_ended_with_kill_and_its_neighbour_goes_on(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_running_call_is_ended_with_kill_and_its_neighbour_goes_on(gate: Gate) -> None:
     with Executor(2) as executor:
         bad = executor.submit(do.hang_holding_gil, "bad")
         good = executor.submit(do.block_until_told(gate), "good")
@@ -256,9 +253,7 @@ def test_result_that_was_taken_is_nowhere_else_while_the_next_item_is_pickled() 
         assert list(results) == [{1}, {2}, {3}]
 
 
-def test_map_that_is_closed_cancels_what_has_not_started(executor: Executor, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
+def test_map_that_is_closed_cancels_what_has_not_started(executor: Executor, gate: Gate) -> None:
     def stop_after_ten(number: int) -> int:
         gate.announce(number) if number < 10 else gate.pass_through(number)
         return number
@@ -322,9 +317,7 @@ def test_map_calls_the_submit_of_a_subclass(buffersize: int | None) -> None:
     assert submitted[:10] == [(number, 2) for number in range(10)]
 
 
-def test_map_raises_that_it_was_cancelled_where_the_executor_ends(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
+def test_map_raises_that_it_was_cancelled_where_the_executor_ends(gate: Gate) -> None:
     def stop_at_one(number: int) -> int:
         if number == 1:
             gate.pass_through(number)

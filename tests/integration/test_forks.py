@@ -74,8 +74,8 @@ KEPT = {f"{number} kept" for number in range(FORKS)}
 
 
 @pytest.mark.usefixtures("shared_pool_ends")
-def test_processes_that_are_forked_with_a_result_each_find_their_own(tmp_path: Path) -> None:
-    gate, fork = Gate(tmp_path), multiprocessing.get_context("fork")
+def test_processes_that_are_forked_with_a_result_each_find_their_own(gate: Gate) -> None:
+    fork = multiprocessing.get_context("fork")
     savers = []
     for number, result in enumerate(imap(array, range(8 * FORKS), concurrency=1)):
         assert is_full_of(result, number)
@@ -88,9 +88,7 @@ def test_processes_that_are_forked_with_a_result_each_find_their_own(tmp_path: P
         saver.join()
 
 
-def test_a_forked_process_keeps_the_results_that_its_parent_has_dropped(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
+def test_a_forked_process_keeps_the_results_that_its_parent_has_dropped(gate: Gate) -> None:
     def look_at_all(results: list[Any]) -> None:
         gate.pass_through(0)
         right = all(is_full_of(result, number) for number, result in enumerate(results))
@@ -138,8 +136,7 @@ def handle(fork: Callable[[], int], gate: Gate, table: Any, item: Any) -> float:
 @pytest.mark.long(but=["item-fork", "table"])
 @pytest.mark.parametrize("fork", [os.fork, fork_unseen_by_python])
 @pytest.mark.parametrize("what", ["item", "table"])
-def test_what_a_handler_forks_keeps_what_it_was_forked_with(fork: Callable[[], int], what: str, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_what_a_handler_forks_keeps_what_it_was_forked_with(fork: Callable[[], int], what: str, gate: Gate) -> None:
     with JobQueue(1) as queue:
         for number in range(FORKS):
             table = array(number) if what == "table" else None

@@ -14,7 +14,7 @@ import pytest
 from mpqueue import HandlerPicklingError, JobQueue, RetryPolicy
 from tests.support import handlers as do
 from tests.support.programs import run_program
-from tests.support.results import results_of
+from tests.support.results import check_nothing_created, results_of
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 
@@ -161,13 +161,6 @@ def test_handler_may_be_defined_in_a_notebook(tmp_path: Path) -> None:
 
 
 # --- that are refused -----------------------------------------------------------------------------------------------
-
-
-def check_nothing_created(queue: JobQueue) -> None:
-    assert queue.jobs() == []
-    assert queue.get_stats().total == 0
-    assert queue.run(["a"], do.succeed, id="job").results == ["a"]
-    queue.clear_job("job")
 
 
 @pytest.mark.holds("error: HandlerPicklingError", "error: PicklingError")

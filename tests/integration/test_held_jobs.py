@@ -47,8 +47,7 @@ def test_a_job_is_the_same_object_each_time() -> None:
     assert queue.get_job("job") is again
 
 
-def test_a_job_of_the_journal_is_the_same_object_while_somebody_holds_it(tmp_path: Path) -> None:
-    path = tmp_path / "run.db"
+def test_a_job_of_the_journal_is_the_same_object_while_somebody_holds_it(path: Path) -> None:
     with JobQueue(1, backend=InlinePool(), journal=path) as queue:
         queue.run(["a", "b"], succeed, id="job")
     with JobQueue(1, backend=InlinePool(), journal=path) as queue:
@@ -79,8 +78,7 @@ def test_results_go_with_the_last_who_holds_them_and_wait_for_no_collection() ->
 
 
 @pytest.mark.usefixtures("no_collections")
-def test_results_that_a_journal_gave_are_held_by_those_who_look_at_them(tmp_path: Path) -> None:
-    path = tmp_path / "run.db"
+def test_results_that_a_journal_gave_are_held_by_those_who_look_at_them(path: Path) -> None:
     with JobQueue(1, backend=InlinePool(), journal=path) as queue:
         queue.run(["a"], make_result, id="job")
     with JobQueue(1, backend=InlinePool(), journal=path) as queue:

@@ -21,7 +21,7 @@ from mpqueue.testing import close_shared_pool
 from tests.support import handlers as do
 from tests.support.front_ends import Counted
 from tests.support.length import long
-from tests.support.loops import LONG_WORK, Run, in_loops, turns_of_others
+from tests.support.loops import LONG_WORK, Run, each_loop, in_loops, turns_of_others
 from tests.support.programs import is_running, run_program
 from tests.support.systems import not_on_windows
 from tests.support.waiting import Gate, spend, wait_until
@@ -34,8 +34,7 @@ both = pytest.mark.parametrize("imap", [mpqueue.imap, mpqueue.imap_unordered])
 # --- results --------------------------------------------------------------------------------------------------------
 
 
-def test_unordered_results_do_not_wait_for_a_slow_one(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_unordered_results_do_not_wait_for_a_slow_one(gate: Gate) -> None:
     handler = do.only(0, do.block_until_told(gate))
     results = mpqueue.imap_unordered(handler, range(200), chunksize=1, buffersize=10, concurrency=2)
     early = [next(results) for _ in range(199)]
@@ -72,8 +71,8 @@ def test_reading_stops_within_the_buffer_when_the_consumer_does(imap: Callable[.
     assert numbers.read >= 299
 
 
-def test_slow_first_item_stops_the_reading_for_ordered_results(tmp_path: Path) -> None:
-    gate, numbers = Gate(tmp_path), Counted()
+def test_slow_first_item_stops_the_reading_for_ordered_results(gate: Gate) -> None:
+    numbers = Counted()
     handler = do.only(0, do.block_until_told(gate))
     with ThreadPoolExecutor(1) as threads:
         results = mpqueue.imap(handler, numbers, buffersize=20, chunksize=1, concurrency=2)
@@ -220,111 +219,89 @@ def test_interruption_while_the_input_is_read_ends_the_iterator_which_says_so() 
 
 
 @in_loops
-def test_loop_runs_on_within_a_block_of_results(run: Run) -> None:
-    async def main() -> None:
-        results = mpqueue.imap(do.succeed, range(30), chunksize=30, buffersize=10_000)
-        assert await anext(results) == 0
+async def test_loop_runs_on_within_a_block_of_results() -> None:
+    results = mpqueue.imap(do.succeed, range(30), chunksize=30, buffersize=10_000)
+    assert await anext(results) == 0
 
-        async def iterate() -> None:
-            found: list[int] = []
-            waits = 0
-            while len(found) < 29:
-                if len(found) == waits:
-                    spend(LONG_WORK)
-                with anyio.move_on_after(0) as scope:
-                    found.append(await anext(results))
-                waits += scope.cancelled_caught
-            assert found == list(range(1, 30))
-            assert waits > 10
+    async def iterate() -> None:
+        found: list[int] = []
+        waits = 0
+        while len(found) < 29:
+            if len(found) == waits:
+                spend(LONG_WORK)
+            with anyio.move_on_after(0) as scope:
+                found.append(await anext(results))
+            waits += scope.cancelled_caught
+        assert found == list(range(1, 30))
+        assert waits > 10
 
-        assert await turns_of_others(iterate) > 10
-
-    run(main)
+    assert await turns_of_others(iterate) > 10
 
 
 @in_loops
-def test_failures_and_the_error_of_the_input_come_in_their_places(run: Run) -> None:
-    async def main() -> None:
-        results = mpqueue.imap(do.only(1, do.fail), failing_after(3), max_retries=0)
-        assert await anext(results) == 0
-        with pytest.raises(ValueError, match="cannot do 1"):
-            await anext(results)
-        assert await anext(results) == 2
-        with pytest.raises(LookupError, match="no more"):
-            await anext(results)
-        with pytest.raises(StopAsyncIteration):
-            await anext(results)
-
-    run(main)
+async def test_failures_and_the_error_of_the_input_come_in_their_places() -> None:
+    results = mpqueue.imap(do.only(1, do.fail), failing_after(3), max_retries=0)
+    assert await anext(results) == 0
+    with pytest.raises(ValueError, match="cannot do 1"):
+        await anext(results)
+    assert await anext(results) == 2
+    with pytest.raises(LookupError, match="no more"):
+        await anext(results)
+    with pytest.raises(StopAsyncIteration):
+        await anext(results)
 
 
 @in_loops
-def test_an_error_of_the_input_that_looks_like_the_end_does_not_end_the_loop(run: Run) -> None:
-    async def main() -> None:
-        results = mpqueue.imap(do.succeed, ended_by(do.FalseError()))
-        assert await anext(results) == 0
-        with pytest.raises(do.FalseError):
-            await anext(results)
-        results = mpqueue.imap(do.succeed, ended_by(StopAsyncIteration("no more")))
-        assert await anext(results) == 0
-        with pytest.raises(RuntimeError, match="the input raised StopAsyncIteration") as caught:
-            await anext(results)
-        assert isinstance(caught.value.__cause__, StopAsyncIteration)
-
-    run(main)
+async def test_an_error_of_the_input_that_looks_like_the_end_does_not_end_the_loop() -> None:
+    results = mpqueue.imap(do.succeed, ended_by(do.FalseError()))
+    assert await anext(results) == 0
+    with pytest.raises(do.FalseError):
+        await anext(results)
+    results = mpqueue.imap(do.succeed, ended_by(StopAsyncIteration("no more")))
+    assert await anext(results) == 0
+    with pytest.raises(RuntimeError, match="the input raised StopAsyncIteration") as caught:
+        await anext(results)
+    assert isinstance(caught.value.__cause__, StopAsyncIteration)
 
 
 @in_loops
-def test_aclosing_ends_the_work(run: Run, tmp_path: Path) -> None:
-    async def main() -> None:
-        with busy_iterator(tmp_path) as held:
-            async with contextlib.aclosing(held[0]):
-                pass
-
-    run(main)
+async def test_aclosing_ends_the_work(tmp_path: Path) -> None:
+    with busy_iterator(tmp_path) as held:
+        async with contextlib.aclosing(held[0]):
+            pass
 
 
 @in_loops
-def test_cancelled_wait_for_a_result_loses_none(run: Run, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
-    async def main() -> None:
-        results = mpqueue.imap(do.only("a", do.block_until_told(gate)), "abc")
-        with anyio.move_on_after(0.05) as scope:
-            await anext(results)
-        assert scope.cancelled_caught
-        gate.open()
-        assert [result async for result in results] == ["a", "b", "c"]
-
-    run(main)
+async def test_cancelled_wait_for_a_result_loses_none(gate: Gate) -> None:
+    results = mpqueue.imap(do.only("a", do.block_until_told(gate)), "abc")
+    with anyio.move_on_after(0.05) as scope:
+        await anext(results)
+    assert scope.cancelled_caught
+    gate.open()
+    assert [result async for result in results] == ["a", "b", "c"]
 
 
 @in_loops
-def test_a_second_task_that_waits_for_a_result_is_refused(run: Run, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+async def test_a_second_task_that_waits_for_a_result_is_refused(gate: Gate) -> None:
+    results = mpqueue.imap(do.block_until_told(gate), "a")
+    came: list[str] = []
 
-    async def main() -> None:
-        results = mpqueue.imap(do.block_until_told(gate), "a")
-        came: list[str] = []
+    async def wait() -> None:
+        try:
+            came.append(await anext(results))
+        except RuntimeError as error:
+            came.append(str(error))
+            gate.open()
 
-        async def wait() -> None:
-            try:
-                came.append(await anext(results))
-            except RuntimeError as error:
-                came.append(str(error))
-                gate.open()
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(wait)
-            tasks.start_soon(wait)
-        assert came == ["expected one task at a time to wait for what comes next, got a second one", "a"]
-
-    run(main)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        tasks.start_soon(wait)
+    assert came == ["expected one task at a time to wait for what comes next, got a second one", "a"]
 
 
-@in_loops
-def test_results_that_come_when_the_loop_has_ended_are_not_lost(run: Run, tmp_path: Path) -> None:
-    gate, held = Gate(tmp_path), list[Iterator[str]]()
+@each_loop
+def test_results_that_come_when_the_loop_has_ended_are_not_lost(run: Run, gate: Gate) -> None:
+    held = list[Iterator[str]]()
 
     async def main() -> None:
         results = mpqueue.imap(do.block_until_told(gate), "ab")

@@ -52,8 +52,7 @@ def answers(queue: JobQueue, number: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["add_items", "pause and resume", "result", "done", "seal"])
-def test_a_ctrl_c_at_any_moment_of_a_call_never_blocks_the_coordinator(name: str, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_a_ctrl_c_at_any_moment_of_a_call_never_blocks_the_coordinator(name: str, gate: Gate) -> None:
     with JobQueue(1) as queue:
         job = queue.open_job("job", ["waits"], do.only("waits", do.block_until_told(gate)))
         run = queue.start("job")

@@ -66,8 +66,7 @@ def test_concurrency_none_is_one_worker_for_each_cpu_that_the_process_may_use() 
 
 
 @pytest.mark.holds("seed: start: no more items run at once than the concurrency allows")
-def test_as_many_items_run_at_a_time_as_there_are_workers_and_no_more(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_as_many_items_run_at_a_time_as_there_are_workers_and_no_more(gate: Gate) -> None:
     with JobQueue(3) as queue:
         queue.create_job("job", range(10), do.block_until_told(gate), chunksize=1)
         run = queue.start("job")
@@ -79,9 +78,7 @@ def test_as_many_items_run_at_a_time_as_there_are_workers_and_no_more(tmp_path: 
 
 
 @pytest.mark.holds("seed: JobQueue: a worker that finishes an item takes the next pending one")
-def test_worker_that_finishes_an_item_picks_up_the_next_pending_one(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
+def test_worker_that_finishes_an_item_picks_up_the_next_pending_one(gate: Gate) -> None:
     def handle(item: int) -> int:
         if item == 0:
             gate.pass_through(item)
@@ -124,8 +121,7 @@ def test_created_job_is_pending_and_not_started() -> None:
     "seed: start: the status becomes running",
     "seed: start: all items are waited for",
 )
-def test_started_job_runs_and_its_run_resolves_to_the_finished_job(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_started_job_runs_and_its_run_resolves_to_the_finished_job(gate: Gate) -> None:
     with JobQueue(1) as queue:
         created = queue.create_job("job", list("abc"), do.block_until_told(gate))
         run = queue.start("job")
@@ -153,8 +149,7 @@ def test_job_tells_when_it_ran_and_how_long() -> None:
 
 
 @pytest.mark.holds("error: JobStateError")
-def test_start_refuses_a_job_that_is_not_pending(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_start_refuses_a_job_that_is_not_pending(gate: Gate) -> None:
     with JobQueue(1) as queue:
         queue.create_job("job", ["a"], do.block_until_told(gate))
         run = queue.start("job")
@@ -195,8 +190,7 @@ def test_unknown_ids_raise_and_get_job_returns_none() -> None:
 
 
 @pytest.mark.holds("seed: get_stats: running with paused, pending, completed and total")
-def test_stats_count_running_with_paused_and_pending_and_all_that_ended(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_stats_count_running_with_paused_and_pending_and_all_that_ended(gate: Gate) -> None:
     with JobQueue(2) as queue:
         assert dataclasses.astuple(queue.get_stats()) == (0, 0, 0, 0)
         for name in ("running", "paused", "pending", "cancelled"):
@@ -220,8 +214,7 @@ def test_stats_count_running_with_paused_and_pending_and_all_that_ended(tmp_path
 
 
 @pytest.mark.holds("seed: clear_job: the job is removed from the queue")
-def test_cleared_job_is_gone_from_the_queue_and_readable_where_it_is_held(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_cleared_job_is_gone_from_the_queue_and_readable_where_it_is_held(gate: Gate) -> None:
     with JobQueue(1) as queue:
         queue.create_job("job", ["a", "b"], do.block_until_told(gate))
         run = queue.start("job")
@@ -437,8 +430,8 @@ def test_items_are_found_by_id_or_by_what_they_are() -> None:
 
 @pytest.mark.holds("error: JobExistsError")
 @pytest.mark.parametrize("has_journal", [False, True], ids=["without a journal", "with a journal"])
-def test_a_job_that_is_over_is_replaced_where_that_is_said(tmp_path: Path, has_journal: bool) -> None:
-    gate, seen = Gate(tmp_path), tmp_path / "seen"
+def test_a_job_that_is_over_is_replaced_where_that_is_said(tmp_path: Path, gate: Gate, has_journal: bool) -> None:
+    seen = tmp_path / "seen"
 
     def note(item: str) -> str:
         with seen.open("a") as file:
@@ -469,9 +462,7 @@ def test_a_job_that_is_over_is_replaced_where_that_is_said(tmp_path: Path, has_j
         run.result(300)
 
 
-def test_an_interrupted_run_leaves_its_job_at_hand(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
+def test_an_interrupted_run_leaves_its_job_at_hand(gate: Gate) -> None:
     def send() -> None:
         gate.wait_for("b")
         wait_until(lambda: queue.last_job is not None and queue.last_job.completed == 1)

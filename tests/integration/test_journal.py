@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import re
 import threading
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 
 import mpqueue
-from mpqueue import ItemStatus, Job, JobQueue, JobStatus, RetryPolicy, current_item
+from mpqueue import ItemStatus, JobQueue, JobStatus, RetryPolicy, current_item
 from mpqueue.errors import (
     JobExistsError,
     JobNotFoundError,
@@ -26,36 +25,16 @@ from mpqueue.errors import (
 from mpqueue.events import JOB_FINISHED, JOB_PAUSED, JOB_PROGRESS, JOB_RESUMED, JOB_STARTED
 from tests.support import handlers as do
 from tests.support.disk import Disk
-from tests.support.journals import lines_of, rows_of, values_of, wait_until_free
+from tests.support.journals import lines_of, rows_of, told, values_of, wait_until_free
 from tests.support.programs import run_program, run_until_not_killed
 from tests.support.recorder import Recorder
+from tests.support.results import warned
 from tests.support.this_system import IS_WINDOWS
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 
 QUICK = RetryPolicy(max_retries=2, base_delay=0.02)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "run.db"
-
-
-def told(job: Job) -> list[Any]:
-    """All that can be told of the items, but for times and process ids."""
-    return [
-        (
-            *(item.id, item.status, item.attempts, item.error, repr(item.exception), item.traceback, item.result),
-            item.payload,
-            [(entry.error, repr(entry.exception)) for entry in item.history],
-        )
-        for item in job.items
-    ]
-
-
-def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 # -- going on ----------------------------------------------------------------------------------------------------------
@@ -234,10 +213,10 @@ def test_other_code_is_a_warning_and_an_error_where_that_is_asked_for(
     with JobQueue(1, journal=path) as queue:
         with pytest.raises(JournalMismatchError, match=re.escape(what)):
             queue.create_job("job", items, handler, rerun=mpqueue.Rerun(strict=True), **options)
-        assert not logged(caplog)
+        assert not warned(caplog)
         queue.create_job("job", items, handler, **options)
-        assert len(logged(caplog)) == 1
-        assert what in logged(caplog)[0]
+        (warning,) = warned(caplog)
+        assert what in warning
 
 
 @pytest.mark.holds("error: JournalError")
@@ -360,7 +339,7 @@ def test_a_result_whose_file_is_gone_is_made_again(path: Path, caplog: pytest.Lo
         job = queue.create_job("job", range(2), make_bytes)
         assert (job.completed, job.status) == (1, JobStatus.PENDING)
         assert queue.start("job").result().results == [make_bytes(0), make_bytes(1)]
-    assert len(logged(caplog)) == 1
+    assert len(warned(caplog)) == 1
 
 
 # -- a disk that fills -------------------------------------------------------------------------------------------------
@@ -394,7 +373,7 @@ def test_a_full_disk_pauses_the_job_and_room_lets_it_go_on(
         recorder.check(job)
         assert queue.run(["a"], do.succeed, id="more").completed == 1
     assert len(calls.arrived()) == 150
-    assert sum("paused" in text for text in logged(caplog)) == 1
+    assert sum("paused" in text for text in warned(caplog)) == 1
     with JobQueue(1, journal=path) as queue:
         assert queue.load_job("job").completed == 150
 

@@ -92,8 +92,7 @@ def to_run(path: Path, items: list[Any], handler: Any = do.succeed, **options: A
         return waiting
 
 
-def test_another_kind_of_key_makes_everything_another(tmp_path: Path) -> None:
-    path = tmp_path / "run.db"
+def test_another_kind_of_key_makes_everything_another(path: Path) -> None:
     assert to_run(path, ["a", "b"]) == ["a", "b"]
     with pytest.raises(JournalMismatchError, match="2 changed"):
         to_run(path, ["a", "b"], rerun=mpqueue.Rerun(key=str.upper))
@@ -104,9 +103,9 @@ def test_another_kind_of_key_makes_everything_another(tmp_path: Path) -> None:
 @pytest.mark.slow
 @EACH_KIND
 def test_failed_items_are_told_by_each_command_and_run_again_where_that_is_said(
-    kind: Kind, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: Kind, tmp_path: Path, path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path, calls = tmp_path / "run.db", Calls(tmp_path)
+    calls = Calls(tmp_path)
     run, well = partial(kind.run, calls, [*range(4)], path), [f"result of {number}" for number in range(4)]
     calls.fail(2)
     failed = [*well[:2], "ValueError: not 2", well[3]]
@@ -130,8 +129,7 @@ def test_failed_items_are_told_by_each_command_and_run_again_where_that_is_said(
 
 
 @EACH_KIND
-def test_a_job_of_another_kind_is_refused_and_the_recorded_one_stays(kind: Kind, tmp_path: Path) -> None:
-    path = tmp_path / "run.db"
+def test_a_job_of_another_kind_is_refused_and_the_recorded_one_stays(kind: Kind, path: Path) -> None:
     kind.run(do.succeed, ["a", "b"], path)
     before = rows_of(path, JOB)
     for other in KINDS:
@@ -144,8 +142,7 @@ def test_a_job_of_another_kind_is_refused_and_the_recorded_one_stays(kind: Kind,
 
 
 @pytest.mark.slow
-def test_a_plan_says_what_would_run_and_writes_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "run.db"
+def test_a_plan_says_what_would_run_and_writes_nothing(path: Path) -> None:
     failing = do.only("b", do.fail_with(ValueError("no")), do.succeed)
     with JobQueue(1) as queue:
         assert queue.plan_job("job", list("abc"), failing) == JobPlan(new=(0, 1, 2), to_run=3)

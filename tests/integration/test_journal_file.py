@@ -38,8 +38,7 @@ def make(path: Path, items: Any = ("a", "b")) -> None:
 
 
 @not_on_windows("no modes of files")
-def test_a_journal_is_for_its_user_alone_and_leaves_one_file(tmp_path: Path) -> None:
-    path = tmp_path / "run.db"
+def test_a_journal_is_for_its_user_alone_and_leaves_one_file(tmp_path: Path, path: Path) -> None:
     old = os.umask(0)
     try:
         with queue_of(path) as queue:
@@ -97,9 +96,8 @@ def half_a_header(path: Path) -> None:
     ids=["random", "text", "header", "other", "newer", "negative", "zero", "truncated", "folder"],
 )
 def test_what_is_no_journal_is_refused_and_left_as_it_is(
-    tmp_path: Path, spoil: Callable[[Path], object], message: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, path: Path, spoil: Callable[[Path], object], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "run.db"
     spoil(path)
     before = None if path.is_dir() else path.read_bytes()
     with pytest.raises(JournalError, match=message) as caught:
@@ -180,8 +178,8 @@ def damaged(good: bytes, rng: random.Random) -> bytes:
 
 @pytest.mark.slow
 @EACH_KIND
-def test_whatever_bytes_are_in_a_journal_it_is_read_or_refused(tmp_path: Path, kind: Kind) -> None:
-    path, rng = tmp_path / "run.db", random.Random(11)
+def test_whatever_bytes_are_in_a_journal_it_is_read_or_refused(tmp_path: Path, path: Path, kind: Kind) -> None:
+    rng = random.Random(11)
     kind.run(do.succeed, range(40), path)
     good, refused = path.read_bytes(), list[str]()
     for nth in range(60):
@@ -249,8 +247,7 @@ def refuse_second_name(path: Path) -> str:
 
 
 @pytest.mark.slow
-def test_a_second_process_is_refused_until_the_first_is_gone_however_it_went(tmp_path: Path) -> None:
-    path = tmp_path / "run.db"
+def test_a_second_process_is_refused_until_the_first_is_gone_however_it_went(tmp_path: Path, path: Path) -> None:
     make(path)
     with start_program(tmp_path, HOLDER, path) as program:
         assert program.stdout is not None
@@ -266,8 +263,7 @@ def test_a_second_process_is_refused_until_the_first_is_gone_however_it_went(tmp
 # -- files of big values -----------------------------------------------------------------------------------------------
 
 
-def test_parts_of_files_go_with_the_next_writer_and_files_of_a_job_with_it(tmp_path: Path) -> None:
-    path = tmp_path / "run.db"
+def test_parts_of_files_go_with_the_next_writer_and_files_of_a_job_with_it(path: Path) -> None:
     make(path, [BIG])
     (value,) = values_of(path)
     (value.parent / "half.value.part").touch()

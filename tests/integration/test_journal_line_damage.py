@@ -47,8 +47,7 @@ def test_a_damaged_line_of_a_job_is_refused_by_each_way_to_look(tmp_path: Path, 
     assert kind.run(repr, ITEMS, good) == expected
 
 
-def test_a_journal_whose_lines_have_no_checksum_yet_is_read_as_it_is_and_goes_on(tmp_path: Path) -> None:
-    path = tmp_path / "run.db"
+def test_a_journal_whose_lines_have_no_checksum_yet_is_read_as_it_is_and_goes_on(tmp_path: Path, path: Path) -> None:
     with tarfile.open(Path(journal_rc1.__file__).with_name("journal_rc1.tar.xz")) as packed:
         packed.extractall(tmp_path, filter="data")
     before = path.read_bytes()

@@ -117,8 +117,7 @@ def test_what_is_read_while_it_changes_is_what_was_before_or_after(
     assert step > 3
 
 
-def test_a_job_whose_items_are_read_later_says_of_itself_what_they_say(tmp_path: Path) -> None:
-    path = tmp_path / "run.db"
+def test_a_job_whose_items_are_read_later_says_of_itself_what_they_say(path: Path) -> None:
     with queue_of(path) as queue:
         queue.run(in_order(range(10)), times_ten, id="job")
     with queue_of(path) as queue:
@@ -134,8 +133,7 @@ def test_a_job_whose_items_are_read_later_says_of_itself_what_they_say(tmp_path:
             _ = gone.items[0].payload
 
 
-def test_an_item_never_runs_again_with_the_handler_of_a_later_job(tmp_path: Path) -> None:
-    path = tmp_path / "run.db"
+def test_an_item_never_runs_again_with_the_handler_of_a_later_job(path: Path) -> None:
     with queue_of(path) as queue:
         queue.run(in_order(range(3)), times_ten, id="job")
     with queue_of(path) as queue:
@@ -147,8 +145,8 @@ def test_an_item_never_runs_again_with_the_handler_of_a_later_job(tmp_path: Path
         assert queue.load_job("job").items[2].replay() == 200
 
 
-def test_a_plan_is_of_one_moment(tmp_path: Path, disk: Disk) -> None:
-    path, reader, left = tmp_path / "run.db", threading.current_thread(), itertools.count(-2)
+def test_a_plan_is_of_one_moment(path: Path, disk: Disk) -> None:
+    reader, left = threading.current_thread(), itertools.count(-2)
     with queue_of(path) as queue:
         queue.run(in_order(range(10)), times_ten, id="job")
 
@@ -163,8 +161,7 @@ def test_a_plan_is_of_one_moment(tmp_path: Path, disk: Disk) -> None:
         assert queue.plan_job("job", in_order(range(15)), times_ten).gone == tuple(f"k{v}" for v in range(15, 20))
 
 
-def test_a_job_that_is_just_being_removed_is_there_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "run.db"
+def test_a_job_that_is_just_being_removed_is_there_or_not(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with queue_of(path) as queue:
         queue.run(in_order([1]), big_result, id="job")
     (value,) = values_of(path)

@@ -125,11 +125,6 @@ def result_of(item: int) -> Any:
 COUNT = 40
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "run.db"
-
-
 def test_the_newest_results_stay_in_memory(path: Path) -> None:
     with queue_of(path) as queue:
         job = queue.run(range(10), do.return_value([1]))

@@ -26,7 +26,7 @@ from tests.support.command_line import main
 from tests.support.disk import Disk
 from tests.support.journals import Line, is_free, lines_of, values_of, wait_until_free
 from tests.support.kinds import Calls
-from tests.support.loops import Run, in_loops
+from tests.support.loops import in_loops
 from tests.support.results import outcomes
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
@@ -38,11 +38,6 @@ def once(handler: Any, items: Any, **options: Any) -> Any:
     """Run the stream, in no process of its own."""
     given_else: dict[str, Any] = {"concurrency": 1, "max_retries": 0, "job_id": "job", "backend": InlinePool()}
     return mpqueue.imap(handler, items, **(given_else | options))
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "run.db"
 
 
 @pytest.fixture
@@ -91,36 +86,33 @@ def test_the_end_of_the_loop_and_close_leave_the_journal_to_others(path: Path, c
 
 @pytest.mark.slow
 @in_loops
-def test_async_loops_have_the_same_results_and_wait_for_the_end(run: Run, path: Path, calls: Calls) -> None:
-    async def look() -> None:
-        for _ in range(2):
-            assert [each async for each in once(calls, range(4), journal=path)] == [
-                f"result of {number}" for number in range(4)
-            ]
-        async with contextlib.aclosing(once(calls, itertools.count(), journal=path)) as results:
-            async for _ in results:
-                break
-        assert is_free(path)
-        calls.take()
-        for _ in range(2):
-            assert await mpqueue.amap(calls, "abca", journal=path, job_id="list", concurrency=1) == [
-                f"result of {each!r}" for each in "abca"
-            ]
-        assert sorted(calls.take()) == sorted(map(repr, "abca"))
-        with pytest.raises(JournalMismatchError):
-            await mpqueue.amap(calls, "abc", journal=path, job_id="list", concurrency=1)
-        assert (
-            len(
-                await mpqueue.amap(
-                    calls, "xc", journal=path, job_id="list", concurrency=1, rerun=mpqueue.Rerun(update=True)
-                )
+async def test_async_loops_have_the_same_results_and_wait_for_the_end(path: Path, calls: Calls) -> None:
+    for _ in range(2):
+        assert [each async for each in once(calls, range(4), journal=path)] == [
+            f"result of {number}" for number in range(4)
+        ]
+    async with contextlib.aclosing(once(calls, itertools.count(), journal=path)) as results:
+        async for _ in results:
+            break
+    assert is_free(path)
+    calls.take()
+    for _ in range(2):
+        assert await mpqueue.amap(calls, "abca", journal=path, job_id="list", concurrency=1) == [
+            f"result of {each!r}" for each in "abca"
+        ]
+    assert sorted(calls.take()) == sorted(map(repr, "abca"))
+    with pytest.raises(JournalMismatchError):
+        await mpqueue.amap(calls, "abc", journal=path, job_id="list", concurrency=1)
+    assert (
+        len(
+            await mpqueue.amap(
+                calls, "xc", journal=path, job_id="list", concurrency=1, rerun=mpqueue.Rerun(update=True)
             )
-            == 2
         )
-        assert calls.take() == ["'x'"]
-        await anyio.lowlevel.checkpoint()
-
-    run(look)
+        == 2
+    )
+    assert calls.take() == ["'x'"]
+    await anyio.lowlevel.checkpoint()
 
 
 @pytest.mark.parametrize("way", [mpqueue.imap, mpqueue.map])

@@ -54,8 +54,7 @@ def fail_on_b(item: str) -> str:
 # --- what is told -----------------------------------------------------------------------------------------------------
 
 
-def test_a_job_is_told_from_its_start_to_its_end(queue: JobQueue, page: Visitor, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_a_job_is_told_from_its_start_to_its_end(queue: JobQueue, page: Visitor, gate: Gate) -> None:
     with page.stream() as stream:
         queue.create_job("job", list("abc"), do.block_until_told(gate), chunksize=1)
         stream.listen_until(lambda: stream.statuses("job") == ["pending"] * 3)
@@ -71,8 +70,7 @@ def test_a_job_is_told_from_its_start_to_its_end(queue: JobQueue, page: Visitor,
         assert told == {"id": 1, "index": 1, "label": "b", "status": "completed", "attempts": 1, "result": "b"}
 
 
-def test_a_page_of_a_list_says_the_same_as_its_header(queue: JobQueue, page: Visitor, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_a_page_of_a_list_says_the_same_as_its_header(queue: JobQueue, page: Visitor, gate: Gate) -> None:
     run = queue.start(queue.create_job("job", range(500), do.block_until_told(gate), chunksize=1).id)
     gate.wait_for_count(2)
     number = page.get("jobs")[0]["number"]
@@ -155,9 +153,8 @@ def test_the_rate_of_a_job_that_has_ended_is_that_of_its_last_run(
 
 
 def test_the_throughput_is_of_what_has_ended_and_there_is_none_before(
-    queue: JobQueue, page: Visitor, tmp_path: Path
+    queue: JobQueue, page: Visitor, gate: Gate
 ) -> None:
-    gate = Gate(tmp_path)
     run = queue.start(queue.create_job("job", list("abc"), do.block_until_told(gate), chunksize=1).id)
     gate.wait_for_count(2)
     number = page.get("jobs")[0]["number"]
@@ -278,7 +275,7 @@ def test_the_picture_in_a_result_is_shown(queue: JobQueue, page: Visitor, caplog
 # --- the buttons --------------------------------------------------------------------------------------------------
 
 
-def test_some_items_run_again_or_are_cancelled(queue: JobQueue, page: Visitor, tmp_path: Path) -> None:
+def test_some_items_run_again_or_are_cancelled(queue: JobQueue, page: Visitor, gate: Gate) -> None:
     job = queue.run(list("abcb"), fail_on_b, id="job")
     number = page.get("jobs")[0]["number"]
     (group,) = page.get(f"jobs/{number}/failures")["groups"]
@@ -291,7 +288,6 @@ def test_some_items_run_again_or_are_cancelled(queue: JobQueue, page: Visitor, t
     assert page.post(f"jobs/{number}/cancel", items=[1]).status in (200, 409)  # it has ended
     assert [len(job.items[at].history) for at in (1, 3)] == [2, 3]
 
-    gate = Gate(tmp_path)
     run = queue.start(queue.create_job("other", list("xyz"), do.block_until_told(gate), chunksize=1).id)
     gate.wait_for_count(2)
     other = page.get("jobs")[1]["number"]
@@ -365,8 +361,7 @@ def test_workers_come_and_go(queue: JobQueue, page: Visitor) -> None:
         stream.listen_until(lambda: len(stream.workers["lanes"]) == 1)
 
 
-def test_of_300_workers_only_those_that_change_are_told(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_of_300_workers_only_those_that_change_are_told(gate: Gate) -> None:
     with JobQueue(300, backend=InlinePool()) as queue:
         queue.start(queue.create_job("job", range(300), do.block_until_told(gate), chunksize=1).id)
         with visit(queue.serve().url).stream() as stream:
@@ -440,9 +435,8 @@ def wait_deep(gate: Gate) -> Any:
 
 
 def test_where_every_worker_is_can_be_seen_and_none_is_the_worse_for_it(
-    queue: JobQueue, page: Visitor, tmp_path: Path
+    queue: JobQueue, page: Visitor, gate: Gate
 ) -> None:
-    gate = Gate(tmp_path)
     assert page.post("stacks").json == {"workers": []}
     run = queue.start(queue.create_job("job", ["a", "b"], wait_deep(gate), chunksize=1, max_retries=0))
     gate.wait_for("a", "b")
@@ -533,8 +527,7 @@ def test_closing_the_queue_tells_the_last_state_and_ends_the_stream() -> None:
 
 
 @pytest.mark.parametrize("kwargs", [{"kill": True}, {"wait": False}])
-def test_closing_in_other_ways_closes_the_page_too(kwargs: Any, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_closing_in_other_ways_closes_the_page_too(kwargs: Any, gate: Gate) -> None:
     queue = JobQueue(1)
     visitor = visit(queue.serve().url)
     queue.start(queue.create_job("job", ["a", "b"], do.block_until_told(gate), chunksize=1).id)

@@ -35,9 +35,9 @@ def open_on_nfs(name: Any, *how: Any, **named: Any) -> Any:
 @LINUX_ONLY
 @pytest.mark.slow
 def test_a_journal_on_a_shared_file_system_is_refused_and_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path, other = tmp_path / "run.db", tmp_path / "other.db"
+    other = tmp_path / "other.db"
     with JobQueue(1, journal=path) as queue:
         queue.run(["a", "b"], do.succeed, id="job")
     monkeypatch.setattr("builtins.open", open_on_nfs)

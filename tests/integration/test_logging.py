@@ -225,9 +225,7 @@ def test_setup_and_its_end_tell_the_job_and_no_item(heard: Heard) -> None:
     assert told == [("loading", "job", None), ("at a", "job", 0), ("unloading", "job", None)]
 
 
-def test_what_a_long_item_logs_comes_while_it_runs(heard: Heard, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
+def test_what_a_long_item_logs_comes_while_it_runs(heard: Heard, gate: Gate) -> None:
     def handle(item: str) -> None:
         for number in range(3):
             logging.getLogger("mine").info("step %d", number)
@@ -243,9 +241,7 @@ def test_what_a_long_item_logs_comes_while_it_runs(heard: Heard, tmp_path: Path)
     assert len(heard.records) == 3
 
 
-def test_what_was_logged_before_a_crash_a_timeout_a_kill_or_a_failed_setup_comes(heard: Heard, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
+def test_what_was_logged_before_a_crash_a_timeout_a_kill_or_a_failed_setup_comes(heard: Heard, gate: Gate) -> None:
     def handle(item: str) -> str:
         if item == "bystander":
             return item

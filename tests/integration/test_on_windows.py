@@ -61,8 +61,7 @@ def test_workers_and_what_they_have_started_end_with_a_program_that_is_killed(tm
 
 
 @pytest.mark.holds("error: ItemTimeoutError", "fault: the function hangs, with timeout=")
-def test_what_a_worker_has_started_ends_with_it_and_it_is_told_where_that_hung(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_what_a_worker_has_started_ends_with_it_and_it_is_told_where_that_hung(gate: Gate) -> None:
     with JobQueue(1, timeout=3.0, max_retries=0) as queue:
         handler = do.only("culprit", start_sleeper_and_hang(gate))
         job = queue.run(["left", "culprit", "right"], handler, chunksize=3)
@@ -307,8 +306,7 @@ def test_a_command_that_is_printed_can_be_given_to_cmd(tmp_path: Path) -> None:
     assert "7 items: 7 completed, in " in said_by(f"cmd /s /c {chr(34)}{line}{chr(34)}")
 
 
-def test_a_journal_with_a_literal_path_is_the_same_as_without(tmp_path: Path) -> None:
-    path = tmp_path / "run.db"
+def test_a_journal_with_a_literal_path_is_the_same_as_without(path: Path) -> None:
     with JobQueue(1, journal=f"\\\\?\\{path}") as queue:
         queue.run([1, 2], do.succeed, id="job")
     for name in (f"\\\\?\\{path}", path):

@@ -224,8 +224,7 @@ def test_threads_and_listeners_add_at_the_same_time(queue: JobQueue) -> None:
 
 
 @pytest.mark.holds("error: JobFullError")
-def test_backpressure_waits_or_refuses(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_backpressure_waits_or_refuses(gate: Gate) -> None:
     with JobQueue(1) as queue:
         job = queue.open_job("j", handler=do.block_until_told(gate), max_waiting=3, chunksize=1)
         with pytest.raises(JobFullError, match=r"expected at most 3 items, .* got 4; none was added; start it first"):
@@ -247,8 +246,8 @@ def test_backpressure_waits_or_refuses(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", ["seal", "cancel", "close"])
-def test_who_waits_for_room_hears_that_there_will_be_none(end: str, tmp_path: Path) -> None:
-    gate, raised = Gate(tmp_path), []
+def test_who_waits_for_room_hears_that_there_will_be_none(end: str, gate: Gate) -> None:
+    raised = []
     with JobQueue(1) as queue:
         job = queue.open_job("j", handler=do.block_until_told(gate), max_waiting=1, chunksize=1)
         queue.start("j")

@@ -25,11 +25,6 @@ from tests.support.waiting import Gate, wait_until
 pytestmark = pytest.mark.usefixtures("forked_workers")
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "run.db"
-
-
 class Calls:
     """A handler that writes down each call: a number brings its halves along, a mapping those of its id below 16."""
 
@@ -102,8 +97,7 @@ def test_it_counts_what_is_new(path: Path, calls: Calls) -> None:
 
 
 @pytest.mark.parametrize("way", ["cancel", "drain"])
-def test_what_handlers_had_added_runs_although_nobody_adds_it_again(path: Path, tmp_path: Path, way: str) -> None:
-    gate = Gate(tmp_path)
+def test_what_handlers_had_added_runs_although_nobody_adds_it_again(path: Path, gate: Gate, way: str) -> None:
     work = partial(add_and_wait, gate)
     with JobQueue(1, journal=path) as queue:
         job = queue.open_job("j", ["a"], work)
@@ -190,8 +184,10 @@ def return_unkept(calls: Calls, item: str) -> Any:
 
 @pytest.mark.long(but=["unreadable"])
 @pytest.mark.parametrize("why", ["discarded", "unreadable", "items-unreadable", "redo"])
-def test_nothing_is_lost_if_the_program_ends_before_a_maker_runs_again(path: Path, tmp_path: Path, why: str) -> None:
-    hidden, gate, calls = tmp_path / "hidden", Gate(tmp_path), tmp_path / "calls"
+def test_nothing_is_lost_if_the_program_ends_before_a_maker_runs_again(
+    path: Path, tmp_path: Path, gate: Gate, why: str
+) -> None:
+    hidden, calls = tmp_path / "hidden", tmp_path / "calls"
     results: Any = "discard" if why == "discarded" else "keep"
     has_ids = why in ("items-unreadable", "redo")
     maker: Any = {"id": 1} if has_ids else 1
@@ -305,8 +301,7 @@ def test_what_an_open_job_has_not_is_refused_and_nothing_is_changed(path: Path, 
     assert path.read_bytes() == before
 
 
-def test_others_look_at_it_while_it_grows(path: Path, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_others_look_at_it_while_it_grows(path: Path, gate: Gate) -> None:
     with JobQueue(2, journal=path) as queue:
         job = queue.open_job("j", ["a"], partial(add_and_wait, gate))
         queue.start("j")

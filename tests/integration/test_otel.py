@@ -129,8 +129,8 @@ def test_a_forgotten_queue_is_not_kept_alive() -> None:
     assert told.metric("mpqueue.items")["completed"] == 0
 
 
-def test_jobs_items_and_workers_are_told_by_state(tmp_path: Path) -> None:
-    told, gate = Telemetry(), Gate(tmp_path)
+def test_jobs_items_and_workers_are_told_by_state(gate: Gate) -> None:
+    told = Telemetry()
     with JobQueue(2, retry=RetryPolicy(1, base_delay=300)) as queue:
         told.instrument(queue)
         assert not queue.listeners("job:progress"), "nothing is asked of items"
@@ -209,8 +209,8 @@ def fail_until(mended: Path, gate: Gate, item: int) -> int:
     return item
 
 
-def test_a_run_that_listeners_hear_of_late_keeps_its_counts_and_times(tmp_path: Path) -> None:
-    told, gate, mended = Telemetry(), Gate(tmp_path), tmp_path / "mended"
+def test_a_run_that_listeners_hear_of_late_keeps_its_counts_and_times(tmp_path: Path, gate: Gate) -> None:
+    told, mended = Telemetry(), tmp_path / "mended"
     is_late, go_on = threading.Event(), threading.Event()
 
     def be_late(_: object) -> None:
@@ -284,10 +284,10 @@ def test_what_earlier_programs_did_is_not_counted(tmp_path: Path, caplog: pytest
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-def test_prometheus_reads_every_metric_that_the_page_names(tmp_path: Path) -> None:
+def test_prometheus_reads_every_metric_that_the_page_names(gate: Gate) -> None:
     exporter = pytest.importorskip("opentelemetry.exporter.prometheus")
     client = pytest.importorskip("prometheus_client")
-    registry, gate = client.CollectorRegistry(), Gate(tmp_path)
+    registry = client.CollectorRegistry()
     reader = exporter.PrometheusMetricReader(registry=registry)
     provider = MeterProvider([reader], shutdown_on_exit=False)
     try:

@@ -47,8 +47,8 @@ def check(run: JobRun) -> None:
 
 
 @pytest.mark.holds("error: InternalError", "fault: mpqueue itself has a bug")
-def test_the_job_that_a_mistake_touched_ends_and_the_one_beside_it_goes_on(tmp_path: Path) -> None:
-    engine, gate = flawed(LokyBackend()), Gate(tmp_path)
+def test_the_job_that_a_mistake_touched_ends_and_the_one_beside_it_goes_on(gate: Gate) -> None:
+    engine = flawed(LokyBackend())
     with JobQueue(2, backend=engine) as queue:
         queue.create_job("bystander", ["a", "b"], block_until_told(gate), chunksize=1, concurrency=1)
         bystander = queue.start("bystander")
@@ -81,8 +81,8 @@ def test_calls_of_a_queue_that_a_mistake_has_ended_raise_it() -> None:
         assert queue.get_stats().total == 1
 
 
-def test_a_journal_does_not_record_it_and_the_next_run_goes_on(tmp_path: Path) -> None:
-    path, gate, engine = tmp_path / "journal.db", Gate(tmp_path), flawed(InlinePool())
+def test_a_journal_does_not_record_it_and_the_next_run_goes_on(tmp_path: Path, gate: Gate) -> None:
+    path, engine = tmp_path / "journal.db", flawed(InlinePool())
     with JobQueue(1, journal=path, backend=engine) as queue:
         job = queue.create_job("job", range(4), block_until_told(gate), chunksize=1)
         run = queue.start("job")

@@ -39,8 +39,7 @@ def test_too_many_failures_stop_it_and_what_runs_may_end(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("state", ["running", "paused", "open"])
-def test_its_deadline_stops_it(state: str, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_its_deadline_stops_it(state: str, gate: Gate) -> None:
     with JobQueue(1) as queue:
         handler = do.only(1, do.block_until_told(gate))
         job = queue.open_job("job", range(1, 5), handler, deadline=0.3, chunksize=1)
@@ -68,8 +67,8 @@ def test_its_deadline_stops_it(state: str, tmp_path: Path) -> None:
     "seed: resume: a paused job goes on",
     "seed: Job: pending, running, paused, completed, completed_with_errors or cancelled",
 )
-def test_pause_lets_active_items_end_and_starts_no_new_ones_until_resumed(tmp_path: Path) -> None:
-    gate, last = Gate(tmp_path), Gate(tmp_path / "last")
+def test_pause_lets_active_items_end_and_starts_no_new_ones_until_resumed(tmp_path: Path, gate: Gate) -> None:
+    last = Gate(tmp_path / "last")
     with JobQueue(2) as queue:
         recorder = Recorder(queue)
         handle = do.only(5, do.block_until_told(last), do.block_until_told(gate))
@@ -119,8 +118,7 @@ def test_pause_and_resume_refuse_pending_and_finished_jobs() -> None:
     "seed: cancel: pending items don't start",
     "seed: cancel: the final status is cancelled",
 )
-def test_cancel_lets_active_items_complete_and_starts_no_pending_ones(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_cancel_lets_active_items_complete_and_starts_no_pending_ones(gate: Gate) -> None:
     with JobQueue(2) as queue:
         recorder = Recorder(queue)
         job = queue.create_job("job", range(6), do.block_until_told(gate), chunksize=1)
@@ -139,8 +137,7 @@ def test_cancel_lets_active_items_complete_and_starts_no_pending_ones(tmp_path: 
         assert len(workers_of(queue)) == 2
 
 
-def test_cancel_with_kill_ends_active_items_at_once(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_cancel_with_kill_ends_active_items_at_once(gate: Gate) -> None:
     with JobQueue(2) as queue:
         recorder = Recorder(queue)
         queue.create_job("job", range(4), do.announce(gate, do.sigterm_ignore_and_hang), chunksize=1)

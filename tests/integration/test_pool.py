@@ -201,8 +201,8 @@ def test_a_pool_inside_a_call_has_one_worker(pool: Pool) -> None:
 # -- the end -------------------------------------------------------------------------------------------------------
 
 
-def test_a_callback_cannot_wait_for_the_pool_or_a_result(pool: Pool, tmp_path: Path) -> None:
-    gate, errors = Gate(tmp_path), list[BaseException]()
+def test_a_callback_cannot_wait_for_the_pool_or_a_result(pool: Pool, gate: Gate) -> None:
+    errors = list[BaseException]()
 
     def wait(_: Any) -> None:
         result = pool.map_async(do.block_until_told(gate), [1])
@@ -243,8 +243,7 @@ def test_its_text_tells_its_state(pool: Pool) -> None:
 # -- iterators -------------------------------------------------------------------------------------------------------
 
 
-def test_dropping_the_iterator_ends_its_work(pool: Pool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    gate = Gate(tmp_path)
+def test_dropping_the_iterator_ends_its_work(pool: Pool, gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
     results = pool.imap(do.announce(gate, do.hang_sleep), itertools.count())
     gate.wait_for_count(2)
     del results

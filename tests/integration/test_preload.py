@@ -105,9 +105,9 @@ def test_a_function_is_called_once_and_what_it_leaves_is_every_workers(tmp_path:
 
 
 def test_a_forker_that_dies_costs_nobody_anything_and_is_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name, gate = write_module(tmp_path, monkeypatch), Gate(tmp_path)
+    name = write_module(tmp_path, monkeypatch)
     with JobQueue(1, preload=[name], max_retries=0) as queue:
         queue.create_job("job", range(3), do.only(1, do.block_until_told(gate)), chunksize=3)
         run = queue.start("job")
@@ -147,9 +147,8 @@ def wait_in_import(gate: Gate) -> None:
 @pytest.mark.long(but=["True"])
 @pytest.mark.parametrize("kill", [False, True])
 def test_a_queue_that_closes_during_the_imports_says_nothing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, kill: bool
+    gate: Gate, caplog: pytest.LogCaptureFixture, *, kill: bool
 ) -> None:
-    gate = Gate(tmp_path)
     with caplog.at_level(logging.WARNING):
         queue = JobQueue(2, preload=partial(wait_in_import, gate))
         queue.create_job("job", [1], do.succeed)

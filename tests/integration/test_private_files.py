@@ -39,8 +39,7 @@ def is_in_the_open(name: str) -> bool:
     return bool(folder & stat.S_IWOTH) and bool(path.stat().st_mode & 0o077) and path.is_file()
 
 
-def test_busy_queue_keeps_nothing_where_others_can_reach_it(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_busy_queue_keeps_nothing_where_others_can_reach_it(gate: Gate) -> None:
     inherited = open_files(os.getpid())  # from whoever started the tests
     table = share(np.ones(1 << 20))
     before = set(os.listdir("/dev/shm"))

@@ -17,7 +17,7 @@ import mpqueue
 from mpqueue import JobQueue, Progress, current_item
 from tests.support import handlers as do
 from tests.support.front_ends import FRONT_ENDS, FrontEnd
-from tests.support.loops import Run, in_loops
+from tests.support.loops import in_loops
 from tests.support.programs import run_program
 from tests.support.terminals import screen, terminal
 from tests.support.waiting import Gate, wait_until
@@ -60,9 +60,7 @@ def test_a_second_run_of_failed_items_begins_where_the_first_ended(tmp_path: Pat
     assert (heard[-1].completed, heard[-1].failed) == (3, 0)
 
 
-def test_fractions_that_handlers_report_count(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
+def test_fractions_that_handlers_report_count(gate: Gate) -> None:
     def handle(item: str) -> str:
         if item != "c":
             current_item().report(0.25 if item == "a" else 0.5)
@@ -82,9 +80,7 @@ def test_fractions_that_handlers_report_count(tmp_path: Path) -> None:
         assert [item.fraction for item in job.items] == [1.0, 1.0, 1.0]
 
 
-def test_what_an_item_reported_is_not_counted_for_the_next_chunk_s(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
+def test_what_an_item_reported_is_not_counted_for_the_next_chunk_s(gate: Gate) -> None:
     def handle(item: str) -> str:
         if item == "a":
             current_item().report(1.0)
@@ -103,12 +99,11 @@ def test_what_an_item_reported_is_not_counted_for_the_next_chunk_s(tmp_path: Pat
 
 
 def test_a_callable_that_raises_is_logged_once_and_the_job_goes_on(
-    caplog: pytest.LogCaptureFixture, tmp_path: Path
+    caplog: pytest.LogCaptureFixture, gate: Gate
 ) -> None:
     def show(progress: Progress) -> None:
         raise ValueError("no")
 
-    gate = Gate(tmp_path)
     ended = threading.Event()
     with JobQueue(1) as queue:
         queue.create_job("job", ["a", "b"], do.only("a", do.announce(gate, do.succeed)))
@@ -238,42 +233,34 @@ async def close(results: AsyncIterator[int]) -> None:
 
 @in_loops
 @pytest.mark.parametrize(("end", "status"), [(take_all, "completed"), (leave, "cancelled"), (close, "cancelled")])
-def test_a_function_may_wait_for_the_loop_that_iterates(
-    run: Run, end: Callable[[AsyncIterator[int]], Awaitable[None]], status: str
+async def test_a_function_may_wait_for_the_loop_that_iterates(
+    end: Callable[[AsyncIterator[int]], Awaitable[None]], status: str
 ) -> None:
     show = Answered()
-
-    async def main() -> None:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(show.answer_always)
-            await end(mpqueue.imap(do.succeed, range(50), concurrency=1, progress=show))
-            if end is not leave:
-                assert show.has_ended
-            while not show.has_ended:  # noqa: ASYNC110 - told on another thread
-                await anyio.sleep(0.001)
-            tasks.cancel_scope.cancel()
-        assert (show.heard[-1].status, show.missed) == (status, False)
-
-    run(main)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(show.answer_always)
+        await end(mpqueue.imap(do.succeed, range(50), concurrency=1, progress=show))
+        if end is not leave:
+            assert show.has_ended
+        while not show.has_ended:  # noqa: ASYNC110 - told on another thread
+            await anyio.sleep(0.001)
+        tasks.cancel_scope.cancel()
+    assert (show.heard[-1].status, show.missed) == (status, False)
 
 
 @in_loops
-def test_a_wait_for_the_last_call_that_is_cancelled_loses_nothing(run: Run) -> None:
+async def test_a_wait_for_the_last_call_that_is_cancelled_loses_nothing() -> None:
     show = Answered()
-
-    async def main() -> None:
-        results = mpqueue.imap(do.succeed, range(5), concurrency=1, progress=show)
-        assert [await anext(results) for _ in range(5)] == list(range(5))
-        with anyio.move_on_after(0.01) as scope:
-            await anext(results)
-        assert scope.cancelled_caught
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(show.answer_always)
-            assert [number async for number in results] == []
-            tasks.cancel_scope.cancel()
-        assert show.has_ended
-
-    run(main)
+    results = mpqueue.imap(do.succeed, range(5), concurrency=1, progress=show)
+    assert [await anext(results) for _ in range(5)] == list(range(5))
+    with anyio.move_on_after(0.01) as scope:
+        await anext(results)
+    assert scope.cancelled_caught
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(show.answer_always)
+        assert [number async for number in results] == []
+        tasks.cancel_scope.cancel()
+    assert show.has_ended
 
 
 def test_the_end_of_a_pool_s_iterator_waits_for_the_last_call_as_long_as_it_may() -> None:

@@ -18,6 +18,7 @@ import pytest
 import mpqueue
 from mpqueue import ItemPicklingError, JobNotFoundError, JobQueue, MPQueueError, RetryPolicy, share
 from tests.support import handlers as do
+from tests.support.results import check_nothing_created
 from tests.support.systems import LINUX_ONLY
 
 pytestmark = pytest.mark.slow
@@ -131,13 +132,6 @@ def test_where_the_function_and_the_items_are_swapped_the_error_asks_so(queue: J
     check_nothing_created(queue)
     with pytest.raises(TypeError, match=r"expected an iterable, got 5 of type int$"):
         mpqueue.map(do.succeed, 5)  # type: ignore[call-overload]
-
-
-def check_nothing_created(queue: JobQueue) -> None:
-    assert queue.jobs() == []
-    assert queue.get_job("job") is None
-    assert queue.run(["a"], do.succeed, id="job").results == ["a"]
-    queue.clear_job("job")
 
 
 #: Options of a queue, of a job, and of both.

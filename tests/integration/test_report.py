@@ -117,9 +117,7 @@ def test_slow_listeners_are_counted_and_so_is_how_late_the_run_was_resolved() ->
     assert found.told_after > 0
 
 
-def test_jobs_side_by_side_know_of_each_other_and_a_second_run_counts_for_itself(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
+def test_jobs_side_by_side_know_of_each_other_and_a_second_run_counts_for_itself(tmp_path: Path, gate: Gate) -> None:
     def fail_first(item: int) -> None:
         if not (tmp_path / "allowed").exists():
             raise ValueError
@@ -141,9 +139,8 @@ def test_jobs_side_by_side_know_of_each_other_and_a_second_run_counts_for_itself
     assert again.completed == 4
 
 
-def test_what_workers_do_for_other_jobs_is_neither_idleness_of_a_job_nor_its_loss(tmp_path: Path) -> None:
+def test_what_workers_do_for_other_jobs_is_neither_idleness_of_a_job_nor_its_loss(gate: Gate) -> None:
     """One worker holds another job's long item all the time; the other one is killed twice by a third job's."""
-    gate = Gate(tmp_path)
 
     def kill_worker(item: int) -> None:
         if current_item().attempt < 3:

@@ -63,8 +63,8 @@ def test_before_the_first_job_it_says_how_many_start(count: int, tmp_path: Path)
         assert len(workers_of(queue)) == len(workers(tmp_path)) == count
 
 
-def test_setups_of_workers_that_go_are_finished(tmp_path: Path) -> None:
-    gate, last = Gate(tmp_path), Gate(tmp_path / "last")
+def test_setups_of_workers_that_go_are_finished(tmp_path: Path, gate: Gate) -> None:
+    last = Gate(tmp_path / "last")
 
     def setup() -> Iterator[int]:
         number = current_item().worker

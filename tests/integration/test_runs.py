@@ -5,20 +5,19 @@ from __future__ import annotations
 import concurrent.futures
 import gc
 import threading
-from pathlib import Path
 
 import pytest
 
 from mpqueue import Job, JobItem, JobQueue, JobRun, JobStatus
 from tests.support import handlers as do
+from tests.support.leaks import threads_of_queues
 from tests.support.recorder import Recorder
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 
-def test_run_is_a_future_that_resolves_to_the_finished_job_and_calls_its_callbacks_once(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_run_is_a_future_that_resolves_to_the_finished_job_and_calls_its_callbacks_once(gate: Gate) -> None:
     with JobQueue(1) as queue:
         queue.create_job("job", ["a"], do.block_until_told(gate))
         run = queue.start("job")
@@ -39,8 +38,7 @@ def test_run_is_a_future_that_resolves_to_the_finished_job_and_calls_its_callbac
     assert seen == [run]
 
 
-def test_cancelling_the_run_cancels_the_job_and_result_still_gives_it(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_cancelling_the_run_cancels_the_job_and_result_still_gives_it(gate: Gate) -> None:
     with JobQueue(1) as queue:
         queue.create_job("job", ["a", "b"], do.block_until_told(gate), chunksize=1)
         run = queue.start("job")
@@ -56,8 +54,8 @@ def test_cancelling_the_run_cancels_the_job_and_result_still_gives_it(tmp_path: 
         assert run.cancel() is True, "a finished one stays as it is"
 
 
-def test_cancelling_a_run_leaves_another_job_of_the_same_id_alone(tmp_path: Path) -> None:
-    gate, may_go_on = Gate(tmp_path), threading.Event()
+def test_cancelling_a_run_leaves_another_job_of_the_same_id_alone(gate: Gate) -> None:
+    may_go_on = threading.Event()
     with JobQueue(1) as queue:
         queue.on("job:finished", lambda event: may_go_on.wait(300))
         first = queue.create_job("job", [1], do.double)
@@ -73,8 +71,8 @@ def test_cancelling_a_run_leaves_another_job_of_the_same_id_alone(tmp_path: Path
         assert (old.result(300).status, new.result(300).status) == (JobStatus.COMPLETED, JobStatus.CANCELLED)
 
 
-def test_run_can_be_cancelled_after_its_job_was_cleared_and_while_its_queue_closes(tmp_path: Path) -> None:
-    gate, may_go_on = Gate(tmp_path), threading.Event()
+def test_run_can_be_cancelled_after_its_job_was_cleared_and_while_its_queue_closes(gate: Gate) -> None:
+    may_go_on = threading.Event()
     queue = JobQueue(1)
     queue.on("job:finished", lambda event: may_go_on.wait(300))
     job = queue.create_job("cleared", [1], do.double)
@@ -107,8 +105,7 @@ def test_runs_may_be_waited_for_together() -> None:
 # --- as_completed ---------------------------------------------------------------------------------------------------
 
 
-def test_as_completed_gives_finished_items_first_then_the_rest_as_they_finish(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_as_completed_gives_finished_items_first_then_the_rest_as_they_finish(gate: Gate) -> None:
     with JobQueue(2) as queue:
         recorder = Recorder(queue)
         queue.create_job("job", list("abcde"), do.only("a", do.block_until_told(gate)), chunksize=1)
@@ -124,8 +121,7 @@ def test_as_completed_gives_finished_items_first_then_the_rest_as_they_finish(tm
     assert all(isinstance(item, JobItem) for item in found)
 
 
-def test_as_completed_comes_to_its_end_when_the_queue_is_closed_by_force(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_as_completed_comes_to_its_end_when_the_queue_is_closed_by_force(gate: Gate) -> None:
     queue = JobQueue(1)
     queue.create_job("job", ["a", "b"], do.only("b", do.announce(gate, do.hang_sleep)), chunksize=1)
     run = queue.start("job")
@@ -137,9 +133,7 @@ def test_as_completed_comes_to_its_end_when_the_queue_is_closed_by_force(tmp_pat
     assert run.result(300).status is JobStatus.CANCELLED
 
 
-def test_unresolved_run_keeps_its_queue_alive(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
+def test_unresolved_run_keeps_its_queue_alive(gate: Gate) -> None:
     def begin() -> JobRun:
         queue = JobQueue(1)
         queue.create_job("job", list("abc"), do.block_until_told(gate))
@@ -150,4 +144,4 @@ def test_unresolved_run_keeps_its_queue_alive(tmp_path: Path) -> None:
     gc.collect()
     gate.open()
     assert run.result(300).results == ["a", "b", "c"]
-    wait_until(lambda: not any("mpqueue" in thread.name for thread in threading.enumerate()))
+    wait_until(lambda: not threads_of_queues())

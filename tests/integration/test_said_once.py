@@ -145,10 +145,8 @@ WAITS: list[tuple[Callable[[JobQueue, JobRun], object], str, str]] = [
 
 @pytest.mark.parametrize(("wait", "call", "instead"), WAITS)
 def test_an_event_loop_that_is_held_up(
-    wait: Callable[[JobQueue, JobRun], object], call: str, instead: str, tmp_path: Path, said: Said
+    wait: Callable[[JobQueue, JobRun], object], call: str, instead: str, gate: Gate, said: Said
 ) -> None:
-    gate = Gate(tmp_path)
-
     async def hold_up(queue: JobQueue, run: JobRun) -> None:
         for _ in range(2):
             with suppress(TimeoutError):

@@ -275,10 +275,8 @@ def test_setup_that_hangs_past_its_timeout_is_killed() -> None:
 @pytest.mark.holds("fault: setup fails in every worker")
 @pytest.mark.parametrize("bad", [do.fail, do.segfault], ids=["raises", "crashes"])
 def test_workers_where_setup_fails_sit_the_job_out_with_one_warning(
-    bad: do.Handler, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    bad: do.Handler, caplog: pytest.LogCaptureFixture, gate: Gate
 ) -> None:
-    gate = Gate(tmp_path)
-
     def setup() -> str:
         worker = current_item().worker
         if worker == 1:

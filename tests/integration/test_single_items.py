@@ -22,8 +22,7 @@ def statuses(job: Any) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.holds("error: ItemCancelledError")
-def test_an_item_that_waits_fails_at_once_with_its_event(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_an_item_that_waits_fails_at_once_with_its_event(gate: Gate) -> None:
     with JobQueue(1, max_retries=0) as queue:
         recorder = Recorder(queue)
         job = queue.create_job("job", ["a", "b", "c", "d"], do.only("a", do.block_until_told(gate)), chunksize=1)
@@ -58,8 +57,7 @@ def test_an_item_of_an_event_an_id_and_a_position_name_items() -> None:
 
 
 @pytest.mark.slow
-def test_what_is_no_item_of_the_job_is_refused_and_nothing_happens(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_what_is_no_item_of_the_job_is_refused_and_nothing_happens(gate: Gate) -> None:
     with JobQueue(1) as queue:
         other = queue.run(["a"], do.succeed, id="other")
         job = queue.create_job("job", ["a", "b"], do.block_until_told(gate))
@@ -86,8 +84,8 @@ def test_what_is_no_item_of_the_job_is_refused_and_nothing_happens(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_journal_keeps_them_cancelled_and_they_can_be_retried(tmp_path: Path) -> None:
-    gate, path = Gate(tmp_path / "gate"), tmp_path / "run.db"
+def test_a_journal_keeps_them_cancelled_and_they_can_be_retried(tmp_path: Path, path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
     items = ["a", "b", "c", "d"]
     with JobQueue(1, journal=path, max_retries=0) as queue:
         job = queue.create_job("job", items, do.only("a", do.block_until_told(gate)), chunksize=1)

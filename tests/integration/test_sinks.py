@@ -52,8 +52,10 @@ def wait_at(gate: Gate, at: int, item: int) -> int:
     return item
 
 
-def test_rows_are_in_the_part_while_the_job_runs_and_whole_at_its_end(queue: JobQueue, tmp_path: Path) -> None:
-    path, gate = tmp_path / "rows.jsonl", Gate(tmp_path)
+def test_rows_are_in_the_part_while_the_job_runs_and_whole_at_its_end(
+    queue: JobQueue, tmp_path: Path, gate: Gate
+) -> None:
+    path = tmp_path / "rows.jsonl"
     job = queue.create_job("rows", range(5), partial(wait_at, gate, 3), results=sinks.jsonl(path), chunksize=1)
     assert not list(tmp_path.glob("rows*"))
     run = queue.start("rows")
@@ -83,8 +85,8 @@ def test_each_item_has_one_row_and_failed_ones_too(queue: JobQueue, in_order: bo
     assert "leave" not in rows.calls
 
 
-def test_an_item_that_takes_long_holds_up_its_followers_rows_only_in_order(queue: JobQueue, tmp_path: Path) -> None:
-    gate, rows = Gate(tmp_path), Rows(in_order=True, columns=["result", "payload"], failures=False)
+def test_an_item_that_takes_long_holds_up_its_followers_rows_only_in_order(queue: JobQueue, gate: Gate) -> None:
+    rows = Rows(in_order=True, columns=["result", "payload"], failures=False)
     job = queue.create_job("order", [2, 0, 1, 5, 4], partial(wait_at, gate, 2), results=rows, chunksize=1)
     run = queue.start("order")
     wait_until(lambda: job.completed == 4)
@@ -190,9 +192,9 @@ async def fail_later(item: int) -> None:
     ids=repr,
 )
 def test_a_sink_that_raises_stops_its_job_at_once_and_says_so(
-    queue: JobQueue, at: str, error: BaseException, tmp_path: Path
+    queue: JobQueue, at: str, error: BaseException, gate: Gate
 ) -> None:
-    gate, rows = Gate(tmp_path), Rows(at, error)
+    rows = Rows(at, error)
     bystander = queue.create_job("bystander", range(30), do.double)
     items = range(2) if at == "close" else range(400)
     queue.create_job("job", items, partial(wait_at, gate, 399), results=rows, chunksize=1)
@@ -221,12 +223,12 @@ def test_a_sink_that_raises_stops_its_job_at_once_and_says_so(
 
 @pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
 def test_a_file_that_fails_at_its_end_stays_a_part_of_a_job_that_was_stopped(
-    queue: JobQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+    queue: JobQueue, tmp_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     """Its name is taken by a folder while the job runs; the event and the run say so as well."""
     if form == "parquet":
         pytest.importorskip("pyarrow")
-    path, gate, told = tmp_path / f"rows.{form}", Gate(tmp_path), list[Any]()
+    path, told = tmp_path / f"rows.{form}", list[Any]()
     queue.on("job:finished", told.append)
     queue.create_job("job", [1, 2], partial(wait_at, gate, 2), results=getattr(sinks, form)(path))
     run = queue.start("job")
@@ -243,9 +245,9 @@ def test_a_file_that_fails_at_its_end_stays_a_part_of_a_job_that_was_stopped(
 
 
 def test_what_a_cancelled_job_has_written_stays_and_no_later_job_deletes_it(
-    queue: JobQueue, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    queue: JobQueue, tmp_path: Path, gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path, gate = tmp_path / "rows.jsonl", Gate(tmp_path)
+    path = tmp_path / "rows.jsonl"
     part = path.with_name("rows.jsonl.part")
     path.write_text("as it was\n")
     for number in range(3):
@@ -268,8 +270,8 @@ def test_what_a_cancelled_job_has_written_stays_and_no_later_job_deletes_it(
 
 
 @not_on_windows("no forks")
-def test_a_fork_that_lives_on_keeps_no_part_locked(queue: JobQueue, tmp_path: Path) -> None:
-    path, gate = tmp_path / "rows.jsonl", Gate(tmp_path)
+def test_a_fork_that_lives_on_keeps_no_part_locked(queue: JobQueue, tmp_path: Path, gate: Gate) -> None:
+    path = tmp_path / "rows.jsonl"
     work = partial(wait_at, gate, 2)
     queue.create_job("job", range(3), work, results=sinks.jsonl(path), chunksize=1)
     run = queue.start("job")
@@ -282,9 +284,9 @@ def test_a_fork_that_lives_on_keeps_no_part_locked(queue: JobQueue, tmp_path: Pa
     assert sorted(row["id"] for row in read(path)) == [0, 1, 2]
 
 
-def test_a_slow_sink_holds_its_job_back(queue: JobQueue, tmp_path: Path) -> None:
+def test_a_slow_sink_holds_its_job_back(queue: JobQueue, tmp_path: Path, gate: Gate) -> None:
     """Which has 64 MB of results in memory then, and those that ran when it was noticed."""
-    gate, calls, most, size = Gate(tmp_path), Gate(tmp_path / "calls"), 64 << 20, 100_000
+    calls, most, size = Gate(tmp_path / "calls"), 64 << 20, 100_000
     rows: Any = Rows()
     rows.open, rows.note = None, gate.pass_through
     bystander = queue.create_job("bystander", range(3), do.succeed)
@@ -301,8 +303,7 @@ def test_a_slow_sink_holds_its_job_back(queue: JobQueue, tmp_path: Path) -> None
     queue.clear_job("bystander")
 
 
-def test_a_queue_is_closed_although_a_sink_hangs(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_a_queue_is_closed_although_a_sink_hangs(gate: Gate) -> None:
     rows: Any = Rows()
     rows.write = lambda _: gate.pass_through("sink")
     with JobQueue(1) as queue:
@@ -567,8 +568,8 @@ def test_a_method_that_returns_a_coroutine_writes_nothing_and_stops_its_job(queu
         queue.run([1], do.double, results=Rows(write=return_awaitable))
 
 
-def test_two_jobs_at_a_time_do_not_write_into_one_sink(queue: JobQueue, tmp_path: Path) -> None:
-    gate, rows = Gate(tmp_path), Rows()
+def test_two_jobs_at_a_time_do_not_write_into_one_sink(queue: JobQueue, gate: Gate) -> None:
+    rows = Rows()
     queue.create_job("first", [1, 2], partial(wait_at, gate, 2), results=rows, chunksize=1)
     queue.create_job("second", [3], do.double, results=rows)
     run = queue.start("first")
@@ -627,8 +628,8 @@ def test_a_sink_does_not_wait_for_its_own_run(queue: JobQueue, at: str) -> None:
 
 @pytest.mark.parametrize("at", ["write", "close", "leave"])
 @pytest.mark.parametrize("how", ["close", "kill", "drain"])
-def test_a_sink_that_closes_its_queue_does_not_wait(at: str, how: str, tmp_path: Path) -> None:
-    gate, queue = Gate(tmp_path), JobQueue(1, retry=NEVER)
+def test_a_sink_that_closes_its_queue_does_not_wait(at: str, how: str, gate: Gate) -> None:
+    queue = JobQueue(1, retry=NEVER)
     ends: dict[str, Callable[[], None]] = {
         "close": queue.close,
         "kill": partial(queue.close, kill=True),

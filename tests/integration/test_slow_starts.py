@@ -122,9 +122,8 @@ def test_a_busy_machine_interrupts_no_job_and_is_named(
 
 
 def test_closing_while_workers_start_slowly_leaves_none_of_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gate = Gate(tmp_path)
     begin_each_process_with(
         tmp_path,
         monkeypatch,

@@ -216,9 +216,8 @@ def hold(gate: Gate, number: int) -> int:
     return number
 
 
-def test_a_cancelled_one_goes_on_with_what_was_passed_on(tmp_path: Path) -> None:
+def test_a_cancelled_one_goes_on_with_what_was_passed_on(tmp_path: Path, gate: Gate) -> None:
     journal = tmp_path / "run.db"
-    gate = Gate(tmp_path)
     stages: Stages = [partial(double, tmp_path), partial(hold, gate)]
     with JobQueue(2, journal=journal) as queue:
         run = queue.start_stages([4, 2], stages, id="numbers")

@@ -334,8 +334,10 @@ STARTS: dict[str, Callable[[JobQueue], JobRun]] = {
 
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("removal", REMOVALS)
-def test_of_a_start_and_a_removal_at_the_same_time_one_is_refused(start: str, removal: str, tmp_path: Path) -> None:
-    begins, may_go_on, gate = threading.Event(), threading.Event(), Gate(tmp_path)
+def test_of_a_start_and_a_removal_at_the_same_time_one_is_refused(
+    start: str, removal: str, tmp_path: Path, gate: Gate
+) -> None:
+    begins, may_go_on = threading.Event(), threading.Event()
     waits = tmp_path / "waits"
 
     def send_slowly() -> None:

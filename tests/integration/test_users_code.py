@@ -144,9 +144,8 @@ def test_whatever_happens_while_items_are_pickled(
 
 
 def test_the_end_of_a_cancelled_job_does_not_wait_for_an_item_that_is_pickled_for_ever(
-    stuck: list[Stuck], tmp_path: Path
+    stuck: list[Stuck], tmp_path: Path, gate: Gate
 ) -> None:
-    gate = Gate(tmp_path)
     tracked.go_on.set()
     with JobQueue(2, journal=tmp_path / "run.db", retry=RetryPolicy(max_retries=0)) as queue:
         queue.create_job("slow", [0, *stuck], do.only(0, do.block_until_told(gate, do.fail)), chunksize=1)
@@ -237,9 +236,8 @@ def test_a_job_that_is_killed_does_not_wait_for_a_result_that_is_pickled_for_eve
 
 
 def test_a_map_with_too_many_failures_does_not_wait_for_a_result_that_is_pickled_for_ever(
-    stuck: list[Stuck], tmp_path: Path
+    stuck: list[Stuck], path: Path
 ) -> None:
-    path = tmp_path / "run.db"
     with pytest.raises(TooManyFailuresError, match="more than max_failures=0"):
         mpqueue.map(
             tracked.get_stuck_or_fail, [1, -1], journal=path, concurrency=1, chunksize=1, max_retries=0, max_failures=0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 import mpqueue
 from mpqueue import JobQueue
+from tests.support.results import warned
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
@@ -49,10 +49,6 @@ def names(item: Any) -> list[str]:
     return [*item]
 
 
-def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-
-
 def odd(number: int) -> list[Any]:
     """Items of which the second has no identity."""
     return [{"id": "a", "price": number}, {"id": "b", "price": number, "more": [Restless()]}]
@@ -67,11 +63,11 @@ def test_an_item_without_identity_is_never_called_unchanged(
     with JobQueue(1, journal=tmp_path / "run.db") as queue:
         items = [odd(1)[0], odd(2)[1]]
         assert queue.plan_job("job", items, price).changed == ("b",)
-        assert not logged(caplog)
+        assert not warned(caplog)
         job = queue.create_job("job", items, price, rerun=mpqueue.Rerun(update=update))
         assert job.completed == 1
         assert queue.start("job").result().results == [1, 2]
-    (warning,) = logged(caplog)
+    (warning,) = warned(caplog)
     assert "whether 1 of its items have changed can't be known, so they run again: items[1]: {'id': 'b'" in warning
     assert "is pickled differently each time" in warning
 
@@ -85,7 +81,7 @@ def test_an_item_of_a_stream_without_identity_is_never_called_unchanged(
 
     assert prices(1) == [1, 1]
     assert prices(2) == [2, 2]
-    (warning,) = logged(caplog)
+    (warning,) = warned(caplog)
     assert "{'id': 'b'" in warning
     assert "has no identity that stays the same (it is pickled differently each time), so it runs again" in warning
 

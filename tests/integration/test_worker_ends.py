@@ -51,9 +51,8 @@ def test_a_program_that_left_the_group_ends_with_a_worker_that_dies(tmp_path: Pa
         wait_until(lambda: not is_running(stray), what="the program's end")
 
 
-def test_a_flag_that_a_dead_worker_has_locked_holds_nothing_up(tmp_path: Path) -> None:
+def test_a_flag_that_a_dead_worker_has_locked_holds_nothing_up(gate: Gate) -> None:
     """docs/adr/0004: the thread that sets it gets the lock back, and ends."""
-    gate = Gate(tmp_path)
 
     def die_with_each_lock(item: str) -> None:
         for lock in [thing for thing in gc.get_objects() if isinstance(thing, Condition)]:

@@ -77,9 +77,8 @@ def test_idle_workers_end_by_themselves(tmp_path: Path, limit: int | None) -> No
 @pytest.mark.holds("wait: close() waits for workers", "wait: a worker that was killed ends")
 @pytest.mark.parametrize("hang", [do.hang_holding_gil, do.stop_self, do.sigterm_ignore_and_hang])
 def test_close_with_kill_ends_workers_that_hang_and_says_nothing(
-    hang: Callable[[object], object], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    hang: Callable[[object], object], gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gate = Gate(tmp_path)
     queue = JobQueue(2)
     pids = workers_of(queue)
     queue.create_job("job", ["left", "right", "later"], do.announce(gate, hang), chunksize=1)

@@ -67,7 +67,8 @@ def told(job: Job[Any, Any]) -> list[Any]:
         [
             (
                 *(item.id, item.payload, item.status, item.attempts, item.error, item.traceback, item.result),
-                [tried.error for tried in item.history],
+                repr(item.exception),
+                [(tried.error, repr(tried.exception)) for tried in item.history],
             )
             for item in job.items
         ],

@@ -164,6 +164,11 @@ def _threads() -> dict[str, threading.Thread]:
     return {f"{thread.ident}@{id(thread)}": thread for thread in threading.enumerate()}
 
 
+def threads_of_queues() -> list[str]:
+    """The names of mpqueue's own threads."""
+    return [thread.name for thread in threading.enumerate() if "mpqueue" in thread.name]
+
+
 def _children() -> dict[str, str]:
     """On Windows: this process's children, and theirs. One that has lost its parent is not found."""
     import psutil

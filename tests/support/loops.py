@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 from collections.abc import Awaitable, Callable
 
 import anyio
@@ -50,8 +52,8 @@ def run_in_anyio(main: Callable[[], Awaitable[None]]) -> None:
     anyio.run(bounded, backend="trio")
 
 
-#: Runs a test once in each; it calls ``run`` with its coroutine function, in which `anyio` may be used throughout.
-in_loops = pytest.mark.parametrize(
+#: Calls a test with each of them: it runs a coroutine function, in which `anyio` may be used throughout.
+each_loop = pytest.mark.parametrize(
     "run",
     [
         run_in_asyncio,
@@ -59,6 +61,20 @@ in_loops = pytest.mark.parametrize(
         long(run_in_anyio),
     ],
 )
+
+
+def in_loops(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Run a test that is such a coroutine function in each of them."""
+
+    @functools.wraps(test)
+    def run_it(*, run: Run, **fixtures: object) -> None:
+        run(functools.partial(test, **fixtures))
+
+    asked = inspect.signature(test)
+    run_as_well = inspect.Parameter("run", inspect.Parameter.KEYWORD_ONLY)
+    vars(run_it)["__signature__"] = asked.replace(parameters=[*asked.parameters.values(), run_as_well])
+    in_each: Callable[..., None] = each_loop(run_it)
+    return in_each
 
 
 async def arrive(gate: Gate, count: int = 1) -> set[str]:

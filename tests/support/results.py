@@ -1,11 +1,16 @@
-"""The results of a job whose every item has completed, and what an iterator of results gives."""
+"""The results of a job whose every item has completed, what an iterator of results gives, and what was warned of."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from mpqueue import Job
+from mpqueue import Job, JobQueue
+from tests.support.handlers import succeed
+
+if TYPE_CHECKING:
+    import pytest
 
 R = TypeVar("R")
 
@@ -34,3 +39,19 @@ def outcomes(results: Iterable[Any]) -> list[Any]:
     """All results, and the text of what was raised in the place of one."""
     found = errors_in_place(results)
     return [f"{type(each).__name__}: {each}" if isinstance(each, Exception) else each for each in found]
+
+
+def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The warnings and errors that were logged since the last time."""
+    found = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    caplog.clear()
+    return found
+
+
+def check_nothing_created(queue: JobQueue) -> None:
+    """What was refused has left no job, and its id may be used."""
+    assert queue.jobs() == []
+    assert queue.get_job("job") is None
+    assert queue.get_stats().total == 0
+    assert queue.run(["a"], succeed, id="job").results == ["a"]
+    queue.clear_job("job")

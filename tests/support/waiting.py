@@ -45,9 +45,8 @@ class Gate:
     """A meeting point of a test and the handlers in its workers: a folder, and a file for each thing that happened.
 
     It makes the folder, and it pickles, so a handler can carry it. The test waits for an arrival, does what it is
-    about, and opens the gate::
+    about, and opens the gate, which the fixture `gate` is::
 
-        gate = Gate(tmp_path)
         run = queue.start(job.id)  # its handler calls gate.pass_through(item)
         gate.wait_for("a")
         queue.pause(job.id)
