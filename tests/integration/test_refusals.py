@@ -410,8 +410,8 @@ def test_looking_for_an_id_that_is_no_string_finds_nothing(queue: JobQueue) -> N
         for call in calls:
             with pytest.raises(MPQueueError, match=re.escape(repr(job_id))):
                 call(job_id)
-        assert queue.get_job(job_id) is None  # type: ignore[call-overload]
-    assert queue.get_job([]) is None  # type: ignore[call-overload]
+        assert queue.get_job(job_id) is None  # type: ignore[arg-type]
+    assert queue.get_job([]) is None  # type: ignore[arg-type]
 
 
 def test_items_are_looked_at_once_and_before_anything_is_created() -> None:

@@ -178,7 +178,7 @@ def test_a_job_that_is_just_being_read_for_a_retry_is_neither_cleared_nor_replac
         queue.run([3], do.only(3, do.fail), id="other")
     monkeypatch.setattr(FailsAtOne, "loading", load_slowly)
     with JobQueue(1, journal=tmp_path / "run.db", max_retries=0) as queue, ThreadPoolExecutor(1) as executor:
-        retrying = executor.submit(queue.retry_failed, "job")
+        retrying = executor.submit(lambda: queue.retry_failed("job"))
         assert asked.wait(300)
         for call in (queue.clear_job, queue.prune, queue.retry_failed):
             with pytest.raises(JobStateError, match="got one that is being read from the journal"):
