@@ -46,6 +46,9 @@ def _find_sem_init() -> Any:
 _sem_init = choose(linux=_find_sem_init, posix=_find_none)()
 AVAILABLE = _sem_init is not None
 
+#: The folder of semaphores that have names; None if they are in no folder.
+NAMED_IN: str | None = choose(linux="/dev/shm", posix=None)  # noqa: S108 - nothing of ours is written there
+
 
 class LockPage:
     """The memory of a lane's semaphores. It lives as long as any of them; `close` closes the descriptor."""

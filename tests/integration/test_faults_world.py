@@ -20,6 +20,7 @@ from tests.support.programs import PATIENCE, run_program, write_program
 from tests.support.recorder import Recorder
 from tests.support.small_shm import small_shm
 from tests.support.strength import workers_of
+from tests.support.surroundings import MUSL
 from tests.support.systems import LINUX_ONLY
 
 pytestmark = pytest.mark.slow
@@ -61,21 +62,41 @@ def test_handler_that_fills_shared_memory_costs_its_own_item_at_worst(tmp_path: 
 
 FULL_BEFORE = """
     import os
+    {before}
     import mpqueue
 
     state = os.statvfs("/dev/shm")
     file = os.open("/dev/shm/filled", os.O_RDWR | os.O_CREAT)
     os.posix_fallocate(file, 0, state.f_bavail * state.f_frsize)
     with mpqueue.JobQueue(2) as queue:
-        print(queue.run(range(3), float).results)
+        job = queue.create_job("job", range(3), float)
+        try:
+            queue.start("job").result()
+        except mpqueue.WorkerStartError as error:
+            print(error)
+            assert job.status == "pending", job
+            # And once there is room again, the same job starts.
+            os.unlink("/dev/shm/filled")
+            os.close(file)
+            queue.start("job").result()
+        print(job.results)
 """
 
 
 @LINUX_ONLY
 def test_shared_memory_that_is_full_before_the_start_does_not_matter(tmp_path: Path) -> None:
-    done = run_in_small_shm(tmp_path, FULL_BEFORE, "8m")
+    done = run_in_small_shm(tmp_path, FULL_BEFORE.format(before=""), "8m")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout == "[0.0, 1.0, 2.0]\n"
+
+
+def test_shared_memory_that_is_full_before_the_start_is_refused_where_semaphores_have_names(tmp_path: Path) -> None:
+    done = run_in_small_shm(tmp_path, FULL_BEFORE.format(before=MUSL), "8m")
+    assert done.returncode == 0, done.stdout + done.stderr
+    refusal, results = done.stdout.splitlines()
+    assert refusal.startswith("expected at least")
+    assert "/dev/shm" in refusal
+    assert results == "[0.0, 1.0, 2.0]"
 
 
 # --- a full disk ----------------------------------------------------------------------------------------------------

@@ -102,14 +102,18 @@ def test_workers_start_and_are_replaced(tmp_path: Path, odd: dict[str, str]) -> 
 @pytest.mark.parametrize(
     ("odd", "reason"),
     [
-        ({"mounts": surroundings.NO_SHM, "before": surroundings.MUSL}, "No such file or directory"),
+        (
+            {"mounts": surroundings.READ_ONLY_SHM, "before": surroundings.MUSL},
+            "expected to be allowed to write to /dev/shm",
+        ),
+        ({"mounts": surroundings.NO_SHM, "before": surroundings.MUSL}, "expected the folder /dev/shm"),
         (
             {"before": NOWHERE},
             "the path of a Python interpreter that this user may run, got ''",
         ),
         ({"after": FEW_DESCRIPTORS.format(engine=8)}, "raise the limit with `ulimit -n 1024`"),
     ],
-    ids=["no shm", "no interpreter", "descriptors"],
+    ids=["read-only shm", "no shm", "no interpreter", "descriptors"],
 )
 def test_what_keeps_workers_from_starting_is_told(tmp_path: Path, odd: dict[str, str], reason: str) -> None:
     said = told(tmp_path, **odd)
