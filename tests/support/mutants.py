@@ -294,6 +294,7 @@ class Forking:
         self._jobs = jobs
         self._path = reached
         self._functions: dict[str, list[FunctionType]] = {}
+        self._kept: list[Any] = []
 
     @pytest.hookimpl
     def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
@@ -319,6 +320,7 @@ class Forking:
             file = Path(function.__code__.co_filename)
             if file.is_relative_to(ROOT) and (path := file.relative_to(ROOT).as_posix()) in paths:
                 self._functions.setdefault(path, []).append(function)
+        self._kept = kept_answers()
         gc.freeze()  # collections of the processes that are forked do not copy all of this one's memory
         self._try_all(session, self._reach(session))
         return True
@@ -336,7 +338,7 @@ class Forking:
                 reached.forget(now)
         items = [item for item in session.items if item.nodeid not in reached.seconds]
         parts = [Path(f"{self._path}-{number}") for number in range(self._jobs)]
-        processes = [_forks.Process(target=reach, args=(session, items, parts, part)) for part in parts]
+        processes = [_forks.Process(target=reach, args=(session, items, parts, part, self._kept)) for part in parts]
         for process in processes:
             process.start()
         for process in processes:
@@ -361,7 +363,7 @@ class Forking:
                     self._tell(mutant, UNREACHED, many, 0.0)
                     continue
                 functions = self._functions.get(mutant.path, [])
-                process = _forks.Process(target=try_out, args=(mutant, session, tests, functions))
+                process = _forks.Process(target=try_out, args=(mutant, session, tests, functions, self._kept))
                 process.start()
                 limit = 10 * HANGS + LIKEWISE * sum(seconds for _, seconds in tests)
                 running[process.sentinel] = mutant, process, time.monotonic(), many, limit
@@ -399,7 +401,10 @@ _KEEPING = type(functools.cache(len))
 
 
 def kept_answers() -> list[Any]:
-    """The functions of the changed code that keep what they have answered: a later test would not come into them."""
+    """The functions of the changed code that keep what they have answered: a later test would not come into them.
+
+    `gc` does not find them any more once it has frozen all objects.
+    """
     kept = [one for one in gc.get_objects() if type(one) is _KEEPING]
     return [one for one in kept if one.__module__.replace(".", "/").startswith(ROOMS)]
 
@@ -412,7 +417,9 @@ def run(item: pytest.Item, after: pytest.Item | None, kept: Sequence[Any]) -> bo
     return not item.session.testsfailed
 
 
-def reach(session: pytest.Session, items: list[pytest.Item], parts: list[Path], into: Path) -> None:
+def reach(
+    session: pytest.Session, items: list[pytest.Item], parts: list[Path], into: Path, kept: Sequence[Any]
+) -> None:
     """Write down what the tests of some of the files reach. One that fails before anything is changed is left out."""
     from coverage import Coverage  # only where it is asked for
 
@@ -430,7 +437,6 @@ def reach(session: pytest.Session, items: list[pytest.Item], parts: list[Path], 
     coverage.set_option("run:disable_warnings", ["no-data-collected"])
     coverage.start()
     seconds: dict[str, float] = {}
-    kept = kept_answers()
     for item, after in zip_longest(items, items[1:]):
         coverage.switch_context(item.nodeid)
         calls.begin(item.nodeid)
@@ -500,7 +506,11 @@ def run_in_programs(path: Path, code: CodeType) -> None:
 
 
 def try_out(
-    mutant: Mutant, session: pytest.Session, tests: list[tuple[pytest.Item, float]], functions: list[FunctionType]
+    mutant: Mutant,
+    session: pytest.Session,
+    tests: list[tuple[pytest.Item, float]],
+    functions: list[FunctionType],
+    kept: Sequence[Any],
 ) -> None:
     """Run these tests, which take so many seconds each, with the change until one fails."""
     settle_in(session)
@@ -512,7 +522,7 @@ def try_out(
     if not change_functions(functions, changed):
         os._exit(_NOT_MADE)
     run_in_programs(path, changed)
-    items, kept = [item for item, _ in tests], kept_answers()
+    items = [item for item, _ in tests]
     for (item, seconds), after in zip(tests, [*items[1:], None], strict=True):
         item.add_marker(pytest.mark.timeout(HANGS + LIKEWISE * seconds))
         if not run(item, after, kept):
