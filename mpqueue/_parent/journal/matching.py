@@ -172,14 +172,14 @@ class KnownItems:
         most = min(len(self.left) - place, len(identities) // SIZE - nth)
         end = self.left.find(0, place, place + most)
         most = most if end < 0 else end - place
-        size, step, known, grows = 1, 1, self._identities, True
+        size, step, known = 1, 1, self._identities
         while size < most and step:
             step = min(step, most - size)
             one, other = (nth + size) * SIZE, (place + size) * SIZE
             if identities[one : one + step * SIZE] == known[other : other + step * SIZE]:
-                size, step = size + step, 2 * step if grows else step
+                size, step = size + step, 2 * step
             else:
-                step, grows = step // 2, False
+                step //= 2
         self.left[place : place + size] = bytes(size)
         return size
 
