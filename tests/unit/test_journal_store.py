@@ -13,12 +13,14 @@ import threading
 from array import array
 from collections.abc import Iterator, Sequence
 from functools import partial
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mpqueue._core.state.item_table import DISCARD, ItemTable, make_table
+from mpqueue._os.file_system import lock_file
 from mpqueue._parent.journal import schema
 from mpqueue._parent.journal.checks import JournalLock, Mark, MovedError, is_held, marked
 from mpqueue._parent.journal.chunk_rows import ADD_CHUNK, NUMBERS, chunk_statement, make_row, row_of
@@ -359,6 +361,15 @@ def test_a_new_journal_is_its_users_alone(path: str) -> None:
     assert not [name for name in left if os.path.exists(name)]
 
 
+def test_of_a_journal_that_can_not_be_made_nothing_is_left(path: str) -> None:
+    def connect(_: str) -> Any:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with pytest.raises(JournalError, match="disk I/O error"):
+        Store(path, connect)
+    assert os.listdir(os.path.dirname(path)) == []
+
+
 def test_what_is_written_is_on_the_disk_also_in_a_journal_that_was_there(path: str) -> None:
     for _ in range(2):
         with stored(path) as store:
@@ -398,6 +409,8 @@ def test_the_names_of_new_files_are_on_the_disk_before_it_goes_on(path: str, mon
         synced.clear()
         add_value(store, b"again")
         assert are_synced(parent, files) == [True, True], "a program that ended may have made it just before"
+        schema.keep_copy(store._connection, f"{path}.v2")
+        assert are_synced(parent) == [True]
 
 
 @pytest.mark.parametrize("setting", ["user_version = 0", "user_version = 7", "application_id = 7"])
@@ -567,6 +580,10 @@ def test_one_queue_at_a_time_and_an_end_that_was_no_close_leaves_its_mark(path: 
     assert not is_held(path)
     assert not os.path.exists(f"{path}.lock")
     Path(f"{path}.lock").write_bytes(Mark(7, 2, 0.5, 3).to_bytes())
+    with FileIO(f"{path}.lock", "r+") as file:
+        lock_file(file)
+        with pytest.raises(JournalError, match="got one that process 7 has open"):
+            JournalLock(path)
     lock = JournalLock(path)
     assert (lock.left, marked(path)) == (Mark(7, 2, 0.5, 3), Mark(os.getpid(), 2, 0.5, 3))
     with os.fdopen(os.dup(lock._file.fileno())):  # as a fork has it

@@ -191,23 +191,14 @@ def keep_copy(source: sqlite3.Connection, target: str) -> None:
     os.close(open_file(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINKS, 0o600))
     try:
         with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as copy:
-            _copy(source, copy)
+            source.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")
         os.replace(part, target)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(part)
         raise
     sync_folder(Path(target).parent)
-
-
-def _copy(source: sqlite3.Connection, copy: sqlite3.Connection, change: Callable[[], object] = lambda: None) -> None:
-    """Copy a database, changed by ``change``; it is on disk afterwards."""
-    source.backup(copy)
-    copy.execute("PRAGMA journal_mode=DELETE")
-    copy.execute("PRAGMA synchronous=FULL")
-    copy.execute("BEGIN IMMEDIATE")
-    change()
-    copy.execute("COMMIT")
 
 
 class ConvertedCopy:
@@ -218,7 +209,10 @@ class ConvertedCopy:
         # Python 3.13 warns of one that is not closed, as it would be if both were garbage and `__del__` came second.
         weakref.finalize(self, copy.close)
         copy.text_factory = source.text_factory
-        _copy(source, copy, lambda: convert(copy))
+        source.backup(copy)
+        copy.execute("BEGIN")
+        convert(copy)
+        copy.execute("COMMIT")
 
 
 def convert(connection: Any) -> None:
