@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from mpqueue._parent.journal import checks
 from mpqueue._parent.journal.checks import BESIDE, check_one_name, check_own, check_stat, own_path
+from mpqueue._parent.journal.journal_writer import Journal
 from mpqueue.errors import JournalError
 from tests.support.this_system import IS_WINDOWS
 
@@ -33,7 +35,7 @@ def test_what_others_may_write_or_have_written_is_refused(
     check_own(path)
     os.chmod(name, 0o602)
     with pytest.raises(JournalError, match=r"only its owner can write, got mode 0602"):
-        check_own(path)
+        Journal(path, time.monotonic)
     os.chmod(name, 0o600)
     let_nobody_be_trusted(monkeypatch)
     with pytest.raises(JournalError, match=f"expected a file of this user .* got one of user {os.getuid()}"):
@@ -70,6 +72,6 @@ def test_a_second_name_is_refused_with_the_command_that_mends_it(path: str, suff
     check_one_name(path)
     os.link(f"{path}{suffix}", f"{path}.copy")
     with pytest.raises(JournalError, match="got one with 2 ") as caught:
-        check_one_name(path)
+        Journal(path, time.monotonic)
     command = str(caught.value).partition("`cp -p ")[2].rstrip("`")
     assert command.startswith(f"{path}{suffix} {path}{suffix}.own && mv ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from mpqueue._os.file_system import FileSystem
 from mpqueue._parent.journal import checks
 from mpqueue._parent.journal.checks import check_local, is_shared
+from mpqueue._parent.journal.journal_writer import Journal
 from mpqueue.errors import JournalError
 
 LOCAL = ("ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "virtiofs", "fuseblk", "something.new")
@@ -55,7 +57,7 @@ def test_a_journal_is_refused_on_a_disk_of_others_by_the_folder_that_it_would_be
 
     monkeypatch.setattr(checks, "file_system_of", file_system_of)
     with pytest.raises(JournalError, match=r"run\.db: expected a disk of this machine's own, got nfs4 \(server:/home"):
-        check_local(str(path))
+        Journal(str(path), time.monotonic)
     check_local(str(path))
     check_local(str(path))  # where it is not known
     assert asked == [str(path if is_there else tmp_path)] * 3

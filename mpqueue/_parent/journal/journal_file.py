@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mpqueue._os.files import NO_LINKS, kind_of, open_file, sync_folder
-from mpqueue._parent.journal.checks import HeldFiles, Mark, MovedError, check_own, check_stat
+from mpqueue._parent.journal.checks import HeldFiles, Mark, MovedError, check_stat
 from mpqueue._parent.journal.chunk_rows import Row, chunk_statement
 from mpqueue._parent.journal.compaction import AUTO_VACUUM, Compacted, end_log, give_back, make_shrinkable, prune
 from mpqueue._parent.journal.kept_values import VALUE, BigFile, Place, Statement, Unsealed
@@ -111,7 +111,6 @@ class Store:
         self._folder_is_safe = False
         self._is_open = True  #: False while a file whose log was removed can't be opened again
         with explained(path):
-            check_own(path)
             version = _check(path, left)
             if version is None:
                 _create(path, connect)

@@ -100,7 +100,7 @@ class Journal:
         self._unwritten: list[Entry] = []
         #: Committed, but maybe to a file that has been removed; and whether they were written.
         self._unconfirmed: list[tuple[Entry, bool]] = []
-        self._due = 0.0  #: when the unwritten entries have to be written
+        self._due: float  #: when the unwritten entries have to be written
         self._trouble: JournalError | None = None
         self._troubled_at = 0.0
         self._told = False  #: whether the trouble was reported
