@@ -26,7 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpqueue._parent.journal import identity, matching
-from mpqueue._parent.journal.identity import NoIdentityError, What, digest, digests, encode
+from mpqueue._parent.journal.identity import NoIdentityError, What, digest, digests, encode, encode_plain
 from mpqueue._parent.journal.kept_results import HAS_FAILED, NO_ROW, Outcomes
 from mpqueue._parent.journal.kept_values import no_file
 from mpqueue._parent.journal.lots import Lot
@@ -83,7 +83,7 @@ DIFFERENT: list[Any] = [
     np.array([[1, 2]]), np.array([1, 2], "i2"), np.array([1.0, 2.0]), np.array(["a", None], object), np.zeros(9999),
     np.ones(9999), np.dtype("f4"), np.array([(1, 2.0)], [("a", "i4"), ("b", "f8")]), Photo, len, os.path.join,
     PureWindowsPath("a"), PureWindowsPath("b"), {Point(1, 2): Photo("a")}, [Photo("a"), Photo("a")],
-    [Photo("a"), Photo("b")],
+    [Photo("a"), Photo("b")], [1].append, [2].append, dict.fromkeys,
 ]  # fmt: skip
 
 
@@ -131,6 +131,7 @@ def test_what_is_plain_and_in_few_containers_has_its_form_in_one_go(monkeypatch:
     assert forms == [*map(encode, values)]
     monkeypatch.setattr(identity, "_plain", lambda *_: None)
     assert forms == [*map(encode, values)], "the other way gives the same"
+    assert [*map(encode_plain, [*values, Photo("a"), [Restless()]])] == [*forms, None, None], "it runs no users' code"
 
 
 @pytest.mark.slow

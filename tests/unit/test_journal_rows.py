@@ -354,6 +354,9 @@ def test_a_damaged_row_costs_its_items_what_they_had_and_no_others(at: int) -> N
 
 
 def test_many_small_results_of_a_row_are_pickled_in_as_few_parts_as_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = make_table(range(300))
+    table.complete(range(300), [*range(299), "a" * 2 * BIG])
+    assert len(make_row(table, range(300), {}).files) == 1, "a big one is not among small ones"
     monkeypatch.setattr(chunk_rows, "BIG", 1000)
     for count, parts in ((100, 1), (1000, 7), (2000, 15)):
         table = make_table(range(count))
