@@ -36,11 +36,10 @@ def number_array(typecode: str, itemsize: int, byteorder: str, content: Any) -> 
 
 def memory_view(content: Any, layout: str, shape: tuple[int, ...], readonly: bool) -> memoryview:
     """Make a `memoryview`. Raises ImportError for an empty shape that needs numpy, if that is missing."""
-    if 0 in shape and (layout != "B" or len(shape) > 1):
+    if 0 in shape:
         made = _empty_view(layout, shape)
-        return made.toreadonly() if readonly else made
-    flat = memoryview(content).cast("B")
-    made = flat if layout == "B" and shape == flat.shape else flat.cast(layout, shape)  # type: ignore[call-overload]
+    else:
+        made = memoryview(content).cast("B").cast(layout, shape)  # type: ignore[call-overload]
     return made.toreadonly() if readonly else made
 
 
