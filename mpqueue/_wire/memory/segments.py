@@ -217,11 +217,6 @@ class Segment:
         _read_all(self._fd, copy, 0)
         return copy
 
-    @property
-    def can_be_filled_again(self) -> bool:
-        """False if `is_unshared` is never true."""
-        return self._has_path and leases_tell()
-
     def is_unshared(self) -> bool:
         """True if no process but the writing one maps this segment or has it open; false if in doubt. 3 us.
 
@@ -367,7 +362,7 @@ class SegmentStore:
         with self._lock:
             for serial in serials:
                 segment = self._lent.pop(serial, None)
-                if segment is not None and segment.can_be_filled_again:
+                if segment is not None and leases_tell():  # otherwise it is never known to be unshared
                     self._free.append(segment)
             kept = 0
             for at in range(len(self._free) - 1, -1, -1):
