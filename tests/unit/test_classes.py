@@ -17,7 +17,7 @@ from cloudpickle import cloudpickle
 
 from mpqueue._wire.memory.segments import SegmentStore
 from mpqueue._wire.pickling import classes
-from mpqueue._wire.pickling.classes import CallsScope, Scope, _ids, _known, _unfilled, in_scope, leave
+from mpqueue._wire.pickling.classes import CallsScope, Scope, _ids, _known, _unfilled, in_scope, leave, scope_here
 from mpqueue._wire.pickling.payload import Packed, dump, dump_code, load, load_home, load_several, without_segment
 
 
@@ -103,6 +103,20 @@ def test_what_the_program_had_when_a_worker_was_forked_is_no_job_s(monkeypatch: 
     for scope, found in ((None, [before, after]), (Scope(), [None, after])):
         with in_scope(scope):
             assert [*map(classes._find, ("before", "after"))] == found
+
+
+def test_a_thread_without_a_job_is_in_the_one_that_was_entered_last_until_that_ends() -> None:
+    one, other = Scope(), Scope()
+    for scope in (one, other):
+        with in_scope(scope):
+            with in_scope(Scope()):
+                pass
+            with in_scope(None):
+                assert scope_here() is scope
+    leave(one)
+    assert scope_here() is other
+    leave(other)
+    assert scope_here() is None
 
 
 def test_a_class_stays_as_it_is_where_it_comes_home() -> None:
@@ -549,23 +563,22 @@ def test_a_scope_has_room_for_what_is_no_other_class_there(known: dict[str, Any]
     assert scope.classes == {"a": int, "c": bytes}, "those that are here stay"
 
 
-def test_classes_of_calls_are_made_once_for_the_same_bytes_and_the_oldest_are_forgotten(
+def test_classes_of_calls_are_made_once_for_the_same_bytes_and_those_used_long_ago_are_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Kind:
-        pass
-
-    class Other:
-        pass
-
+    monkeypatch.setattr(classes, "_MAX_KEPT_CLASSES", 2)
     calls = CallsScope()
-    data, other = dump(Kind), dump(Other)
+    kind, other, third = [type(name, (), {}) for name in ("Kind", "Other", "Third")]
+    data = dump(kind)
+    rest = [dump(other), dump(third)]
     with as_in_another_process(), in_scope(calls):
         first = load(data)
-        assert load(data) is first is not Kind
-        monkeypatch.setattr(classes, "_MAX_KEPT_CLASSES", 1)
-        load(other)
-        assert len(calls.by_bytes) == 1
+        for each in rest:
+            load(each)
+            assert load(data) is first is not kind
+        assert len(calls.by_bytes) == 2
+        load(rest[0])
+        load(rest[1])
         assert load(data) is not first
         monkeypatch.setattr(classes, "_MAX_CLASS_BYTES", 1)
         calls.by_bytes.clear()
