@@ -120,33 +120,12 @@ def say_error(text: str) -> None:
 
 
 class Help(argparse.HelpFormatter):
-    """Headings in bold. Paragraphs are filled, except those of several lines."""
-
-    def start_section(self, heading: str | None) -> None:
-        """Start a section, with its heading in bold."""
-        super().start_section(None if heading is None else coloured(heading, "bold", sys.stdout))
+    """Paragraphs are filled, except those of several lines."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         fill = super()._fill_text
-        parts = []
-        for part in text.strip().split("\n\n"):
-            heading, newline, rest = part.partition("\n")
-            shown = coloured(heading, "bold", sys.stdout) if heading.endswith(":") else heading
-            parts.append(f"{shown}{newline}{rest}" if newline else fill(part, width, indent))
-        return "\n\n".join(parts)
-
-    def _format_action(self, action: argparse.Action) -> str:
-        """Format the list of commands without a line above them."""
-        if isinstance(action, argparse._SubParsersAction):
-            return "".join(map(super()._format_action, action._get_subactions()))
-        return super()._format_action(action)
-
-    def _format_action_invocation(self, action: argparse.Action) -> str:
-        """Format an option with its value once, after all its names, as Python 3.13 does."""
-        if not action.option_strings or action.nargs == 0:
-            return super()._format_action_invocation(action)
-        word = self._format_args(action, self._get_default_metavar_for_optional(action))
-        return f"{', '.join(action.option_strings)} {word}"
+        parts = text.strip().split("\n\n")
+        return "\n\n".join(part if "\n" in part else fill(part, width, indent) for part in parts)
 
 
 class Parser(argparse.ArgumentParser):

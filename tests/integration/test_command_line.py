@@ -696,12 +696,6 @@ def test_help_fits_80_columns_with_examples_of_the_command_and_exit_codes(
     assert [line.split()[0] for line in codes.splitlines()] == ["0", "1", "2", "75", "130", "141"]
 
 
-def test_a_person_s_help_has_bold_headings(folder: Path) -> None:
-    with terminal_with(folder, "-m", "mpqueue", "status", "--help") as shown:
-        assert shown.end() == 0
-        assert {"\x1b[1moptions\x1b[0m:", "\x1b[1mexamples:\x1b[0m"} <= set(shown.text.splitlines())
-
-
 def test_options_have_the_names_of_the_api_too(here: Path) -> None:
     words = ["run", "own:once_more", "own.py", "--backend", "own:inline", "--concurrency", "1"]
     assert main([*words, "--max-retries", "0", "--results", "one.jsonl"]) == 1
