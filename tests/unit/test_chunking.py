@@ -13,7 +13,6 @@ from mpqueue._core.rules.chunking import (
     AHEAD_SECONDS,
     BIG_ITEM,
     END,
-    GROWTH,
     LEAST_AHEAD,
     LEAST_OF_SHARE,
     LONGEST,
@@ -58,13 +57,12 @@ def test_a_chunk_has_so_many_items(sizer: ChunkSizer, waiting: int, size: int) -
     assert CHUNK_SECONDS == 0.045
 
 
-def test_chunks_grow_64_fold_at_most_from_one_report_to_the_next() -> None:
+def test_chunks_are_as_long_as_they_aim_at_once_an_item_has_told_its_time() -> None:
     sizer, sizes = ChunkSizer(None), []
-    for _ in range(5):
+    for _ in range(3):
         sizes.append(sizer.size(MANY, 1))
         sizer.learn(sizes[-1], sizes[-1] * 1e-6)
-    assert sizes == [1, GROWTH, GROWTH**2, CHUNK_SECONDS / 1e-6, CHUNK_SECONDS / 1e-6]
-    assert GROWTH == 64
+    assert sizes == [1, CHUNK_SECONDS / 1e-6, CHUNK_SECONDS / 1e-6]
 
 
 def test_a_chunk_aims_at_what_the_engine_says_in_all_that_it_does() -> None:

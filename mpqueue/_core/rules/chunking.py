@@ -1,8 +1,8 @@
 """The size of chunks: a pure function of the known facts about the job.
 
-A chunk aims at a duration. The first items are sent one by one; sizes then grow at most 64-fold from one report to the
-next, since the first items are often slow for other reasons (imports, caches). Towards the end a lane gets most of its
-share, with which all lanes would finish together given the items that they hold, and the rest when more is known.
+A chunk aims at a duration. The first items are sent one by one, until one has shown how long they take. If it was an
+unusually quick one, workers end their chunks in time, and the rest is sent again. Towards the end a lane gets most of
+its share, with which all lanes would finish together given the items that they hold, and the rest when more is known.
 (Factoring, by Hummel, Schonberg and Flynn, 1992, looks only at waiting items, and takes twice as many chunks.)
 
 If items take longer than known, chunks become small at once (the known time and that of the last report are averaged).
@@ -36,8 +36,6 @@ END = 3
 #: The part that a lane gets at once of its share for finishing with the others, between these two: the more uneven the
 #: items' times so far, the less. A wrong guess is corrected with the rest, by smaller chunks.
 LEAST_OF_SHARE, MOST_OF_SHARE = 0.5, 0.9
-#: A chunk holds at most this many times the items of the largest chunk that came back.
-GROWTH = 64
 #: Items of the largest chunk from which on the known time of an item counts beside that of the last report.
 SETTLED = 16
 #: A lane gets a second chunk in advance only if the first, and an item, take less than this many of the engine's
@@ -176,7 +174,7 @@ class ChunkSizer:
         # Handing out the rest in smaller chunks would take longer than one of them does.
         least = max(SMALLEST * self.chunk_seconds, math.sqrt(work * self.chunk_cost))
         at_the_end = max(part * share, least) / pace
-        size = min(by_time, self._largest * GROWTH, at_the_end, MAX_CHUNK_ITEMS)
+        size = min(by_time, at_the_end, MAX_CHUNK_ITEMS)
         if self._bytes_per_item:
             size = min(size, self.chunk_bytes / self._bytes_per_item)
         if self._bytes_per_result:
