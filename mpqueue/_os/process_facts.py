@@ -247,13 +247,14 @@ def begin_peak() -> bool:
     No file is kept open to write into: a handler may close descriptors that are not its own, and reuse the number for
     its own file.
     """
-    with contextlib.suppress(OSError):
+    try:
         file = open_file(f"{PROC}/self/clear_refs", os.O_WRONLY)
         try:
             return os.write(file, b"5") > 0
         finally:
             os.close(file)
-    return False
+    except OSError:
+        return False
 
 
 def peak() -> int | None:

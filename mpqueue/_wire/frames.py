@@ -9,6 +9,7 @@ import pickle
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._wire.line import decode, encode
@@ -278,14 +279,15 @@ _Places = tuple[tuple[int, _Bare], ...]  #: of a row, by their positions
 
 
 def _row(kind: Any, **fields: _Bare) -> _Bare:
+    make = partial(tuple.__new__, kind)
     if not fields:
-        return _Bare(kind, tuple, tuple, kind._make)
+        return _Bare(kind, tuple, tuple, make)
     places = _places(kind, fields)
     return _Bare(
         kind,
         tuple,
         lambda row: tuple(_taken_apart([*row], places)),
-        lambda values: kind._make(_restored([*values], places)),
+        lambda values: make(_restored([*values], places)),
     )
 
 
@@ -344,7 +346,7 @@ def load_frame(data: bytes | memoryview) -> Any:
     if type(values) is not list:
         return values
     layout = _LAYOUTS[values[0]]
-    return layout.kind._make(_restored(values, layout.places)[1:])
+    return tuple.__new__(layout.kind, _restored(values, layout.places)[1:])
 
 
 #: Variables that set how many threads the numerical libraries start; they are read during import.

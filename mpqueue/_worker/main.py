@@ -158,13 +158,14 @@ class Worker:
             self.chunk_timer.watch(run)
             if job.sampling is not None:
                 self.sampler.watch(job.sampling)
+            before = classes.enter(job.scope)
             try:
-                with classes.in_scope(job.scope):
-                    return run.run()
+                return run.run()
             except BaseException as error:  # from a signal's handler, say
                 run.end_worker(error)
                 raise
             finally:
+                classes.enter(before)
                 self.chunk_timer.watch(None)
                 self.sampler.watch(None)
         finally:

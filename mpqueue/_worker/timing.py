@@ -68,11 +68,7 @@ class ChunkTimes:
 
     def take(self, now: float, packing: float) -> WorkTimes:
         """Take the times since the last call; ``packing`` is the seconds of this report itself so far."""
-        totals = (self.loading, self.setup, self.unpacking, self.handling, self.packing)
-        loading, setup, unpacking, handling, packed = (
-            total - told for total, told in zip(totals, self._told, strict=True)
-        )
-        self._told = totals
+        told, self._told = self._told, (self.loading, self.setup, self.unpacking, self.handling, self.packing)
         begun, self._begun = self._begun, now
         cpu = delayed = 0.0
         if self._own_process:
@@ -81,11 +77,11 @@ class ChunkTimes:
         return WorkTimes(
             begun=begun,
             ended=now,
-            loading=loading,
-            setup=setup,
-            unpacking=unpacking,
-            handling=handling,
-            packing=packed + packing,
+            loading=self.loading - told[0],
+            setup=self.setup - told[1],
+            unpacking=self.unpacking - told[2],
+            handling=self.handling - told[3],
+            packing=self.packing - told[4] + packing,
             cpu=cpu,
             delayed=delayed,
         )

@@ -172,14 +172,20 @@ _made: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 @contextlib.contextmanager
 def in_scope(scope: Scope | None) -> Iterator[None]:
     """Unpickle the block's classes in this scope; None: in the scope of the program, if this is its process."""
+    before = enter(scope)
+    try:
+        yield
+    finally:
+        enter(before)
+
+
+def enter(scope: Scope | None) -> Scope | None:
+    """Make it this thread's scope, see `in_scope`; return the one before, to be entered again."""
     global _latest  # noqa: PLW0603 - see there
     before, _thread.scope = _thread.scope, scope
     if scope is not None and before is None:
         _latest = scope
-    try:
-        yield
-    finally:
-        _thread.scope = before
+    return before
 
 
 def scope_here() -> Scope | None:

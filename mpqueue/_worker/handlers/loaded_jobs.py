@@ -88,7 +88,7 @@ class LoadedJob:
         self._handler: Any = handler
         self.sampling = JobSampling(self, _name_of(handler)) if frame.profile else None
         # Each call of `run_call` may be of another function.
-        self._call: Any = self._await_call if _is_async(handler) or handler is run_call else self._first_call
+        self._call: Any = self._await_call if handler is run_call else self._first_call
 
     def map(self, items: Any, out: list[Any]) -> Any:
         """An iterator over the handler's results, which it adds to ``out``."""
@@ -235,12 +235,6 @@ def _name_of(handler: Any) -> str:
             if type(name := named.__qualname__) is str:
                 return name
     return "handler"
-
-
-def _is_async(handler: Any) -> bool:
-    if inspect.iscoroutinefunction(handler):
-        return True
-    return type(handler) is not FunctionType and inspect.iscoroutinefunction(type(handler).__call__)
 
 
 async def _as_coroutine(awaitable: Any) -> Any:
