@@ -209,11 +209,10 @@ class JournalMismatchError(JournalError, JobExistsError):
 
 
 class InternalError(MPQueueError):
-    """mpqueue itself made a mistake; please report it, with ``traceback``. The jobs affected have ended.
+    """mpqueue itself made a mistake; please report it, with ``traceback``. The queue and all its jobs have ended.
 
-    Their runs raise it, and it is the ``item.exception`` of the items that had not ended; these lose no attempt. A
-    journal does not record it: the next run goes on. If the mistake affects the whole queue, calls of the queue raise
-    it too; `close` works. ``traceback`` is the traceback as text.
+    Their runs raise it, and so do all calls of the queue but `close`. Items that had not ended lose no attempt. A
+    journal does not record it: the next run goes on. ``traceback`` is the traceback as text.
     """
 
     def __init__(self, message: str, traceback: str = "") -> None:

@@ -184,12 +184,6 @@ class HurryJob(NamedTuple):
     job: JobBook
 
 
-class GiveUpJob(NamedTuple):
-    """Resolve at once the run of this job, which ended; an internal error came before its run was resolved."""
-
-    job: JobBook
-
-
 Command = (
     StartLane
     | InitializeLane
@@ -210,7 +204,6 @@ Command = (
     | AnnounceState
     | AnnounceFinished
     | HurryJob
-    | GiveUpJob
 )
 
 

@@ -340,16 +340,9 @@ class ModulesReloaded(NamedTuple):
 
 
 class FaultFound(NamedTuple):
-    """mpqueue itself made a mistake, the ``error``; `mpqueue._core.scheduler` has the consequences.
-
-    It affects ``job``, if one is named; else the job whose items are on ``lane``, if that is named and has any; else
-    all jobs. No ``generation`` means the lane's current worker.
-    """
+    """mpqueue itself made a mistake, the ``error``: the queue ends. For the coordinator, not for the scheduler."""
 
     error: InternalError
-    job: JobBook | None = None
-    lane: int | None = None
-    generation: int | None = None
 
 
 class TimePassed(NamedTuple):

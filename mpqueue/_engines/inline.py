@@ -147,7 +147,7 @@ class InlineLane(Lane):
         self.generation = generation
         self.pid = os.getpid()
         self._pool = pool
-        self.answers = Answers(pool.inbox, number, generation)
+        self.answers = Answers(pool.inbox, number)
         self._is_dead = False
         self._ledger = Ledger()
         self._flags = NOBODY, False, False  #: a job, whether it is paused, and whether it is cancelled

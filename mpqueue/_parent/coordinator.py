@@ -3,8 +3,8 @@
 It takes a message from the inbox, asks the scheduler, carries out the commands, and sleeps until the next message or
 the scheduler's deadline. It never polls, never blocks on a lane, and decides nothing about jobs.
 
-Errors here are internal errors, since users' code runs elsewhere: the affected jobs end with `InternalError`, and all
-others go on. An error on the way there ends the queue: see `_break_down`.
+Errors here are internal errors, since users' code runs elsewhere. A half-done step may have left wrong data in the
+books, so the queue ends, and all its jobs with it: see `_break_down`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from mpqueue._core.commands import (
     Command,
     ForgetJob,
     GiveUpAnswer,
-    GiveUpJob,
     HurryJob,
     InitializeLane,
     KillLane,
@@ -60,7 +59,6 @@ from mpqueue._core.messages import (
 from mpqueue._core.scheduler import Scheduler
 from mpqueue._core.state.books import Lookout
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.lane_book import Chunk
 from mpqueue._os.descriptors import NO_SIGNAL
 from mpqueue._os.process_facts import busy_machine
 from mpqueue._os.process_signals import report_broken_pipes
@@ -82,7 +80,7 @@ log = logging.getLogger("mpqueue")
 
 T = TypeVar("T")
 Announce = Callable[[AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState | AnnounceFinished], None]
-GiveUp = Callable[[JobBook | None, InternalError], object]
+GiveUp = Callable[[InternalError], object]
 Subscriber = Callable[[Sequence[int] | None], None]
 #: Commands for a lane, whichever worker it has.
 _OF_ANY_WORKER = frozenset({KillLane, LowerLimit, SetFlags})
@@ -92,7 +90,7 @@ _BRING_WORK = frozenset({ItemsAdded, JobStartAsked, FailedItemsReset, JobResumed
 class Coordinator:
     """Owns the scheduler and, from `open` on, the pool. Everything but `ask` and `post` runs on its thread.
 
-    ``give_up`` resolves the runs of a job (None: of all) with an error, even after other errors.
+    ``give_up`` resolves all runs with an error.
     """
 
     def __init__(
@@ -103,7 +101,7 @@ class Coordinator:
         initializer: PackedHandler | None,
         name: str,
         outlet: JournalOutlet | None = None,
-        give_up: GiveUp = lambda *_: None,
+        give_up: GiveUp = lambda _: None,
         devices: Sequence[str] = (),
     ) -> None:
         self.scheduler = scheduler
@@ -144,7 +142,6 @@ class Coordinator:
             AnnounceState: self._announce,
             AnnounceFinished: self._tell_finished,
             HurryJob: lambda command: self.picklers.hurry(command.job.family),
-            GiveUpJob: self._give_up_job,
         }
         at_lanes: dict[type, Callable[[Lane, Any], object]] = {
             InitializeLane: lambda lane, _: self._traffic.initialize(lane, cast("PackedHandler", initializer)),
@@ -192,13 +189,13 @@ class Coordinator:
             self._refuse_rest()
         return answer
 
-    def do_later(self, call: Callable[[], object], job: JobBook | None = None) -> None:
-        """Run ``call`` like `ask`, but no caller waits: its errors are internal errors that affect ``job``."""
-        self.inbox.post(Request(call, None, job))
+    def do_later(self, call: Callable[[], object]) -> None:
+        """Run ``call`` like `ask`, but no caller waits: its errors are internal errors."""
+        self.inbox.post(Request(call, None))
 
     def hold_back(self, job: JobBook, held: bool) -> None:
         """Soon send no more of the job's items, until each such call was taken back."""
-        self.do_later(partial(self.handle, JobHeldBack(job, held)), job)
+        self.post(JobHeldBack(job, held))
 
     def stop(self) -> None:
         """End the thread after all that was posted before."""
@@ -227,28 +224,16 @@ class Coordinator:
     def handle(self, message: Message) -> None:
         """Handle a message and carry out its commands.
 
-        Raises `JobStateError` if the scheduler refuses it, and `InternalError` after an internal error, once the
-        affected jobs have ended.
+        Raises `JobStateError` if the scheduler refuses it, and `InternalError` after an internal error, which has ended
+        all jobs.
         """
         if self.broken is not None:
             raise self.broken
-        if type(message) is not LaneDied:
-            if type(message) in _BRING_WORK:
-                self._look_at_imports()
-            self._decide(message)
-            return
-        faults = []
-        try:
+        if type(message) in _BRING_WORK:
+            self._look_at_imports()
+        elif type(message) is LaneDied:
             self._take_last_words(message)
-        except InternalError:
-            pass  # the affected jobs have ended
-        except Exception as error:  # the worker's message must still be handled
-            faults.append(_found_at("read what a worker left behind, for", message, error))
-        try:
-            self._decide(message)
-        finally:
-            if faults:
-                self._end_touched(faults)
+        self._decide(message)
 
     def _look_at_imports(self) -> None:
         """Replace workers that have older modules than the program had when the user's work came."""
@@ -259,79 +244,47 @@ class Coordinator:
             self._decide(ModulesReloaded())
 
     def _decide(self, message: Message) -> None:
-        faults: list[FaultFound] = []
-        commands = self._ask_scheduler(message, faults)
-        error = faults[0].error if faults else None
-        for command in commands:
-            try:
-                if not faults or not _is_of_lane(command, faults):
-                    self._actions[type(command)](command)
-            except Exception as fault:
-                faults.append(_found_at("carried out", command, fault))
-        if faults:
-            self._end_touched(faults)
+        doing: Message | Command = message
+        try:
+            for command in self._ask_scheduler(message):
+                doing = command
+                self._actions[type(command)](command)
+        except Exception as error:
+            if doing is message and isinstance(error, JobStateError):
+                raise
+            self._break_down(found(f"in {type(doing).__name__}", error).error)
+        if self.broken is not None:  # raised here, where it does not refer to the frames of its cause
+            raise self.broken
         if (type(message) is ChunkReported and message.has_user_objects) or type(message) in (
             ChunkRefused,
             LaneInitialized,
         ):
             self.scheduler.books.free_later(message)
-        if error is not None:
-            raise error
 
-    def _ask_scheduler(self, message: Message, faults: list[FaultFound]) -> list[Command]:
-        """Return the message's commands; after an internal error, those decided by then."""
-        was_asked = False
-        try:
-            if type(message) is ChunkReported:
-                if message.returned:
-                    self._traffic.take_back(message.lane, message.generation, message.returned)
-            elif type(message) is LaneDied:
-                self._traffic.lane_gone(message.lane, message.generation)
-            was_asked = True
-            return self.scheduler.handle(message, self.clock.now())
-        except JobStateError:
-            raise
-        except Exception as error:
-            faults.append(_found_at("handled", message, error))
-            return self.scheduler.books.commands if was_asked else []
-
-    def _end_touched(self, faults: list[FaultFound]) -> None:
-        """End the jobs that these faults affect.
-
-        If a further fault would not end another job, the queue ends, so this is finite.
-        """
-        while faults and self.broken is None:
-            fault = faults.pop(0)
-            try:
-                commands = self.scheduler.handle(fault, self.clock.now())
-            except Exception as error:
-                self._break_down(_found_at("handled", fault, error).error)
-                return
-            for command in commands:
-                try:
-                    self._actions[type(command)](command)
-                except Exception as error:
-                    again = _found_at("carried out", command, error)
-                    if again.job is None or isinstance(command, GiveUpJob) or not _ends_one(again, again.job):
-                        self._break_down(again.error)
-                        return
-                    faults.append(again)
+    def _ask_scheduler(self, message: Message) -> list[Command]:
+        if type(message) is ChunkReported:
+            if message.returned:
+                self._traffic.take_back(message.lane, message.generation, message.returned)
+        elif type(message) is LaneDied:
+            self._traffic.lane_gone(message.lane, message.generation)
+        return self.scheduler.handle(message, self.clock.now())
 
     def _break_down(self, error: InternalError) -> None:
-        """The last resort: all callers that wait for this queue get the error at once, and the thread ends.
+        """End all jobs: all callers that wait for this queue get the error at once.
 
         It relies on nothing: each step is tried, even if others failed.
         """
-        if self.broken is None:
-            self.broken = error
-        self._running = False
-        log.critical("the queue ends: %s", error)
+        if self.broken is not None:
+            return
+        self.broken = error
+        log.critical("the queue and all its jobs end by that")
         subscribers = [one for each in self._subscribers.values() for one in each]
         awaited, self._awaited = self._awaited, []
         steps: list[Callable[[], object]] = [
             partial(self.scheduler.break_down, error),
             *(partial(subscriber, None) for subscriber in subscribers),
-            partial(self._give_up, None, error),
+            partial(self._give_up, error),
+            self.deliveries.drop_all,
             *(partial(answer.set_exception, error) for _, answer in awaited),
         ]
         if self._outlet is not None:
@@ -387,8 +340,11 @@ class Coordinator:
         self.when(lambda: self.scheduler.quiet, answer)
 
     def when(self, condition: Callable[[], bool], answer: Reply[None]) -> None:
-        """Resolve ``answer`` once the condition holds between two messages."""
-        self._awaited.append((condition, answer))
+        """Resolve ``answer`` once the condition holds between two messages; at once if nothing works any more."""
+        if self.broken is None:
+            self._awaited.append((condition, answer))
+        else:
+            answer.set_exception(self.broken)
 
     # -- the thread ------------------------------------------------------------------------------------------
 
@@ -400,6 +356,7 @@ class Coordinator:
             self._serve()
         except BaseException as error:
             self._break_down(found("in the coordinator's loop", error).error)
+        self._serve_broken()
         self._ended = True
         self.picklers.close()
         self._refuse_rest()
@@ -412,7 +369,7 @@ class Coordinator:
 
     def _serve(self) -> None:
         self._lookout = Lookout(self.clock.now(), cpu_seconds)
-        while self._running:
+        while self._running and self.broken is None:
             deadline = self._deadline
             self._planned = None if deadline is None else max(0.0, deadline - self.clock.now())
             received = self.inbox.take(self._planned)
@@ -430,6 +387,17 @@ class Coordinator:
             self._free_elsewhere()
             if self._awaited:
                 self._answer_awaited()
+
+    def _serve_broken(self) -> None:
+        """Decide nothing any more, but end workers, sinks and files as usual, until the queue is closed."""
+        while self._running:
+            received = self.inbox.take(None)
+            if isinstance(received, Request):
+                self._answer(received)
+            elif received is not None:
+                self.scheduler.books.free_later(received)
+            received = None
+            self._free_elsewhere()
 
     def _take_in(self, received: Message | Request | None, deadline: float | None) -> None:
         now = self._awake()
@@ -495,8 +463,8 @@ class Coordinator:
         except BaseException as error:
             if request.answer is not None:
                 request.answer.set_exception(error)
-            elif not isinstance(error, InternalError):  # otherwise the affected jobs have ended
-                self._end_touched([found("in what it was to do later", error, request.job)])
+            elif not isinstance(error, InternalError):  # otherwise all jobs have ended
+                self._break_down(found("in what it was to do later", error).error)
         else:
             if request.answer is not None:
                 request.answer.set_result(value)
@@ -512,17 +480,17 @@ class Coordinator:
 
     def _step_on(self) -> None:
         """Take the steps that follow from the last one before others' messages, which may answer it."""
-        while self._more and self._running:
+        while self._more and self.broken is None:
             self._step(self._more.popleft())
 
     def _step(self, message: Message) -> None:
+        if type(message) is FaultFound:
+            self._break_down(message.error)
+            return
         try:
-            if type(message) is FaultFound:
-                self._end_touched([message])
-            else:
-                self.handle(message)
+            self.handle(message)
         except InternalError:
-            pass  # the affected jobs have ended, and it was logged
+            pass  # all jobs have ended, and it was logged
         except JobStateError as error:  # of a message without a waiting caller
             log.info("%s", error)
 
@@ -618,34 +586,3 @@ class Coordinator:
     def _tell_delivered(self, command: AnnounceFinished) -> None:
         """Announce the end of a job whose sink was closed: if that failed, the job is cancelled."""
         self._tell_finished(command._replace(status=command.job.status))
-
-    def _give_up_job(self, command: GiveUpJob) -> None:
-        job = command.job
-        self.deliveries.drop(job)
-        job.table.live.running = dict
-        self._traffic.job_ended(job)
-        for subscriber in self._subscribers.pop(job.number, ()):
-            subscriber(None)
-        if job.fault is not None:
-            self._give_up(job, job.fault)
-
-
-def _found_at(what: str, subject: Message | Command, error: Exception) -> FaultFound:
-    """Return the fault that came up while ``subject`` was handled, with its job and its lane."""
-    chunk = getattr(subject, "chunk", None)
-    job = chunk.job if isinstance(chunk, Chunk) else getattr(subject, "job", None)
-    job = job if isinstance(job, JobBook) else None
-    lane = None if isinstance(subject, AnnounceRecords) else getattr(subject, "lane", None)
-    generation = getattr(subject, "generation", None)
-    return found(f"while it {what} {type(subject).__name__}", error, job, lane, generation)
-
-
-def _is_of_lane(command: Command, faults: list[FaultFound]) -> bool:
-    """True if the command is about a lane that is about to be replaced."""
-    lane = None if isinstance(command, AnnounceRecords) else getattr(command, "lane", None)
-    return lane is not None and any(fault.lane == lane for fault in faults)
-
-
-def _ends_one(fault: FaultFound, job: JobBook) -> bool:
-    """True if the fault ends a job that has not ended, or whose end was not announced."""
-    return job.active or fault.lane is None

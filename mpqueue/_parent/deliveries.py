@@ -144,8 +144,8 @@ class Deliveries:
 
     def put(self, announced: AnnounceItems) -> None:
         """Write the rows of items that have ended, except those that are tried again."""
-        job, delivery = announced.job, self._under_way.get(announced.job.number)
-        if delivery is None or job.fault is not None:
+        delivery = self._under_way.get(announced.job.number)
+        if delivery is None:
             return
         ended, again = announced.indices, announced.retrying
         if again:
@@ -158,12 +158,11 @@ class Deliveries:
         """End the delivery of an ended job: once all rows are written and the sink is closed, ``then`` is called."""
         delivery = self._under_way[announced.job.number]
         delivery.then = then
-        is_whole = announced.status in OVER and announced.job.fault is None
-        delivery.errands.put(partial(self._close, delivery, is_whole))
+        delivery.errands.put(partial(self._close, delivery, announced.status in OVER))
 
-    def drop(self, job: JobBook) -> None:
-        """End the delivery of a job that an internal error has ended; no caller waits for its sink."""
-        if (delivery := self._under_way.get(job.number)) is not None:
+    def drop_all(self) -> None:
+        """End all deliveries, since an internal error has ended their jobs; no caller waits for their sinks."""
+        for delivery in self._under_way.values():
             delivery.then = None
             delivery.errands.put(partial(self._close, delivery, False))
 
@@ -196,7 +195,7 @@ class Deliveries:
 
     def _break(self, delivery: Delivery, error: BaseException) -> None:
         delivery.broken_by = error
-        self._later(partial(self._stop, delivery.job, error), delivery)
+        self._coordinator.do_later(partial(self._stop, delivery.job, error))
 
     def _write(self, delivery: Delivery, indices: Sequence[int], size: int) -> None:
         self._own.job = delivery.job
@@ -207,7 +206,7 @@ class Deliveries:
         except BaseException as error:
             self._break(delivery, error)
         else:
-            self._later(partial(self._written, delivery, indices, size), delivery)
+            self._coordinator.do_later(partial(self._written, delivery, indices, size))
 
     def _close(self, delivery: Delivery, is_whole: bool) -> None:
         self._own.job = delivery.job
@@ -223,10 +222,7 @@ class Deliveries:
             kept = _leave(delivery)
             if delivery.broken_by is not None:
                 failure = _sink_error(delivery.job, delivery.broken_by, kept)
-        self._later(partial(self._ended, delivery, failure), delivery)
-
-    def _later(self, call: Callable[[], object], delivery: Delivery) -> None:
-        self._coordinator.do_later(call, delivery.job)
+        self._coordinator.do_later(partial(self._ended, delivery, failure))
 
     # -- on the coordinator's thread -------------------------------------------------------------------------
 
@@ -247,7 +243,7 @@ class Deliveries:
             return
         delivery.error, delivery.over = error, True
         if error is not None and error.__cause__ is not None:
-            with contextlib.suppress(InternalError):  # it has ended the job
+            with contextlib.suppress(InternalError):  # it has ended all jobs
                 self._stop(delivery.job, error.__cause__)
         delivery.backlog.remove(delivery.backlog.waiting)
         delivery.errands.end()

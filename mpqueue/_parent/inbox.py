@@ -25,7 +25,6 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from mpqueue._core.messages import FaultFound, Message
-from mpqueue._core.state.job_book import JobBook
 from mpqueue._os import descriptors, standard_streams
 from mpqueue._os import system as clock
 from mpqueue._os.descriptors import NO_SIGNAL, Selector, make_selector
@@ -82,7 +81,7 @@ def take_traceback(error: BaseException) -> str:
     return text
 
 
-# -- Internal errors of mpqueue: they are logged, and turned into the message that ends the affected jobs. -------------
+# -- Internal errors of mpqueue: they are logged, and turned into the message that ends the queue. ---------------------
 #
 # Any thread may find one. Our own code must have raised it, not users' listeners, handlers and values.
 
@@ -91,14 +90,12 @@ _log = logging.getLogger("mpqueue")
 REPORT = 'please report it, with this traceback and what you did: see "Report a bug" in the documentation'
 
 
-def found(
-    at: str, error: BaseException, job: JobBook | None = None, lane: int | None = None, generation: int | None = None
-) -> FaultFound:
-    """Return the fault for ``error``, which came up ``at`` this place; its scope is as in `FaultFound`."""
+def found(at: str, error: BaseException) -> FaultFound:
+    """Return the fault for ``error``, which came up ``at`` this place."""
     text = "".join(traceback.format_exception(error))
     _log.critical("mpqueue made a mistake %s; please report it\n%s", at, text)
     made = InternalError(f"mpqueue made a mistake {at}: {shown(error)}; {REPORT}", text)
-    return FaultFound(made, job, lane, generation)
+    return FaultFound(made)
 
 
 #: The most messages that it takes before it looks at the descriptors.
@@ -108,12 +105,11 @@ MESSAGES_BETWEEN_LOOKS = 32
 class Request(NamedTuple):
     """A call that waits for its answer: run on the coordinator's thread, between two messages.
 
-    If no caller waits, ``answer`` is None, and its errors are internal errors that affect ``job``.
+    If no caller waits, ``answer`` is None, and its errors are internal errors.
     """
 
     call: Callable[[], Any]
     answer: Reply[Any] | None
-    job: JobBook | None = None
 
 
 class TimedCall(NamedTuple):

@@ -233,8 +233,8 @@ class Answers(Errands):
     a deque, and of several threads one gets what is removed. The lane calls `end` when no answer is wanted any more.
     """
 
-    def __init__(self, inbox: Inbox, number: int, generation: int) -> None:
-        tell_fault = partial(_tell_fault, inbox.post, number, generation)
+    def __init__(self, inbox: Inbox, number: int) -> None:
+        tell_fault = partial(_tell_fault, inbox.post, number)
         super().__init__(f"mpqueue-answers-{number}", tell_fault, inbox.call_later)
         #: Gets what a worker reports in the middle of its chunk. Set before a chunk is sent.
         self.tell_early: Tell | None = None
@@ -303,9 +303,9 @@ class Answers(Errands):
         self.tell_early = None  # what goes round is collected late
 
 
-def _tell_fault(post: Post, number: int, generation: int, error: BaseException) -> None:
+def _tell_fault(post: Post, number: int, error: BaseException) -> None:
     """Report a mistake of ours on one of a lane's threads.
 
     Knows nothing of the lane: what goes round is collected late.
     """
-    post(found(f"on a thread of worker {number}", error, lane=number, generation=generation))
+    post(found(f"on a thread of worker {number}", error))

@@ -2,7 +2,7 @@
 
 Everything is delivered in order, one thing at a time, on a thread of its own: a slow listener delays later events and
 the resolving of runs, never the work; if one raises, that is logged, and the others go on. Notices that call users'
-code log its errors; any other error of a notice is an internal error, and ends its job.
+code log its errors; any other error of a notice is an internal error.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from mpqueue.events import EVENT_NAMES
 if TYPE_CHECKING:
     import asyncio
 
-    from mpqueue._core.state.job_book import JobBook
 
 log = logging.getLogger("mpqueue")
 
@@ -131,13 +130,13 @@ class ListenerThread:
     """The thread of the listeners. Notices are posted by the coordinator and carried out in order; none is lost."""
 
     def __init__(self, name: str) -> None:
-        self._queue: queue.SimpleQueue[tuple[Notice, JobBook | None] | None] = queue.SimpleQueue()
-        #: Called, on this thread, with an error of a notice and its job.
-        self.on_fault: Callable[[JobBook | None, Exception], object] = lambda *_: None
+        self._queue: queue.SimpleQueue[Notice | None] = queue.SimpleQueue()
+        #: Called, on this thread, with an error of a notice.
+        self.on_fault: Callable[[Exception], object] = lambda _: None
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._posted = self._told = 0
         self._ended = SafeEvent()
-        self._timers: dict[int, tuple[float, Notice, JobBook | None]] = {}
+        self._timers: dict[int, tuple[float, Notice]] = {}
         self._now: Callable[[], float] = lambda: 0.0
 
     def start(self, now: Callable[[], float]) -> None:
@@ -146,10 +145,10 @@ class ListenerThread:
         if not self.is_alive:
             self._thread.start()
 
-    def post(self, notice: Notice, job: JobBook | None = None) -> None:
-        """Post a notice of this job, to be delivered after all earlier ones."""
+    def post(self, notice: Notice) -> None:
+        """Post a notice, to be delivered after all earlier ones."""
         self._posted += 1
-        self._queue.put((notice, job))
+        self._queue.put(notice)
 
     @property
     def is_alive(self) -> bool:
@@ -162,9 +161,9 @@ class ListenerThread:
         """True if all notices have been delivered, and none is due later."""
         return self._told == self._posted and not self._timers
 
-    def call_at(self, key: int, moment: float, notice: Notice, job: JobBook | None = None) -> None:
+    def call_at(self, key: int, moment: float, notice: Notice) -> None:
         """Deliver a notice at a moment, instead of the one waiting under this key. On this thread only."""
-        self._timers[key] = (moment, notice, job)
+        self._timers[key] = (moment, notice)
 
     def forget(self, key: int) -> None:
         """Drop the notice waiting under this key. On this thread only."""
@@ -174,7 +173,7 @@ class ListenerThread:
         """Deliver the notice waiting under this key, if any. On this thread only."""
         waiting = self._timers.pop(key, None)
         if waiting is not None:
-            self._carry_out(*waiting[1:])
+            self._carry_out(waiting[1])
 
     @property
     def is_here(self) -> bool:
@@ -205,15 +204,15 @@ class ListenerThread:
                 continue
             if posted is None:
                 return
-            self._carry_out(*posted)
+            self._carry_out(posted)
             self._told += 1
             posted = None  # its objects must not live until the next one
 
     def _tell_due(self) -> None:
         for key, timer in list(self._timers.items()):
-            moment, notice, job = timer
+            moment, notice = timer
             if moment <= self._now():
-                self._carry_out(notice, job)
+                self._carry_out(notice)
                 # Only now: until it has been delivered, the thread is not `idle`. It may have set the next one.
                 if self._timers.get(key) is timer:
                     del self._timers[key]
@@ -221,12 +220,12 @@ class ListenerThread:
     def _pause(self) -> float | None:
         if not self._timers:
             return None
-        return max(0.0, min(moment for moment, *_ in self._timers.values()) - self._now())
+        return max(0.0, min(moment for moment, _ in self._timers.values()) - self._now())
 
-    def _carry_out(self, notice: Notice, job: JobBook | None) -> None:
+    def _carry_out(self, notice: Notice) -> None:
         try:
             notice()
         except Exception as error:
-            self.on_fault(job, error)
+            self.on_fault(error)
         except BaseException:  # a SystemExit of a done-callback, say
             log.exception("a callback raised; the others, and the job, go on")

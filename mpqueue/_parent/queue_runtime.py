@@ -105,7 +105,7 @@ class QueueRuntime:
         self.journal_outlet = None if journal is None else self._open_journal(journal)
         self.announce: Announce = _announce_nothing  #: the coordinator's reports about jobs; set before it starts
         self.say_unfinished: Callable[[], object] = list  #: called if the program ends before the queue was closed
-        self.give_up: GiveUp = _announce_nothing  #: its last resort: the runs of a job end with an error
+        self.give_up: GiveUp = _announce_nothing  #: all runs end with an internal error
 
     def _open_journal(self, path: str) -> JournalOutlet:
         from mpqueue._parent.journal.journal_outlet import JournalOutlet
@@ -344,28 +344,30 @@ class QueueRuntime:
             self._take_back()
 
     def _end_work(self, coordinator: Coordinator, kill: bool, by: float | None) -> None:
+        with contextlib.suppress(InternalError):  # it has ended all jobs
+            self._end_jobs(coordinator, kill, by)
+        if self._sampler is not None:
+            self._sampler.stop()
+        if self._pool is not None:  # last: it may have been opened just before
+            is_late = by is not None and self.clock.now() >= by
+            self._pool.close(kill=kill or self.cut_short.is_set() or is_late or coordinator.broken is not None)
+        coordinator.stop()
+
+    def _end_jobs(self, coordinator: Coordinator, kill: bool, by: float | None) -> None:
         if not kill:
-            with contextlib.suppress(InternalError):
-                self._wait_until_quiet(coordinator, by)
+            self._wait_until_quiet(coordinator, by)
             kill = self.cut_short.is_set()
         if kill:
             message = QueueClosing(self.clock.wall(), cancel=True, kill=True)
-            with contextlib.suppress(InternalError):  # logged, and the affected jobs have ended
-                coordinator.ask(lambda: self._handle_closing(coordinator, message))
-        if self._sampler is not None:
-            self._sampler.stop()
+            coordinator.ask(lambda: self._handle_closing(coordinator, message))
         if self.journal_outlet is not None:
             self._await_pickled(coordinator, kill=kill)
             with contextlib.suppress(JournalError, QueueClosedError):  # reported when it is closed
                 self.journal_outlet.journal.flush()
             # Otherwise a run whose end could not be written would never resolve: no thread comes after the coordinator.
-            with contextlib.suppress(InternalError):  # done when the coordinator broke down
-                coordinator.ask(self.journal_outlet.give_up)
+            coordinator.ask(self.journal_outlet.give_up)
         if not coordinator.deliveries.all_done:
             self._await_delivered(coordinator)
-        if self._pool is not None:  # last: it may have been opened just before
-            self._pool.close(kill=kill or (by is not None and self.clock.now() >= by))
-        coordinator.stop()
 
     def _await_pickled(self, coordinator: Coordinator, *, kill: bool) -> None:
         """Wait for pickling for the journal; with ``kill`` only briefly."""
@@ -378,12 +380,11 @@ class QueueRuntime:
     def _await_delivered(self, coordinator: Coordinator) -> None:
         """Wait for writing into sinks, up to `SINK_WAIT_S`."""
         delivered = Reply[None]()
-        with contextlib.suppress(InternalError):
-            coordinator.ask(lambda: coordinator.when(lambda: coordinator.deliveries.all_done, delivered))
-            try:
-                delivered.result(SINK_WAIT_S)
-            except TimeoutError:
-                coordinator.ask(coordinator.deliveries.abandon)
+        coordinator.ask(lambda: coordinator.when(lambda: coordinator.deliveries.all_done, delivered))
+        try:
+            delivered.result(SINK_WAIT_S)
+        except TimeoutError:
+            coordinator.ask(coordinator.deliveries.abandon)
 
     def _leave(self) -> None:
         """End the workers, and wait for nothing: threads from before gevent's patch can't be waited for."""
@@ -432,5 +433,5 @@ def _is_own_thread() -> bool:
     return name.startswith("mpqueue-") and "closer" not in name
 
 
-def _post_fault(post: Callable[[Message], None], job: JobBook | None, error: Exception) -> None:
-    post(found("on the listeners' thread", error, job))
+def _post_fault(post: Callable[[Message], None], error: Exception) -> None:
+    post(found("on the listeners' thread", error))

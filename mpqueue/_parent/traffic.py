@@ -286,8 +286,7 @@ class Traffic:
             if message is not None:
                 self._handle(message)
         except BaseException as error:  # an internal error, which this thread would lose
-            at = f"while it took in an answer of worker {lane.number}"
-            self._post(found(at, error, lane=lane.number, generation=lane.generation))
+            self._post(found(f"while it took in an answer of worker {lane.number}", error))
 
     def _read_report(self, lane: Lane, data: bytes) -> ChunkReported | None:
         """Return a worker's report; None if it was cut short meanwhile."""

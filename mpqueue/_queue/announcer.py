@@ -77,9 +77,9 @@ class Announcer:
                 self._told_at.pop(announcement.job.number, None)
                 self._resolve(announcement.job)  # no listener, so no reason to wait
             else:
-                self._thread.post(partial(self._tell_finished, announcement), announcement.job)
+                self._thread.post(partial(self._tell_finished, announcement))
         elif (notice := self._notice(announcement, emitter)) is not None:  # otherwise the thread need not even wake up
-            self._thread.post(partial(self._tell, announcement.job, notice), announcement.job)
+            self._thread.post(partial(self._tell, announcement.job, notice))
 
     def _notice(
         self, announcement: AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState, emitter: SafeEmitter
@@ -180,7 +180,7 @@ class Announcer:
             self._thread.forget(job.number)
             tell()
         else:
-            self._thread.call_at(job.number, due, tell, job)
+            self._thread.call_at(job.number, due, tell)
 
     def _tell_finished(self, told: AnnounceFinished) -> None:
         self._thread.tell_now(told.job.number)
@@ -213,9 +213,9 @@ class OpenRuns:
         self._lock = threading.RLock()
         alive = weakref.ref(self)  # a run holds its queue, which the engine must not
 
-        def give_up(book: JobBook | None, error: InternalError) -> None:
+        def give_up(error: InternalError) -> None:
             if (runs := alive()) is not None:
-                runs.give_up(book, error)
+                runs.give_up(error)
 
         def disturb(trouble: JournalError | None) -> None:
             if (runs := alive()) is not None:
@@ -244,7 +244,7 @@ class OpenRuns:
         if run is None:
             return
         if (book.spoke or run._displays) and not listeners.is_here:
-            listeners.post(partial(self._resolve, run), book)  # after its logs, and after the bar's end
+            listeners.post(partial(self._resolve, run))  # after its logs, and after the bar's end
         else:
             self._resolve(run)
 
@@ -266,11 +266,11 @@ class OpenRuns:
                 del self._runs[book.number]
             return run
 
-    def give_up(self, book: JobBook | None, error: InternalError) -> None:
-        """Resolve the runs of this job, or of all, with the error, at once: the coordinator's last resort."""
+    def give_up(self, error: InternalError) -> None:
+        """Resolve all runs with the error, at once: the queue ends by it."""
+        runs = [*self]
         with self._lock:
-            numbers = list(self._runs) if book is None else [book.number]
-            runs = [run for number in numbers for run in self._runs.pop(number, ())]
+            self._runs.clear()
         for run in runs:
             callbacks = run._resolve(error)
             self._engine.listeners.post(run._end_display)

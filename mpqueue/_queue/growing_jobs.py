@@ -99,7 +99,7 @@ class Stream:
             return
         try:
             self._telling = True
-            self._host.do_later(self._tell, self._book)
+            self._host.do_later(self._tell)
         except BaseException:  # interrupted, perhaps before the message was posted; a second one does no harm
             self._telling = False
             raise
@@ -168,7 +168,7 @@ class Stream:
 
     def seal(self) -> None:
         """Seal the stream: it ends when all items that were added have ended."""
-        self._host.do_later(self._tell, self._book)  # those of an interrupted `add`
+        self._host.do_later(self._tell)  # those of an interrupted `add`
         self._host.post(JobSealed(self._book))
 
     def cancel(self, *, kill: bool = True) -> None:

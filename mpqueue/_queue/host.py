@@ -235,9 +235,9 @@ class QueueHost:
         """Run something on the coordinator's thread and wait for its value."""
         return self.engine.coordinator().ask(call)
 
-    def do_later(self, call: Callable[[], object], job: JobBook) -> None:
-        """Run a function on the coordinator's thread. Its errors are internal errors, which end the job."""
-        self.engine.coordinator().do_later(call, job)
+    def do_later(self, call: Callable[[], object]) -> None:
+        """Run a function on the coordinator's thread. Its errors are internal errors."""
+        self.engine.coordinator().do_later(call)
 
     def post(self, message: Message) -> None:
         """Post a message to the coordinator. Does not wait."""

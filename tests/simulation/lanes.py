@@ -66,7 +66,7 @@ class SimulatedLane:
         self.arrives_at = 0.0  #: when what it said last arrives
         self._sent_at = 0.0  #: when what it was sent last arrives
         self._pool = pool
-        self.answers = Answers(pool.inbox, self.number, self.generation)
+        self.answers = Answers(pool.inbox, self.number)
 
     def send(self, frame: bytes, tell: Tell) -> None:
         """See `mpqueue._parent.lane_protocol.Lane`, for all of these."""

@@ -44,7 +44,7 @@ def test_a_sink_is_closed_once_there_is_room_for_its_thread_again(looks: int, mo
     monkeypatch.setattr(users_threads, "LINGER", 0.0)
     starts, due, ended = Starts(monkeypatch, 0), list[Callable[[], object]](), list[str]()
     coordinator: Any = SimpleNamespace(
-        do_later=lambda call, _: call(),
+        do_later=lambda call: call(),
         hold_back=lambda *_: None,
         inbox=SimpleNamespace(call_later=lambda _, call: due.append(call)),
     )

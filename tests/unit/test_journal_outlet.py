@@ -33,7 +33,7 @@ from mpqueue._parent.journal.lots import (
 from mpqueue._parent.replies import Reply
 from mpqueue._wire.item_names import IdRule
 from mpqueue._wire.parcels import Parcel
-from mpqueue.errors import InternalError, JournalError, WorkerStartError
+from mpqueue.errors import JournalError, WorkerStartError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support.fake_worker import Handler
@@ -258,19 +258,6 @@ def test_the_end_of_a_job_is_told_when_it_is_on_disk(recorded: Recorded, is_stre
     for nth in range(len(recorded.journal.posted)):
         recorded.write(nth)
     assert recorded.told[-1] is AnnounceFinished
-
-
-def test_of_a_job_that_a_fault_ends_nothing_is_written_any_more_and_its_end_is_told_soon(recorded: Recorded) -> None:
-    recorded.end_item(0)
-    recorded.job.fault = InternalError("a mistake")
-    recorded.end_item(1)
-    recorded.end()
-    assert recorded.statements() == [[ADD_CHUNK, COUNTS], []]
-    assert recorded.journal.posted[1].urgent
-    recorded.write(0)
-    assert recorded.told == [AnnounceItems] * 2
-    recorded.write(1)
-    assert recorded.told[2:] == [AnnounceFinished]
 
 
 def test_what_an_item_had_tried_is_written_at_the_end_of_its_job_which_ends_before_it(recorded: Recorded) -> None:

@@ -13,14 +13,12 @@ from mpqueue._core.commands import (
     Capabilities,
     ForgetJob,
     StartLane,
-    Warn,
 )
-from mpqueue._core.messages import ChunkReported, FaultFound, JobStartAsked, QueueOpened, TimePassed
+from mpqueue._core.messages import ChunkReported, JobStartAsked, QueueOpened, TimePassed
 from mpqueue._core.rules.job_states import DEATH_SECONDS
 from mpqueue._core.rules.outcomes import fail_rest
 from mpqueue._core.scheduler import LONGEST_WAIT
 from mpqueue._core.state.job_book import JobBook
-from mpqueue.errors import InternalError
 from mpqueue.retry import MAX_DELAY, RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support.auditor import audited
@@ -191,56 +189,13 @@ def test_a_retry_timer_of_the_old_run_means_nothing_in_the_new_one() -> None:
     fleet = audited(1)
     job = fleet.started([fail()], retry=RetryPolicy(max_retries=1, base_delay=50.0))
     fleet.run_until(20.0)
-    fleet.handle(FaultFound(InternalError("a mistake"), job))
+    fleet.drop(job, 0)
     assert statuses(job) == ["failed"]
     fleet.retry_failed(job)
     fleet.run_until(60.0)  # the old timer was for 50, the new one is for 70
     assert (attempts(job), statuses(job)) == ([1], ["retry"])
     fleet.run_until_over(job)
     assert attempts(job) == [2]
-
-
-@pytest.mark.parametrize(
-    ("lane", "generation", "touched"), [(0, None, [0]), (0, 1, [0]), (0, 0, []), (None, None, [0, 1])]
-)
-def test_a_fault_touches_the_lane_that_it_names_and_its_job_else_all(
-    lane: int | None, generation: int | None, touched: list[int]
-) -> None:
-    fleet = FakeLanes(2)
-    jobs = [fleet.job([succeed(9.0)], max_lanes=1) for _ in range(2)]
-    fleet.start(*jobs)
-    fleet.run_until(1.0)
-    fault = FaultFound(InternalError("a mistake"), lane=lane, generation=generation)
-    fleet.books.commands.append(Warn("what the step decided that has not come to its end"))
-    commands = fleet.scheduler.handle(fault, fleet.now)
-    assert not any(isinstance(command, Warn) for command in commands)
-    assert [command.lane for command in commands if isinstance(command, StartLane)] == touched
-    assert [place for place, job in enumerate(jobs) if job.status.final] == touched
-
-
-@pytest.mark.parametrize(("generation", "last"), [(0, JobStatus.RUNNING), (None, JobStatus.COMPLETED_WITH_ERRORS)])
-def test_a_fault_of_a_worker_that_has_ended_touches_its_job_while_that_is_active(
-    fleet: FakeLanes, generation: int | None, last: JobStatus
-) -> None:
-    over, job, other = fleet.run([succeed()]), fleet.job([succeed(9.0)], max_lanes=1), fleet.job([succeed(9.0)])
-    fleet.start(job, other)
-    fault = InternalError("a mistake")
-    fleet.handle(FaultFound(fault, over, 0, 0))
-    assert (over.fault, over.status) == (None, JobStatus.COMPLETED)
-    fleet.handle(FaultFound(fault, job, 0, 0))
-    assert (job.fault, job.status) == (fault, JobStatus.COMPLETED_WITH_ERRORS)
-    fleet.handle(FaultFound(fault, None, other.lanes.bit_length() - 1, generation))
-    assert other.status is last
-
-
-def test_a_start_that_a_fault_cuts_short_is_one_that_failed() -> None:
-    fleet = FakeLanes(1, start_seconds=100.0)
-    fleet.start(fleet.job([succeed()]))
-    for failures in (1, 2, 3):
-        commands = fleet.scheduler.handle(FaultFound(InternalError("a mistake"), lane=0), fleet.now)
-        assert not any(isinstance(command, StartLane) for command in commands), "after a pause"
-        assert fleet.books.lanes[0].start_failures == failures
-        assert fleet.books.lanes[0].generation == failures + 1, "of the one before nothing counts"
 
 
 @pytest.mark.parametrize("has_them", [False, True])

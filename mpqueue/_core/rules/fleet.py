@@ -278,15 +278,6 @@ def _lanes_there(books: Books) -> list[LaneBook]:
     return [lane for lane in books.lanes if lane.number not in books.absent and not books.is_surplus(lane)]
 
 
-def start_anew(books: Books, lane: LaneBook, *, after_pause: bool) -> None:
-    """Begin the lane's next generation; ``after_pause`` if this one had not come."""
-    if after_pause:
-        lane.start_failures += 1
-        _start_later(books, lane)
-    else:
-        _start_now(books, lane)
-
-
 def start_due(books: Books, lane: LaneBook) -> None:
     """Start the lane's worker, now that the pause is over."""
     if lane.state is LaneState.DOWN:

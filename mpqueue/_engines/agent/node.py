@@ -46,7 +46,7 @@ class NodeLane(Lane):
         self.used_at = 0.0  #: the time of its last answer
         self.carried: dict[int, memoryview] = {}  #: see `lane_protocol.CarryingLane`
         self.unsent = b""
-        self.answers = Answers(pool.inbox, number, generation)
+        self.answers = Answers(pool.inbox, number)
         self.claims: deque[Callable[[Claim], None]] = deque()
         self.stacks: deque[Callable[[str | None], object]] = deque()
         self.last: Claim | None = None

@@ -128,9 +128,7 @@ class LaneLifecycle:
     def _collapse(self, error: BaseException) -> None:
         """End the lane at once, and report it: nothing more of it may come."""
         lane, state = self.lane, self._state
-        self._inbox.post(
-            found(f"while it watched worker {lane.number}", error, lane=lane.number, generation=lane.generation)
-        )
+        self._inbox.post(found(f"while it watched worker {lane.number}", error))
         self._is_silent = True
         self._state = State.LEAVING
         steps: list[Callable[[], object]] = [
@@ -265,8 +263,7 @@ class LaneLifecycle:
             if lane.is_up:
                 self._stack.end()
         except Exception as fault:  # its death is reported in any case
-            at = f"while it looked at what worker {lane.number} left behind"
-            self._tell(found(at, fault, lane=lane.number, generation=lane.generation))
+            self._tell(found(f"while it looked at what worker {lane.number} left behind", fault))
         if self._pool_closes:
             self._bury()
         else:

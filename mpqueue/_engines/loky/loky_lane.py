@@ -152,7 +152,7 @@ class LokyLane:
     ) -> None:
         self.number = number
         self.generation = generation
-        self.answers = Answers(inbox, number, generation)
+        self.answers = Answers(inbox, number)
         self._inbox = inbox
         self._is_ending = False
         self.is_up = False  #: it has answered; set by its lifecycle

@@ -16,7 +16,7 @@ import threading
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
 
-from mpqueue._core.messages import LaneStartFailed, Message
+from mpqueue._core.messages import LaneStartFailed
 from mpqueue._engines.loky import launch, worker_process
 from mpqueue._engines.loky.lane_lifecycle import LaneLifecycle
 from mpqueue._engines.loky.launch import Launch, worker_environment
@@ -28,7 +28,7 @@ from mpqueue._os.process_signals import block_interrupts, report_broken_pipes
 from mpqueue._os.system import IS_LINUX
 from mpqueue._parent import interpreter_exit
 from mpqueue._parent import replies as threads
-from mpqueue._parent.inbox import Inbox, Request, SystemClock, found
+from mpqueue._parent.inbox import Inbox, found
 from mpqueue._parent.interpreter_exit import on_exit
 from mpqueue._parent.lane_protocol import Capabilities, LanePool, LaneSettings
 from mpqueue._parent.replies import SafeEvent
@@ -115,17 +115,12 @@ class LokyPool:
             self._inbox.call(self._retire, lane)
 
     def close(self, *, kill: bool) -> None:
-        """End all workers. On one of the lanes' own threads, where a finalizer may run, it does not wait.
-
-        On the inbox's thread, which has broken down then, it does nothing else until they have ended.
-        """
+        """End all workers. It does not wait on the inbox's thread, nor on a lane's own, where a finalizer may run."""
         if os.getpid() != self._owner:
             return
         self._is_closing = True
         if threading.get_ident() == self._inbox.owner:
             self._begin_to_close(kill)
-            self._see_off()
-            self._take_back()
             return
         self._inbox.call(self._begin_to_close, kill)
         if threads.what_is_patched():
@@ -143,23 +138,6 @@ class LokyPool:
                 limit = 0.0
         self._threads.clear()
         self._take_back()
-
-    def _see_off(self) -> None:
-        """Wait for the end of all workers on the inbox's own thread, which has broken down: it does nothing else."""
-        others: list[Request | Message] = []
-        now = SystemClock().now
-        until = now() + CLOSE_LIMIT
-        while not self._gone.is_set() and (left := until - now()) > 0:
-            received = self._inbox.take(left)
-            if isinstance(received, Request) and received.answer is None:
-                try:
-                    received.call()
-                except BaseException as error:
-                    others.append(found("while it ended the workers", error))
-            elif received is not None:
-                others.append(received)
-        for other in others:
-            self._inbox.post(other)
 
     def _choose_launch(self) -> Launch | None:
         """Return the way to launch workers; None: each separately."""
@@ -193,7 +171,7 @@ class LokyPool:
         try:
             self._start(number, generation)
         except BaseException as error:
-            self._inbox.post(found(f"while it started worker {number}", error, lane=number, generation=generation))
+            self._inbox.post(found(f"while it started worker {number}", error))
 
     def _start(self, number: int, generation: int) -> None:
         if self._is_closing or generation != self._wanted.get(number):

@@ -304,8 +304,7 @@ class JournalOutlet:
 
     def _on_disk(self, journal_job: JournalJob, held: _Held, stored: _Stored | None, is_written: bool) -> None:
         """Let the coordinator go on with an entry that is on disk, or never will be. On the journal's thread."""
-        job = None if held.announcement is None else held.announcement.job
-        self._coordinator.do_later(partial(self._written, journal_job, held, stored if is_written else None), job)
+        self._coordinator.do_later(partial(self._written, journal_job, held, stored if is_written else None))
 
     def _release(self, journal_job: JournalJob, held: _Held) -> None:
         held.ready = True
@@ -316,9 +315,6 @@ class JournalOutlet:
 
     def _note(self, journal_job: JournalJob, announcement: Announcement) -> _Note:
         job, number = announcement.job, journal_job.number
-        if job.fault is not None:
-            # Its items are not at fault: as after a crash of the program, the next run goes on.
-            return _Note(waits=isinstance(announcement, AnnounceFinished), urgent=True)
         stream = journal_job.stream
         match announcement:
             case AnnounceItems() if stream is not None:
