@@ -7,7 +7,7 @@ program calls it by a `Link`, and it calls the program back (`mpqueue._engines.a
     frame                         ->  answered: after earlier early results; and with the contents of segments, if the
                                       program can't open those of workers here
     (early results were left)     ->  left_early
-    order, observe                ->  seen: the contents of the worker's ledger, after all messages to it
+    set_flags, set_limit, observe ->  seen: the contents of the worker's ledger, after all messages to it
     tell_stack                    ->  told_stack
     kill                          ->  the message LaneDied, as for any death; before it, the worker's last data
     release_lane                  ->  no more messages about that lane
@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 from mpqueue._core.messages import LaneDied, LaneReady, MemoryRead, Message
 from mpqueue._core.rules import limits
 from mpqueue._engines.agent.agent_host import Opened, Setup
-from mpqueue._engines.agent.link import Call, Link, Order, SetLimit, TellFlags, dump_notice, seen_of
+from mpqueue._engines.agent.link import Call, Link, aged, dump_notice
 from mpqueue._engines.loky.loky_lane import LokyLane
 from mpqueue._engines.loky.loky_pool import LokyBackend
 from mpqueue._os.process_signals import ignore_interrupts, leave_now
@@ -51,31 +51,17 @@ from mpqueue._wire.memory.segments import (
     SegmentRef,
     SegmentStore,
     can_be_opened,
-    make_anchor,
     view,
 )
 from mpqueue._wire.memory.shared import Lent, Parts, Token, lend
 from mpqueue._wire.pickling.payload import put_apart
+from mpqueue.errors import WorkerStartError
 
 #: The place of this package: frames of a stack name its files, and a program may have it in another place.
 PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 
 #: Seconds that a lane is still held without a frame: the next one may take that long to come after an answer.
 GRACE = 0.05
-
-#: Methods that a program may call.
-CALLS = (
-    "start",
-    "bring",
-    "borrow",
-    "frame",
-    "order",
-    "observe",
-    "take_results_by_pipe",
-    "kill",
-    "tell_stack",
-    "release_lane",
-)
 
 LaneKey = tuple[int, int]  #: a lane's number and generation
 
@@ -188,20 +174,19 @@ class Agent:
             entry.due.append(_Due(frame, carried, lent))
             self._hand_in_due(entry)
 
-    def order(self, key: LaneKey, order: Order) -> None:
-        """Carry out an order for that lane."""
+    def set_flags(self, key: LaneKey, job: int, pause: bool, cancel: bool) -> None:
         if (there := self._lane(key)) is not None:
-            match order:
-                case TellFlags(job, pause, cancel):
-                    there.set_flags(job, pause=pause, cancel=cancel)
-                case SetLimit(chunk, position):
-                    there.set_limit(chunk, position)
+            there.set_flags(job, pause=pause, cancel=cancel)
+
+    def set_limit(self, key: LaneKey, chunk: int, position: int) -> None:
+        if (there := self._lane(key)) is not None:
+            there.set_limit(chunk, position)
 
     def observe(self, key: LaneKey) -> None:
         """Report the contents of the worker's ledger."""
         claim = None if (there := self._lane(key)) is None else there.peek()
         if claim is not None:
-            self._tell("seen", key, seen_of(claim, self._now()))
+            self._tell("seen", key, aged(claim, self._now()))
 
     def take_results_by_pipe(self, key: LaneKey) -> None:
         """Send the contents of this worker's segments with its answers: the program can't open them."""
@@ -480,27 +465,33 @@ class _Service:
     def __init__(self, host: Connection, setup: Setup) -> None:
         self._host = host
         self._setup = setup
-        self._agent: Agent | None = None
         self._following: set[asyncio.Task[bool]] = set()
 
     async def run(self) -> None:
-        """Start the agent, and serve it until its end."""
+        """Start the agent, and serve it until its end; or send the host the error why there is none."""
         self._loop = asyncio.get_running_loop()
         self._ending: asyncio.Future[bool] = self._loop.create_future()  #: True: kill running items
-        self._link = Link(self._setup.secret, self._take, beats=True)
+        setup = self._setup
+        self._link = Link(setup.secret, self._take, beats=True)
         self._leaving = self._loop.call_later(START_LIMIT, self._end, True)
-        probe, anchor = self._setup.probe, None if self._setup.probe is None else make_anchor()
-        with _listen(self._setup.host) as server:
-            can_map = probe is not None and can_be_opened(probe)
+        shares_memory = setup.probe is not None and can_be_opened(setup.probe)
+        settings = setup.settings._replace(can_open_results=shares_memory)
+        try:
+            server = _listen(setup.host)
+            self._agent = Agent(settings, self._tell, self._free if setup.counts_slots else None)
+        except Exception as error:
+            why = f"expected to start workers on {socket.gethostname()}, got {text_of(error)}"
+            self._host.send(WorkerStartError(why))
+            return
+        with server:
             host, port, *_ = server.getsockname()
-            self._host.send(Opened(host, port, can_map, None if anchor is None else anchor.ref))
+            self._host.send(Opened(host, port, shares_memory))
             threading.Thread(target=self._heed_host, name="mpqueue-host", daemon=True).start()
             answering = asyncio.create_task(self._answer(server))
             kill = await self._ending
             answering.cancel()
-        if self._agent is not None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._agent.close(kill=kill), CLOSE_LIMIT)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._agent.close(kill=kill), CLOSE_LIMIT)
 
     def _end(self, kill: bool) -> None:
         if not self._ending.done():
@@ -512,18 +503,8 @@ class _Service:
         name, *arguments = call
         if name == "close":
             self._end(*arguments)
-        elif name == "begin":
-            self._begin(*arguments)
-        elif name in CALLS and self._agent is not None:
+        else:
             self._agent.guarded(getattr(self._agent, name), *arguments)
-
-    def _begin(self, settings: LaneSettings) -> None:
-        why = None
-        try:
-            self._agent = Agent(settings, self._tell, self._free if self._setup.counts_slots else None)
-        except Exception as error:
-            why = text_of(error)
-        self._tell("began", why)
 
     def _tell(self, *call: object) -> None:
         self._link.send(call)
@@ -556,9 +537,8 @@ class _Service:
         with contextlib.suppress(EOFError, OSError, RuntimeError):
             while True:
                 name, *arguments = self._host.recv()
-                if self._agent is not None:
-                    call = self._agent.hold if name == "hold" else self._agent.want
-                    self._loop.call_soon_threadsafe(call, *arguments)
+                call = self._agent.hold if name == "hold" else self._agent.want
+                self._loop.call_soon_threadsafe(call, *arguments)
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._end, True)
 

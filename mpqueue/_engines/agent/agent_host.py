@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from mpqueue._engines.agent import link
 from mpqueue._os.system import monotonic
+from mpqueue._parent.lane_protocol import LaneSettings
 from mpqueue._wire.memory.segments import SegmentRef
 from mpqueue.errors import WorkerStartError
 
@@ -38,15 +39,15 @@ class Setup(NamedTuple):
     host: str  #: of this node, by which the program may reach it; empty: only through the engine
     counts_slots: bool  #: lanes have to be held
     probe: SegmentRef | None  #: a segment of the program
+    settings: LaneSettings  #: of its workers
 
 
 class Opened(NamedTuple):
-    """An agent's address, and whose segments can be opened."""
+    """An agent's address, and whether it shares memory with the program."""
 
     host: str
     port: int
-    can_map: bool  #: its workers can open segments of the program: they are on its machine
-    anchor: SegmentRef | None  #: a segment of the agent, for the program to try the same
+    shares_memory: bool  #: its workers can open segments of the program: they are on its machine
 
 
 _hosts: dict[str, AgentHost] = {}

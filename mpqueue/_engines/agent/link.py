@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 from mpqueue._core.messages import FaultFound, LaneDied, LaneStartFailed, Message
 from mpqueue._os.process_handle import process_name
 from mpqueue._parent.inbox import text_of
-from mpqueue._wire.memory.ledger import Claim, Phase
+from mpqueue._wire.memory.ledger import Claim
 from mpqueue.errors import InternalError, WorkerStartError
 
 #: Bytes from which data is a separate part of a message, and not copied into it.
@@ -303,47 +303,21 @@ def find_difference(own: Introduction, other: Introduction) -> str | None:
 
 
 # -- Messages about a lane between a program and an agent. -------------------------------------------------------------
-#
-# Clocks of two machines can't be compared, so ages are sent.
 
 
-class TellFlags(NamedTuple):
-    """An order that sets a job's flags: paused, cancelled, or neither."""
+def aged(claim: Claim, now: float) -> Claim:
+    """Return the claim with its age in place of its time, or back: clocks of two machines can't be compared.
 
-    job: int
-    pause: bool
-    cancel: bool
-
-
-class SetLimit(NamedTuple):
-    """An order to claim no positions from that one on in that chunk."""
-
-    chunk: int
-    position: int
-
-
-Order = TellFlags | SetLimit
-
-#: A claim in a message: chunk, phase, lo, hi, seconds since, fraction.
-Seen = tuple[int, int, int, int, float, float]
-
-
-def seen_of(claim: Claim, now: float) -> Seen:
-    """Convert a claim for a message, on the node, whose clock says ``now``."""
-    return claim.chunk, int(claim.phase), claim.lo, claim.hi, max(0.0, now - claim.since), claim.fraction
-
-
-def claim_of(seen: Seen, now: float) -> Claim:
-    """Convert a message's claim back, in the program, whose clock says ``now``."""
-    chunk, phase, lo, hi, age, fraction = seen
-    return Claim(chunk, Phase(phase), lo, hi, now - age, fraction)
+    ``now`` is the time on this machine.
+    """
+    return claim._replace(since=now - claim.since)
 
 
 def dump_notice(message: Message, now: float) -> bytes:
     """Pickle a message on the node, whose clock says ``now``. An error that can't be sent is replaced by its text."""
     match message:
         case LaneDied() if message.claim is not None:
-            message = message._replace(claim=message.claim._replace(since=now - message.claim.since))
+            message = message._replace(claim=aged(message.claim, now))
         case LaneStartFailed() if not _can_be_sent(message.error):
             message = message._replace(error=WorkerStartError(text_of(message.error)))
         case FaultFound() if not _can_be_sent(message.error):
@@ -355,7 +329,7 @@ def load_notice(data: bytes, now: float) -> Message:
     """Unpickle a message in the program, whose clock says ``now``."""
     message: Message = pickle.loads(data)
     if isinstance(message, LaneDied) and message.claim is not None:
-        message = message._replace(claim=message.claim._replace(since=now - message.claim.since))
+        message = message._replace(claim=aged(message.claim, now))
     return message
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.messages import LaneDied
 from mpqueue._engines.agent.agent import PACKAGE, LaneKey
-from mpqueue._engines.agent.link import Call, Link, Order, Seen, SetLimit, TellFlags, claim_of, load_notice
+from mpqueue._engines.agent.link import Call, Link, aged, load_notice
 from mpqueue._parent.inbox import found
 from mpqueue._parent.lane_protocol import Answers, Lane, Tell
 from mpqueue._wire.line import Answer
@@ -81,13 +81,10 @@ class NodeLane(Lane):
         self._call("take_results_by_pipe")
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
-        self._order(TellFlags(job, pause, cancel))
+        self._call("set_flags", job, pause, cancel)
 
     def set_limit(self, chunk: int, position: int) -> None:
-        self._order(SetLimit(chunk, position))
-
-    def _order(self, order: Order) -> None:
-        self._call("order", order)
+        self._call("set_limit", chunk, position)
 
     def _call(self, name: str, *arguments: Any) -> None:
         self._pool.soon(self.node.call, name, self.key, *arguments)
@@ -160,14 +157,12 @@ class Node:
         self.opening: asyncio.Task[None] | None = None  #: done once it has an agent
         self.following: asyncio.Task[None] | None = None
         self.link: Link | None = None  #: to the agent
-        self.can_map = False  #: its workers can open segments of this process: they are on its machine
-        self.shares_memory = False  #: and this process can open theirs
+        self.shares_memory = False  #: its workers can open segments of this process: they are on its machine
         self.lanes: dict[int, NodeLane] = {}
         self.unfit: BaseException | None = None  #: the reason if it can't be used
         self.failures = 0  #: starts that failed there
         self.is_paused = False  #: by the engine: it must begin no work
         self.is_lost = False
-        self.began: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()  #: or why it can't
         self.title = f"{pool.noun} {name}"  #: for people
         self._pool = pool
         self._brought: weakref.WeakSet[Shared[Any]] = weakref.WeakSet()
@@ -182,7 +177,7 @@ class Node:
         """Send this shared object to the agent, once for all lanes."""
         if one not in self._brought:
             self._brought.add(one)
-            if self.can_map:
+            if self.shares_memory:
                 self.call("borrow", lend_own(one))
             else:
                 self.call("bring", *parts_of(one))
@@ -204,8 +199,6 @@ class Node:
         try:
             if name == "happened":
                 self._pool.heed(self, load_notice(arguments[0], self._pool.now()))
-            elif name == "began":
-                self.began.set_result(*arguments)
             elif (lane := self.lanes.get(arguments[0][0])) is not None and lane.key == tuple(arguments[0]):
                 getattr(self, f"_{name}")(lane, *arguments[1:])
         except Exception as error:
@@ -223,8 +216,8 @@ class Node:
     def _left_unsent(self, lane: NodeLane, unsent: Any) -> None:
         lane.unsent = bytes(unsent)
 
-    def _seen(self, lane: NodeLane, seen: Seen) -> None:
-        lane.last = claim_of(seen, self._pool.now())
+    def _seen(self, lane: NodeLane, seen: Claim) -> None:
+        lane.last = aged(seen, self._pool.now())
         lane.claims.popleft()(lane.last)
 
     def _told_stack(self, lane: NodeLane, text: str | None, package: str) -> None:

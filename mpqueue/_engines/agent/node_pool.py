@@ -39,7 +39,7 @@ from mpqueue._engines.agent.node import Node, NodeLane
 from mpqueue._os.system import IS_LINUX
 from mpqueue._parent.inbox import Inbox, SystemClock, found
 from mpqueue._parent.lane_protocol import Capabilities, LaneSettings
-from mpqueue._wire.memory.segments import can_be_opened, make_anchor
+from mpqueue._wire.memory.segments import make_anchor
 from mpqueue.errors import WorkerStartError, shown
 
 _log = logging.getLogger("mpqueue")
@@ -241,27 +241,16 @@ class NodePool(abc.ABC):
             raise WorkerStartError(difference)
         node.token, secret = f"mpqueue-{uuid.uuid4().hex}", secrets.token_bytes(32)
         probe = None if self._probe is None else self._probe.ref
+        setup = Setup(secret, node.host, self._counts_slots, probe, self._settings_there(node))
         async with asyncio.timeout(AGENT_LIMIT):
-            setup = Setup(secret, node.host, self._counts_slots, probe)
             opened = await self.call(node, agent_host.open_agent, node.token, setup)
-            node.can_map = opened.can_map
-            node.shares_memory = opened.can_map and opened.anchor is not None and can_be_opened(opened.anchor)
-            node.link = Link(secret, node.take, beats=False)
-            node.following = self.run(self._follow(node, opened))
-            node.call("begin", self._settings_there(node))
-            why = await node.began
-        if why is not None:
-            self.lose(node, why)
-            raise WorkerStartError(f"expected to start workers on {node.title}, got {why}")
+        node.shares_memory = opened.shares_memory
+        node.link = Link(secret, node.take, beats=False)
+        node.following = self.run(self._follow(node, opened))
 
     def _settings_there(self, node: Node) -> LaneSettings:
         on_machine = sum(other.slots for other in self.nodes.values() if other.host == node.host)
-        return self.settings._replace(
-            concurrency=max(1, node.slots, on_machine),
-            may_grow=False,
-            carries_segments=True,
-            can_open_results=node.shares_memory,
-        )
+        return self.settings._replace(concurrency=max(1, node.slots, on_machine), may_grow=False, carries_segments=True)
 
     async def _follow(self, node: Node, opened: Opened) -> None:
         """Keep a connection to the agent, as long as the node exists."""
@@ -284,7 +273,7 @@ class NodePool(abc.ABC):
 
     async def _connect(self, node: Node, opened: Opened) -> socket.socket | None:
         """Connect to the agent directly. None if that is not possible."""
-        if not node.host or (_is_loopback(opened.host) and not node.can_map and not _is_loopback(node.host)):
+        if not node.host or (_is_loopback(opened.host) and not node.shares_memory and not _is_loopback(node.host)):
             return None
         family = socket.AF_INET6 if ":" in opened.host else socket.AF_INET
         connection = socket.socket(family, socket.SOCK_STREAM)
@@ -296,8 +285,6 @@ class NodePool(abc.ABC):
             connection.close()
             if not isinstance(error, OSError):
                 raise
-            if isinstance(error, ConnectionRefusedError) and node.began.done():  # it has listened there before
-                self.lose(node, "its agent has ended")
             return None
         return connection
 
@@ -381,7 +368,7 @@ class NodePool(abc.ABC):
 
         A node that has not answered is lost: what its calls hang on is unknown, and the engine may have it anew.
         """
-        node, reason = lane.node, _reason(lane.node, error)
+        node, reason = lane.node, reason_of(lane.node, error)
         node.failures += 1
         if isinstance(reason, WorkerStartError):  # it would fail again
             if node.unfit is None:
@@ -437,7 +424,7 @@ class NodePool(abc.ABC):
         nodes = list(self.nodes.values())
         for node in nodes:
             node.call("close", kill)
-        following = [node.following for node in nodes if node.following is not None and node.began.done()]
+        following = [node.following for node in nodes if node.following is not None]
         if following:
             await asyncio.wait(following, timeout=AGENTS_LIMIT)
         giving = [self.begin_task(self.give_back(node)) for node in nodes]
@@ -460,7 +447,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _reason(node: Node, error: Exception) -> Exception:
+def reason_of(node: Node, error: Exception) -> Exception:
     """Return the error why a worker could not be started there."""
     text = f"{type(error).__name__}: {error}"
     if "No module named 'mpqueue" in text or "Error during deserialization of the task graph" in text:

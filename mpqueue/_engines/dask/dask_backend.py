@@ -149,8 +149,6 @@ class DaskPool(NodePool):
                 await self._connected.wait()
                 try:
                     await self._have_done(lane)
-                except LookupError:
-                    self.lose(lane.node, "its agent has ended")
                 except Exception as error:
                     _log.info("a slot of %s could not be had: %r", lane.node.title, error)
                     await asyncio.sleep(HOLD_PAUSE)

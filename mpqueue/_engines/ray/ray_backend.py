@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mpqueue._core.messages import LaneAbsent, LaneStartFailed
 from mpqueue._engines.agent.node import Node, NodeLane
-from mpqueue._engines.agent.node_pool import CAPABILITIES, NO_WORKER_WAIT_S, NodePool
+from mpqueue._engines.agent.node_pool import CAPABILITIES, NO_WORKER_WAIT_S, NodePool, reason_of
 from mpqueue._engines.ray.ray_side import RayAgent, where
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import LaneSettings
@@ -161,7 +161,7 @@ class RayPool(NodePool):
             place, node.host = await self.call(node, where)
         except Exception as error:
             if self._coming.pop(node, None) is not None:
-                self._fail(node.slots, error)
+                self._fail(node.slots, reason_of(node, error))
             return
         finally:
             late.cancel()
@@ -181,9 +181,7 @@ class RayPool(NodePool):
                 await self.give_back(node)
 
     def _fail(self, workers: int, error: Exception) -> None:
-        is_lasting = "No module named 'mpqueue" in str(error)
-        if is_lasting:
-            error = WorkerStartError(f"mpqueue is not installed where Ray runs workers: {error}")
+        is_lasting = isinstance(error, WorkerStartError)
         for _ in range(min(workers, len(self.waiting))):
             self.post(LaneStartFailed(*self.waiting.popleft(), error, final=is_lasting))
 
