@@ -94,20 +94,29 @@ def _opened(message: bytes | bytearray, at: int, end: int, plain: bool, early: b
     return Answer(data, plain, early)
 
 
-def decode(data: bytes) -> list[Answer]:
-    """Return the messages in these bytes, up to a damaged or incomplete one."""
-    messages, at = [], 0
+def _cut(data: bytes | bytearray) -> tuple[list[Answer], int, int, DamagedError | None]:
+    """Cut messages out of these bytes, up to a damaged or incomplete one.
+
+    Returns the messages, how many bytes they are, how many more an incomplete one needs, and the damage.
+    """
+    messages: list[Answer] = []
+    at = 0
     try:
         while len(data) - at >= HEADER_SIZE:
             length, plain, early = _header(data, at)
             end = at + HEADER_SIZE + length
             if end > len(data):
-                break
+                return messages, at, end - len(data), None
             messages.append(_opened(data, at, end, plain, early))
             at = end
-    except DamagedError:
-        pass
-    return messages
+    except DamagedError as error:
+        return messages, at, 0, error
+    return messages, at, 0, None
+
+
+def decode(data: bytes) -> list[Answer]:
+    """Return the messages in these bytes, up to a damaged or incomplete one."""
+    return _cut(data)[0]
 
 
 class Incoming:
@@ -132,19 +141,8 @@ class Incoming:
         if self._buffer:
             self._buffer += data
             data = self._buffer
-        messages: list[Answer] = []
-        at = missing = 0
-        try:
-            while len(data) - at >= HEADER_SIZE:
-                length, plain, early = _header(data, at)
-                end = at + HEADER_SIZE + length
-                missing = end - len(data)
-                if missing > 0:
-                    break
-                messages.append(_opened(data, at, end, plain, early))
-                at = end
-        except DamagedError as error:
-            self.damage = error
+        messages, at, missing, self.damage = _cut(data)
+        if self.damage is not None:
             self._buffer.clear()
             return messages
         self._portion = _BIG_PORTION if missing > _BIG_PORTION else _PORTION

@@ -424,15 +424,6 @@ class DaskBackend:
         LoopRunner().run_sync(self._reach)
         self.capabilities = CAPABILITIES._replace(patience=patience)
 
-    def _ask(self, question: Callable[[Client], Any]) -> Any:
-        """Ask on a connection of our own: a user's client may belong to an event loop."""
-        with self._connect() as client:
-            return question(client)
-
-    def _connect(self) -> Client:
-        LoopRunner().run_sync(self._reach)
-        return self._client()
-
     async def _connect_in_loop(self) -> Client:
         """Connect from the event loop that calls it. Raises OSError if there is no answer."""
         await self._reach()
@@ -457,7 +448,9 @@ class DaskBackend:
 
     def count_workers(self) -> int:
         """Return the current number of slots; at least 1, since others may come."""
-        there = self._ask(lambda client: client.run_on_scheduler(dask_side.workers_there))
+        LoopRunner().run_sync(self._reach)
+        with self._client() as client:  # one of our own: a user's may belong to an event loop
+            there: dict[str, Sequence[Any]] = client.run_on_scheduler(dask_side.workers_there)
         return max(1, sum(self._choice.slots_of(address, WorkerThere(*told)) for address, told in there.items()))
 
     def open(self, settings: LaneSettings, inbox: Inbox) -> DaskPool:

@@ -9,6 +9,7 @@ from loky.backend.fork_exec import fork_exec
 
 from mpqueue._engines.loky import launch
 from mpqueue._engines.loky.worker_entry import PROGRAM
+from mpqueue._os.memory_files import SharedFile
 
 #: The code that the interpreter runs; in a list of processes, users see the worker's name after it.
 _PROGRAM = f"import os, sys; message = os.fdopen(int(sys.argv[1]), 'rb')\n{PROGRAM.strip()}"
@@ -26,7 +27,8 @@ class Launching(popen_loky_posix.Popen):  # type: ignore[misc]
         """Fork and execute the interpreter, with its start message in a file: a pipe would hold 64 KB of it."""
         executable = launch.interpreter()
         with contextlib.ExitStack() as undo:
-            file = undo.enter_context(contextlib.closing(launch.start_message(self, worker)))
+            message = launch.start_text(self, worker)
+            file = undo.enter_context(contextlib.closing(SharedFile("start", data=message)))
             lives = launch.make_sentinel(self, undo)
             command = [executable, "-c", _PROGRAM, str(file.fd), worker.name]
             self.pid = fork_exec(command, [*self._fds, file.fd, lives], env=worker.env)

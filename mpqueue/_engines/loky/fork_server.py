@@ -139,18 +139,17 @@ class ForkedPopen(popen_loky_posix.Popen):  # type: ignore[misc]
         self._fds: list[int] = []
         self._free = server.free
         with contextlib.ExitStack() as undo:
-            file = undo.enter_context(contextlib.closing(launch.start_message(self, worker)))
-            lives = launch.make_sentinel(self, undo)
+            message = launch.start_text(self, worker)
+            self._fds.append(launch.make_sentinel(self, undo))
             self._status, status = os.pipe()
             util.Finalize(self, os.close, (self._status,))  # it shows the forker that the number may be freed
             undo.callback(os.close, status)
             folder = os.open(".", os.O_PATH | os.O_DIRECTORY)  # type: ignore[attr-defined,unused-ignore]
             undo.callback(os.close, folder)
-            self._fds += [file.fd, lives]
             numbers = range(self._free, self._free + len(self._fds))
-            request = ForkRequest(numbers, {**os.environ, **worker.env})
-            asked = undo.enter_context(contextlib.closing(SharedFile("request", data=pickle.dumps(request))))
-            self.pid = server.fork([status, folder, asked.fd, *self._fds])
+            request = pickle.dumps(ForkRequest(numbers, {**os.environ, **worker.env}))
+            file = undo.enter_context(contextlib.closing(SharedFile("start", data=request + message)))
+            self.pid = server.fork([status, folder, file.fd, *self._fds])
 
     def duplicate_for_child(self, fd: int) -> int:
         """Return the number under which the worker will find that descriptor."""

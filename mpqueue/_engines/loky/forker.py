@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import io
 import multiprocessing
 import os
 import pickle
@@ -68,13 +69,12 @@ class Preloaded(NamedTuple):
 
 
 class ForkRequest(NamedTuple):
-    """A request for one worker, in a file.
+    """A request for one worker: it begins the file of the worker's start message.
 
-    The message brings these descriptors: the pipe for its exit code, its folder, this file, and those that the worker
-    keeps.
+    It comes with these descriptors: the pipe for its exit code, its folder, this file, and those that the worker keeps.
     """
 
-    numbers: Sequence[int]  #: the worker's numbers of the descriptors that it keeps; the last but one is its message
+    numbers: Sequence[int]  #: the worker's numbers of the descriptors that it keeps
     environment: Mapping[str, str]
 
 
@@ -179,9 +179,7 @@ class _Forker:
         else:
             if pid == 0:
                 os.close(status)
-                with os.fdopen(file, "rb") as asked:
-                    request = pickle.load(asked)
-                self._become_worker(request, folder, kept)
+                self._become_worker(file, folder, kept)
             handle = open_exactly(pid)
             self._live[handle.fileno()] = _Live(pid, handle, status)
             self._poll.register(handle.fileno(), select.POLLIN)
@@ -204,8 +202,8 @@ class _Forker:
         os.close(status)
         bury(pid)
 
-    def _become_worker(self, request: ForkRequest, folder: int, kept: Sequence[int]) -> NoReturn:
-        """Become a worker, in the fork, with these descriptors and this environment."""
+    def _become_worker(self, file: int, folder: int, kept: Sequence[int]) -> NoReturn:
+        """Become a worker, in the fork, by this start message, with these descriptors."""
         exitcode = 1
         try:
             self._line.close()
@@ -213,10 +211,13 @@ class _Forker:
             close_all(self._leash, *self._live, *statuses, *self._ended)
             os.fchdir(folder)
             os.close(folder)
+            with os.fdopen(file, "rb") as start:
+                message = io.BytesIO(start.read())  # its number may be one that the worker needs
+            request: ForkRequest = pickle.load(message)
             move(kept, request.numbers)
             _set_environment(request.environment)
             _draw_new_seeds()
-            exitcode = _live_as_worker(request.numbers[-2])
+            exitcode = worker_entry.live(pickle.load(message), message)
         except Exception:
             traceback.print_exc()
         sys.exit(exitcode)
@@ -234,9 +235,3 @@ def _draw_new_seeds() -> None:
         module: Any = sys.modules.get(name)
         if module is not None:
             getattr(module, function)()
-
-
-def _live_as_worker(message: int) -> int:
-    """Read the start message, and run like a process that loky has started; return the exit code."""
-    start = os.fdopen(message, "rb")
-    return worker_entry.live(pickle.load(start), start)

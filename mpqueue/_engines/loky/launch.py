@@ -27,7 +27,6 @@ from loky.backend import reduction, spawn
 from loky.backend.context import LokyContext
 from loky.backend.process import LokyProcess
 
-from mpqueue._os.memory_files import SharedFile
 from mpqueue._parent.lane_protocol import LaneSettings
 from mpqueue._wire.frames import THREAD_VARIABLES
 from mpqueue._wire.line import COOKIE_VARIABLE
@@ -101,11 +100,6 @@ def tracker(module: str) -> int | None:
     except (OSError, RuntimeError):  # no room for a process; or this very thread is just starting it
         return None
     return fd
-
-
-def start_message(popen: Any, worker: Launched) -> SharedFile:
-    """Return a file with the worker's start message."""
-    return SharedFile("start", data=start_text(popen, worker))
 
 
 def start_text(popen: Any, worker: Launched) -> bytes:
