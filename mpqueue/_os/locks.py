@@ -23,18 +23,16 @@ from multiprocessing import context, reduction, synchronize
 from typing import Any
 
 from mpqueue._os.memory_files import SharedFile, map_file
-from mpqueue._os.system import c_library, choose
+from mpqueue._os.system import IS_LINUX, c_library, choose
 
 #: Bytes of a page, and of the place of each semaphore; glibc needs 32.
 _SIZE, _EACH = 4096, 64
 
 
-def _find_none() -> Any:
-    return None
-
-
 def _find_sem_init() -> Any:
     """Return the system's ``sem_init``; None if its semaphores need names."""
+    if not IS_LINUX:
+        return None
     libc = c_library()
     with contextlib.suppress(AttributeError):
         libc.gnu_get_libc_version  # noqa: B018 - glibc's own
@@ -43,7 +41,7 @@ def _find_sem_init() -> Any:
     return None
 
 
-_sem_init = choose(linux=_find_sem_init, posix=_find_none)()
+_sem_init = _find_sem_init()
 AVAILABLE = _sem_init is not None
 
 #: The folder of semaphores that have names; None if they are in no folder.

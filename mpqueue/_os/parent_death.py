@@ -24,13 +24,12 @@ import os
 import signal
 import sys
 import threading
-import weakref
 from collections.abc import Callable, Mapping
 from multiprocessing import context, reduction
 from typing import Any, TypeAlias
 
 from mpqueue._os.descriptors import is_readable
-from mpqueue._os.process_handle import in_each_fork
+from mpqueue._os.process_handle import close_in_each_fork
 from mpqueue._os.system import IS_LINUX, IS_WINDOWS, c_library
 
 if sys.platform == "win32":
@@ -47,7 +46,7 @@ class PipeLeash:
     def __init__(self) -> None:
         self.worker_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)
-        _leashes.add(self)
+        close_in_each_fork(self)  # its workers have to end with this process
 
     def pull(self) -> None:
         """End the worker and its group. A worker that has not taken its leash yet ends as soon as it does."""
@@ -62,18 +61,6 @@ class PipeLeash:
             os.close(write_end)
             os.close(self.worker_end)
 
-
-_leashes: weakref.WeakSet[PipeLeash] = weakref.WeakSet()
-
-
-def _close_leashes() -> None:
-    """A fork must not hold its parent's workers: they have to end with the parent."""
-    for leash in list(_leashes):
-        with contextlib.suppress(OSError):
-            leash.close()
-
-
-in_each_fork(_close_leashes)
 
 #: This system's leash. `worker_end` is -1 if the worker holds nothing.
 if sys.platform == "win32":

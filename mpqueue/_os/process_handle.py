@@ -148,7 +148,7 @@ _closed_in_forks: WeakSet[_Closed] = WeakSet()
 
 
 def close_in_each_fork(file: _Closed) -> None:
-    """Close the object in each fork of this process: a fork shares open files, with their locks and positions.
+    """Close the object in each fork of this process: a fork shares what is open, with locks and positions of files.
 
     A buffered file would write its buffer there.
     """
@@ -157,7 +157,8 @@ def close_in_each_fork(file: _Closed) -> None:
 
 def _close_in_fork() -> None:
     for file in [*_closed_in_forks]:
-        file.close()
+        with contextlib.suppress(OSError):
+            file.close()
     _closed_in_forks.clear()
 
 

@@ -76,11 +76,6 @@ def ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def leave_now() -> NoReturn:
-    """End this process, even while its threads run."""
-    os._exit(0)
-
-
 def report_broken_pipes() -> None:
     """Let a write without a reader raise, on this thread and those that it starts, with any setting of SIGPIPE.
 

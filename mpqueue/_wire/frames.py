@@ -129,21 +129,15 @@ class NodeFrame(NamedTuple):
     lent: Sequence[Lent]  #: shared objects of which the node has a copy
 
 
-class ApartFrame(NamedTuple):
-    """The parent on a node to its worker there: a program's frame, whose bytes are in a segment.
+class RelayedFrame(NamedTuple):
+    """The parent on a node to its worker there: a program's frame, with the contents of the program's segments.
 
-    The segment also has the contents of the program's segments of these serials, which are carried with it.
+    If it is big, all of that is in one segment, and ``contents`` is empty.
     """
 
     frame: Packed
-    serials: Sequence[int] = ()
-
-
-class LadenFrame(NamedTuple):
-    """An `ApartFrame` without a segment: the program's frame itself, and the contents carried with it, by serial."""
-
-    frame: bytes
-    carried: Mapping[int, bytes]
+    serials: Sequence[int]  #: of the program's segments
+    contents: Sequence[bytes] = ()
 
 
 #: The beginning of an answer that comes with segments; frames are pickles, which begin otherwise.

@@ -27,12 +27,12 @@ from __future__ import annotations
 
 import multiprocessing
 import struct
+from collections.abc import Callable
 from multiprocessing.synchronize import Event
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
 from mpqueue._os import descriptors, parent_death
-from mpqueue._os.parent_death import Leash
 
 if TYPE_CHECKING:
     from mpqueue._wire.pickling.payload import Packed
@@ -167,46 +167,26 @@ COOKIE_VARIABLE = "MPQUEUE_LANE"
 
 
 class Handle:
-    """A descriptor of a file of the parent; in the worker it becomes the worker's own.
+    """A number of the parent, by default a file's; in the worker it becomes the worker's own, for the same thing.
 
-    It is inherited like the pipes of loky, so it needs neither a name in a file system nor rights in /proc, which a
-    parent that has dropped its privileges does not give to its own children.
+    ``hand`` hands it over, see `mpqueue._os.parent_death`. It is inherited like the pipes of loky, so it needs neither
+    a name in a file system nor rights in /proc, which a parent that has dropped its privileges does not give to its own
+    children.
     """
 
-    __slots__ = ("fd",)
+    __slots__ = ("_hand", "fd")
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, hand: Callable[[int], Any] = parent_death.hand_file) -> None:
         self.fd = fd
+        self._hand = hand
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _arrive, (parent_death.hand_file(self.fd),)
+        return _arrive, (self._hand(self.fd),)
 
 
 def _arrive(passed: Any) -> Handle:
-    """Take over the inherited descriptor, in the worker, for this process only."""
+    """Take over the number, in the worker, for this process only."""
     return Handle(parent_death.arrive(passed))
-
-
-class ChannelEnd(Handle):
-    """The end of a pipe or a socket; in the worker it becomes the worker's own, see `mpqueue._os.descriptors`."""
-
-    __slots__ = ()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _arrive, (parent_death.hand_channel(self.fd),)
-
-
-class LeashEnd(Handle):
-    """The worker's end of its leash, which becomes its own there; -1 if it holds nothing."""
-
-    __slots__ = ("_leash",)
-
-    def __init__(self, leash: Leash) -> None:
-        super().__init__(leash.worker_end)
-        self._leash = leash
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _arrive, (parent_death.hand_leash(self._leash),)
 
 
 class LaneSeed(NamedTuple):
@@ -215,11 +195,11 @@ class LaneSeed(NamedTuple):
     lane: int
     generation: int
     ledger: Handle  #: the shared page
-    line: ChannelEnd  #: the socket for frames and answers
-    asking: ChannelEnd | None  #: the socket for questions about segments that can't be opened by name, if there is one
+    line: Handle  #: the socket for frames and answers
+    asking: Handle | None  #: the socket for questions about segments that can't be opened by name, if there is one
     outbox: Handle  #: the file for log records that are not sent yet
-    stack: ChannelEnd  #: write end of the pipe for the stacks that `STACK_SIGNAL` asks for
-    leash: Handle  #: read end of the pipe by which the parent ends it; see `mpqueue._os.parent_death`
+    stack: Handle  #: write end of the pipe for the stacks that `STACK_SIGNAL` asks for
+    leash: Handle  #: its end of its leash, -1 if it holds nothing; see `mpqueue._os.parent_death`
     flags: Flags
     start_method: str | None  #: the user's choice for `multiprocessing`; None: Python's default
     carries_segments: bool  #: segments that one side can't open are carried, see `mpqueue._worker.exchange`

@@ -12,7 +12,6 @@ import sys
 from mpqueue._os import system as clock
 from mpqueue._wire.frames import (
     THREAD_VARIABLES,
-    ApartFrame,
     ChunkFrame,
     Ended,
     FailureFrame,
@@ -21,8 +20,8 @@ from mpqueue._wire.frames import (
     HandlerFrame,
     InitializeFrame,
     ItemGrant,
-    LadenFrame,
     NodeFrame,
+    RelayedFrame,
     ReportFrame,
     WorkTimes,
     dump_frame,
@@ -63,7 +62,7 @@ class Worker:
         """Do the work of a frame; returns the answer."""
         begun = clock.monotonic()
         frame = load_frame(data)
-        if not isinstance(frame, ApartFrame | LadenFrame):
+        if not isinstance(frame, RelayedFrame):
             return self._obey(frame, begun)
         relayed, carried = _opened(frame)
         with self.context.exchange.having(carried):
@@ -215,12 +214,10 @@ class Worker:
         return None
 
 
-def _opened(frame: ApartFrame | LadenFrame) -> tuple[bytes | memoryview, Carried]:
+def _opened(frame: RelayedFrame) -> tuple[bytes | memoryview, Carried]:
     """Return the program's frame inside this one, and the segments that it carries. Raises OSError if unreadable."""
-    if isinstance(frame, LadenFrame):
-        return frame.frame, {serial: memoryview(contents) for serial, contents in frame.carried.items()}
     relayed, beside = view_parts(frame.frame)
-    return relayed, dict(zip(frame.serials, beside, strict=True))
+    return relayed, dict(zip(frame.serials, beside or [memoryview(each) for each in frame.contents], strict=True))
 
 
 _worker: Worker | None = None

@@ -36,11 +36,12 @@ from mpqueue._engines.agent.agent_host import Opened, Setup
 from mpqueue._engines.agent.link import Call, Link, aged, dump_notice
 from mpqueue._engines.loky.loky_lane import LokyLane
 from mpqueue._engines.loky.loky_pool import LokyBackend
-from mpqueue._os.process_signals import ignore_interrupts, leave_now
+from mpqueue._os.process_handle import end_at_once
+from mpqueue._os.process_signals import ignore_interrupts
 from mpqueue._parent.inbox import Inbox, Request, SystemClock, found, text_of
 from mpqueue._parent.lane_protocol import LaneSettings
 from mpqueue._parent.running import Sampler
-from mpqueue._wire.frames import ApartFrame, LadenFrame, NodeFrame, dump_frame, load_with_segments
+from mpqueue._wire.frames import NodeFrame, RelayedFrame, dump_frame, load_with_segments
 from mpqueue._wire.line import Answer
 from mpqueue._wire.memory.ledger import Phase
 from mpqueue._wire.memory.segments import (
@@ -54,7 +55,7 @@ from mpqueue._wire.memory.segments import (
     view,
 )
 from mpqueue._wire.memory.shared import Lent, Parts, Token, lend
-from mpqueue._wire.pickling.payload import put_apart
+from mpqueue._wire.pickling.payload import Packed, put_apart
 from mpqueue.errors import WorkerStartError
 
 #: The place of this package: frames of a stack name its files, and a program may have it in another place.
@@ -309,13 +310,16 @@ class Agent:
         lane.send(sent, partial(self._soon, self._settle, entry, lent))
 
     def _sent_as(self, due: _Due) -> tuple[bytes, SegmentRef | None]:
-        """Return the frame itself, or if it is big, the name of its segment, with the data carried with it."""
+        """Return the frame with the data carried with it; if that is big, with the name of the segment for it."""
         serials, beside = [*due.carried], [*due.carried.values()]
         is_small = len(due.frame) + sum(part.nbytes for part in beside) < BIG
         packed = None if is_small else put_apart(self._store, due.frame, beside)
-        if packed is None:
-            return _whole(due.frame, beside, serials), None
-        return dump_frame(ApartFrame(packed, serials)), packed.segment
+        if packed is not None:
+            return dump_frame(RelayedFrame(packed, serials)), packed.segment
+        frame = bytes(due.frame)
+        if serials:
+            frame = dump_frame(RelayedFrame(Packed(frame), serials, [*map(bytes, beside)]))
+        return frame, None
 
     def _settle(self, entry: _LaneEntry, lent: SegmentRef | None, answer: Answer | BaseException) -> None:
         """Answer a frame that was done, or never will be."""
@@ -421,13 +425,6 @@ class Agent:
         return any(entry.at_work for entry in list(self._entries.values()))
 
 
-def _whole(frame: bytes | memoryview, beside: Sequence[memoryview], serials: Sequence[int]) -> bytes:
-    """Return a frame with the data carried with it, without any segment."""
-    if not serials:
-        return bytes(frame)
-    return dump_frame(LadenFrame(bytes(frame), dict(zip(serials, map(bytes, beside), strict=True))))
-
-
 def _opened(answer: bytes) -> tuple[bytes, Carried]:
     """Return a worker's answer and the data carried with it. A dead worker's segments are unreadable, and left out."""
     frame, segments = load_with_segments(answer)
@@ -455,23 +452,21 @@ def main() -> None:
     sys.argv[:] = [""]
     ignore_interrupts()  # the host ends by one, or ignores it
     with contextlib.suppress(EOFError, OSError):  # the host has ended
-        asyncio.run(_Service(host, host.recv()).run())
-    leave_now()  # even if a thread hangs
+        asyncio.run(_Service(host).run(host.recv()))
+    end_at_once()  # even if a thread hangs
 
 
 class _Service:
     """An agent, from its host's first message to the end of both. On its event loop, except for `_heed_host`."""
 
-    def __init__(self, host: Connection, setup: Setup) -> None:
+    def __init__(self, host: Connection) -> None:
         self._host = host
-        self._setup = setup
         self._following: set[asyncio.Task[bool]] = set()
 
-    async def run(self) -> None:
+    async def run(self, setup: Setup) -> None:
         """Start the agent, and serve it until its end; or send the host the error why there is none."""
         self._loop = asyncio.get_running_loop()
         self._ending: asyncio.Future[bool] = self._loop.create_future()  #: True: kill running items
-        setup = self._setup
         self._link = Link(setup.secret, self._take, beats=True)
         self._leaving = self._loop.call_later(START_LIMIT, self._end, True)
         shares_memory = setup.probe is not None and can_be_opened(setup.probe)

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
-from mpqueue._engines.agent import link
 from mpqueue._os.system import monotonic
 from mpqueue._parent.lane_protocol import LaneSettings
 from mpqueue._wire.memory.segments import SegmentRef
@@ -52,11 +51,6 @@ class Opened(NamedTuple):
 
 _hosts: dict[str, AgentHost] = {}
 _relays: dict[str, _Relay] = {}
-
-
-def introduce() -> link.Introduction:
-    """Return the introduction of this process."""
-    return link.introduce()
 
 
 async def open_agent(token: str, setup: Setup) -> Opened:

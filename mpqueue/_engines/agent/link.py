@@ -71,7 +71,6 @@ class Link:
         self._missed = 0
         self._stirred = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
-        self.is_connected = False
 
     def send(self, call: Call) -> None:
         """Send a call to the other end, where it arrives after all earlier ones."""
@@ -94,7 +93,8 @@ class Link:
             if isinstance(error, PermissionError) or not isinstance(error, OSError):
                 raise
             return False
-        self.drop()
+        if self._following is not None:
+            self._following.cancel()
         following = self._following = asyncio.create_task(self._use(connection, seen))
         following.add_done_callback(lambda _: connection.close())  # not earlier: the event loop watches it
         try:
@@ -102,13 +102,8 @@ class Link:
         finally:
             following.cancel()
             if self._following is following:
-                self._following, self.is_connected = None, False
+                self._following = None
         return True
-
-    def drop(self) -> None:
-        """Stop using the current connection."""
-        if self._following is not None:
-            self._following.cancel()
 
     # -- first words -------------------------------------------------------------------------------------------------
 
@@ -132,7 +127,7 @@ class Link:
 
     async def _use(self, connection: socket.socket, seen: int) -> None:
         self._note_arrived(seen)
-        self._sent, self._missed, self.is_connected = seen, 0, True
+        self._sent, self._missed = seen, 0
         tasks = [asyncio.create_task(self._write_all(connection)), asyncio.create_task(self._read_all(connection))]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

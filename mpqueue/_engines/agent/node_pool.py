@@ -236,7 +236,7 @@ class NodePool(abc.ABC):
         await asyncio.shield(node.opening)
 
     async def _open_agent(self, node: Node) -> None:
-        difference = link.find_difference(link.introduce(), await self.ask(node, agent_host.introduce))
+        difference = link.find_difference(link.introduce(), await self.ask(node, link.introduce))
         if difference is not None:
             raise WorkerStartError(difference)
         node.token, secret = f"mpqueue-{uuid.uuid4().hex}", secrets.token_bytes(32)
@@ -339,9 +339,14 @@ class NodePool(abc.ABC):
         if self.waiting and not self.is_closed:
             self.look_for_room()
 
-    def fail_waiting(self, error: BaseException, *, final: bool = False) -> None:
-        """Report that no waiting lane can have a worker."""
-        while self.waiting:
+    def tell_absent(self, *, awaited: bool) -> None:
+        """Report that there is no room for the waiting lanes."""
+        for number, generation in self.waiting:
+            self.post(LaneAbsent(number, generation, awaited=awaited))
+
+    def fail_waiting(self, error: BaseException, count: int | None = None, *, final: bool = False) -> None:
+        """Report that so many of the waiting lanes can have no worker, by default all."""
+        for _ in range(len(self.waiting) if count is None else min(count, len(self.waiting))):
             self.post(LaneStartFailed(*self.waiting.popleft(), error, final))
 
     def _free_node(self) -> Node | None:

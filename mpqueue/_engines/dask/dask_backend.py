@@ -24,7 +24,7 @@ from distributed.comm import connect
 from distributed.utils import LoopRunner
 from tornado.ioloop import IOLoop
 
-from mpqueue._core.messages import LaneAbsent, LanesWanted
+from mpqueue._core.messages import LanesWanted
 from mpqueue._engines.agent import agent_host
 from mpqueue._engines.agent.node import Node, NodeLane
 from mpqueue._engines.agent.node_pool import CAPABILITIES, CLOSE_LIMIT, NO_WORKER_WAIT_S, NodePool
@@ -243,8 +243,7 @@ class DaskPool(NodePool):
         had_looked, self._has_looked = self._has_looked, True
         self.serve_waiting()
         if not had_looked:
-            for number, generation in self.waiting:
-                self.post(LaneAbsent(number, generation))
+            self.tell_absent(awaited=False)
 
     def _host_of(self, address: str) -> str:
         """Return the host by which this program may reach its agent; empty if that would bypass Dask's encryption."""

@@ -37,14 +37,14 @@ from mpqueue._os import descriptors, locks
 from mpqueue._os.descriptors import CAN_PASS, check_descriptors, check_threads
 from mpqueue._os.files import read_at
 from mpqueue._os.memory_files import SharedFile
-from mpqueue._os.parent_death import Leash
+from mpqueue._os.parent_death import Leash, hand_channel, hand_leash
 from mpqueue._os.process_handle import is_reaped
 from mpqueue._os.process_signals import kill_process
 from mpqueue._os.system import IS_WINDOWS
 from mpqueue._parent.inbox import Inbox, SystemClock, text_of
 from mpqueue._parent.lane_protocol import Answers, LaneSettings, Tell
 from mpqueue._parent.users_threads import Errands
-from mpqueue._wire.line import Answer, ChannelEnd, DamagedError, Handle, LaneSeed, LeashEnd, make_flags
+from mpqueue._wire.line import Answer, DamagedError, Handle, LaneSeed, make_flags
 from mpqueue._wire.memory.ledger import (
     IS_LATE,
     LATE,
@@ -195,11 +195,11 @@ class LokyLane:
                 lane=number,
                 generation=generation,
                 ledger=Handle(page.fd),
-                line=ChannelEnd(self._line.worker_end),
-                asking=None if self._answering is None else ChannelEnd(self._answering.worker_end),
+                line=Handle(self._line.worker_end, hand_channel),
+                asking=None if self._answering is None else Handle(self._answering.worker_end, hand_channel),
                 outbox=Handle(self._outbox.fd),
-                stack=ChannelEnd(stack),
-                leash=LeashEnd(leash),
+                stack=Handle(stack, hand_channel),
+                leash=Handle(leash.worker_end, lambda _: hand_leash(leash)),
                 flags=self._flags,
                 start_method=multiprocessing.get_start_method(allow_none=True),
                 carries_segments=settings.carries_segments,

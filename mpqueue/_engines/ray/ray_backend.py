@@ -21,7 +21,6 @@ from ray._private import state  # the public function lists nodes one by one, by
 from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from mpqueue._core.messages import LaneAbsent, LaneStartFailed
 from mpqueue._engines.agent.node import Node, NodeLane
 from mpqueue._engines.agent.node_pool import CAPABILITIES, NO_WORKER_WAIT_S, NodePool, reason_of
 from mpqueue._engines.ray.ray_side import RayAgent, where
@@ -149,7 +148,7 @@ class RayPool(NodePool):
             # Ray must not retry: the coordinator handles losses.
             actor = ray.remote(max_restarts=0, max_task_retries=0, **options)(RayAgent).remote()
         except Exception as error:
-            self._fail(workers, error)
+            self.fail_waiting(error, workers)
             return
         coming = Node(self, f"of actor {next(self._numbers)}", workers, "", actor)
         self._coming[coming] = False
@@ -161,7 +160,8 @@ class RayPool(NodePool):
             place, node.host = await self.call(node, where)
         except Exception as error:
             if self._coming.pop(node, None) is not None:
-                self._fail(node.slots, reason_of(node, error))
+                reason = reason_of(node, error)
+                self.fail_waiting(reason, node.slots, final=isinstance(reason, WorkerStartError))
             return
         finally:
             late.cancel()
@@ -180,11 +180,6 @@ class RayPool(NodePool):
             with contextlib.suppress(Exception):  # Ray itself has ended
                 await self.give_back(node)
 
-    def _fail(self, workers: int, error: Exception) -> None:
-        is_lasting = isinstance(error, WorkerStartError)
-        for _ in range(min(workers, len(self.waiting))):
-            self.post(LaneStartFailed(*self.waiting.popleft(), error, final=is_lasting))
-
     def _late(self, node: Node, can_be_elsewhere: bool) -> None:
         self.run(self._say_full(node, can_be_elsewhere))
 
@@ -201,8 +196,7 @@ class RayPool(NodePool):
             _log.warning(
                 "there is no room on Ray now for a worker with %s: other work has it; the queue waits", self._options
             )
-        for number, generation in self.waiting:
-            self.post(LaneAbsent(number, generation, awaited=places > 0))
+        self.tell_absent(awaited=places > 0)
         if can_be_elsewhere:
             self._coming[node] = True
             self.serve_waiting()

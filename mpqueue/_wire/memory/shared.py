@@ -64,8 +64,7 @@ class Shared(Generic[T]):
         self._for_others: Packed | None = None
         #: the pickle and its buffers, if they were carried here, or are mapped already
         self._parts: tuple[bytes | memoryview, Sequence[bytearray | memoryview]] | None = None
-        self._lent: Packed | None = None  #: the same if a copy on this machine is mapped
-        self._was_brought = False
+        self._lent: Packed | None = None  #: the same, by a copy on this machine: it was brought to this worker
         self._brings_classes: bool | None = None  #: None: not known yet
         #: If it does, the object by the scope of a job, and the classes that a call needs for it.
         self._variants: weakref.WeakKeyDictionary[Scope, list[tuple[Classes, T]]] = weakref.WeakKeyDictionary()
@@ -133,7 +132,7 @@ class Shared(Generic[T]):
         noted = beside.noted.get()
         if noted is not None and self._packed.segment is not None:  # otherwise all of it is in its name
             noted += [*self._inner, self]
-        by_name = noted is not None or self._was_brought or not beside.whole.get()
+        by_name = noted is not None or self._lent is not None or not beside.whole.get()
         return _meet, (self._token, self._packed if by_name else self._whole())
 
     def _whole(self) -> Packed:
@@ -285,7 +284,7 @@ def take_in(lent: Lent) -> Shared[Any]:
     shared = _known.get(lent.token)
     if shared is None:
         shared = Shared[Any](lent.token, lent.packed)
-        shared._lent, shared._was_brought = lent.copy, True
+        shared._lent = lent.copy
     if shared._lent is lent.copy and not shared._loaded and shared._parts is None:
         with contextlib.suppress(OSError):  # otherwise at its first use
             shared._parts = view_parts(lent.copy)

@@ -117,6 +117,17 @@ def dump_with(into: Into, obj: Any, store: SegmentStore | None) -> Packed:
     return _dump(into, obj, None if store is None else store.lend)
 
 
+class _OwnSegment:
+    """Lends a segment of its own, which lives as long as it is referenced."""
+
+    segment: CommonSegment | None = None  #: None: none was needed
+
+    def lend(self, buffers: Sequence[Part]) -> tuple[SegmentRef, list[int]]:
+        """Put the buffers into it; returns its name, and each one's offset. Raises OSError."""
+        self.segment = CommonSegment(buffers)
+        return self.segment.ref, self.segment.offsets
+
+
 def dump_code(
     obj: Any, *, whole: bool = False, brought: list[str] | None = None
 ) -> tuple[Packed, CommonSegment | None]:
@@ -125,11 +136,7 @@ def dump_code(
     Its big parts are in a segment of their own, which lives as long as it is referenced; with ``whole`` there is none.
     ``brought`` gets the ids of the classes in it.
     """
-    made: list[CommonSegment] = []
-
-    def lend(buffers: Sequence[Part]) -> tuple[SegmentRef, list[int]]:
-        made.append(CommonSegment(buffers))
-        return made[0].ref, made[0].offsets
+    own = _OwnSegment()
 
     def into(obj: Any, buffers: Buffers) -> Pickled:
         data = _named_or_cloud(obj, buffers)
@@ -137,8 +144,8 @@ def dump_code(
             brought.extend(buffers.classes)
         return data
 
-    packed = _dump(into, obj, None if whole else lend)
-    return packed, made[0] if made else None
+    packed = _dump(into, obj, None if whole else own.lend)
+    return packed, own.segment
 
 
 def pin_classes(items: Iterable[Any], classes: dict[str, bytes]) -> None:
@@ -216,18 +223,13 @@ def lend_parts(data: bytes, buffers: Sequence[bytearray | memoryview]) -> tuple[
 
     None: there are no segments, and all of it is in one pickle.
     """
-    made: list[CommonSegment] = []
-
-    def lend(parts: Sequence[Part]) -> tuple[SegmentRef, list[int]]:
-        made.append(CommonSegment(parts))
-        return made[0].ref, made[0].offsets
-
+    own = _OwnSegment()
     try:
-        packed = _beside(Pickled([data]), [memoryview(buffer) for buffer in buffers], lend)
+        packed = _beside(Pickled([data]), [memoryview(buffer) for buffer in buffers], own.lend)
     except OSError as error:
         _tell_of_pipes(error)
         return Packed(pickle.dumps(_InOne(data, [*map(bytearray, buffers)]), PROTOCOL)), None
-    return packed, made[0] if made else None
+    return packed, own.segment
 
 
 def put_apart(store: SegmentStore, data: bytes | memoryview, beside: Sequence[memoryview] = ()) -> Packed | None:
