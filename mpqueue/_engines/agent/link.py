@@ -175,7 +175,7 @@ class Link:
             for number, call in calls:
                 if number == self._seen + 1:  # otherwise it had come by an earlier connection
                     self._seen = number
-                    self._take(tuple(_restore(call, beside)))
+                    self._take(_restored(call, beside))
             self._unsaid += len(data) + sum(sizes)
             if self._unsaid > MOST_KEPT:
                 self._stirred.set()
@@ -205,29 +205,30 @@ class _Beside(NamedTuple):
 def _pack(seen: int, calls: Sequence[tuple[int, Call]]) -> list[Any]:
     """Pack a message as it is written; ``seen`` is the last call received. No big or carried part is copied."""
     beside: list[memoryview] = []
-    marked = [(number, [_mark(part, beside) for part in call]) for number, call in calls]
+
+    def mark(part: Any) -> Any:
+        if isinstance(part, memoryview) or (isinstance(part, bytes) and len(part) >= APART):
+            beside.append(memoryview(part).cast("B"))
+            return _Beside(len(beside) - 1)
+        return part
+
+    marked = [(number, _mapped(mark, [*call])) for number, call in calls]
     data = pickle.dumps((seen, marked), pickle.HIGHEST_PROTOCOL)
     sizes = b"".join(_SIZE.pack(part.nbytes) for part in beside)
     return [_HEAD.pack(len(beside), len(data)) + sizes + data, *beside]
 
 
-def _mark(part: Any, beside: list[memoryview]) -> Any:
-    if isinstance(part, dict):
-        return {key: _mark(contents, beside) for key, contents in part.items()}
-    if isinstance(part, list):
-        return [_mark(one, beside) for one in part]
-    if isinstance(part, memoryview) or (isinstance(part, bytes) and len(part) >= APART):
-        beside.append(memoryview(part).cast("B"))
-        return _Beside(len(beside) - 1)
-    return part
+def _restored(call: list[Any], beside: Sequence[memoryview]) -> Call:
+    return tuple(_mapped(lambda part: beside[part.at] if isinstance(part, _Beside) else part, call))
 
 
-def _restore(part: Any, beside: Sequence[memoryview]) -> Any:
+def _mapped(change: Callable[[Any], Any], part: Any) -> Any:
+    """Return the part with each of its own parts changed, in lists and dictionaries."""
     if isinstance(part, dict):
-        return {key: _restore(contents, beside) for key, contents in part.items()}
+        return {key: _mapped(change, contents) for key, contents in part.items()}
     if isinstance(part, list):
-        return [_restore(one, beside) for one in part]
-    return beside[part.at] if isinstance(part, _Beside) else part
+        return [_mapped(change, one) for one in part]
+    return change(part)
 
 
 # -- through the engine ------------------------------------------------------------------------------------------------

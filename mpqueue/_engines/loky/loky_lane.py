@@ -101,11 +101,14 @@ def check_room() -> None:
 
 
 def register_exit() -> None:
-    """Let loky register its exit hooks now, not with the first worker: that may start when the exit has begun."""
+    """Let loky register its exit hook now, once.
+
+    The first worker may start when the exit has begun. And loky forgets that it has registered its hook: with each
+    start it would come before ours again.
+    """
     if process_executor.process_pool_executor_at_exit is None:
-        register: Any = getattr(threading, "_register_atexit", None)
-        if register is not None:
-            process_executor.process_pool_executor_at_exit = register(process_executor._python_exit) or True
+        register: Any = threading._register_atexit  # type: ignore[attr-defined]
+        process_executor.process_pool_executor_at_exit = register(process_executor._python_exit) or True
 
 
 class _Context(locks.Locks, LaunchContext):
@@ -235,8 +238,6 @@ class LokyLane:
         self._executor._processes.clear()
         self._executor._max_workers = 0
         self._serving: Future[int] = self._executor.submit(serving.serve, *RECEIVER)
-        # loky forgets that it has registered its exit hook: with each start it would come before ours again.
-        process_executor.process_pool_executor_at_exit = True
         self.worker = WorkerProcess(self._process.pid, self._process.sentinel, leash)
         self.pid = self.worker.pid
         self._call_queue: Any = self._executor._call_queue

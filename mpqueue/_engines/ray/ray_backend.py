@@ -88,7 +88,7 @@ class RayPool(NodePool):
 
     @property
     def is_room_awaited(self) -> bool:
-        """Return True: `_late` reports if there is none."""
+        """Return True: `_say_full_later` reports if there is none."""
         return True
 
     def tell_demand(self, lanes: int, seconds: float) -> None:  # noqa: ARG002 - the protocol's
@@ -155,7 +155,7 @@ class RayPool(NodePool):
         self.run(self._await(coming, can_be_elsewhere=node is not None))
 
     async def _await(self, node: Node, *, can_be_elsewhere: bool) -> None:
-        late = self.loop.call_later(ROOM_LIMIT, self._late, node, can_be_elsewhere)
+        late = self.run(self._say_full_later(node, can_be_elsewhere))
         try:
             place, node.host = await self.call(node, where)
         except Exception as error:
@@ -180,11 +180,9 @@ class RayPool(NodePool):
             with contextlib.suppress(Exception):  # Ray itself has ended
                 await self.give_back(node)
 
-    def _late(self, node: Node, can_be_elsewhere: bool) -> None:
-        self.run(self._say_full(node, can_be_elsewhere))
-
-    async def _say_full(self, node: Node, can_be_elsewhere: bool) -> None:
+    async def _say_full_later(self, node: Node, can_be_elsewhere: bool) -> None:
         """Log that there is no room, and whether there would be if nothing else ran; and look for it elsewhere."""
+        await asyncio.sleep(ROOM_LIMIT)
         try:
             places = await asyncio.to_thread(count_places, self._options) if self.is_connected() else 0
         except Exception:  # it is being shut down
