@@ -168,7 +168,7 @@ def _start(connection: int) -> subprocess.Popen[bytes]:
 class _Relay:
     connection: socket.socket
     reading: asyncio.Task[bytes] | None = None  #: so that no data are lost if no call waits for them any more
-    leaving: asyncio.TimerHandle | None = None  #: if the program does not ask for a while, it has ended
+    leaving: asyncio.TimerHandle | None = None  #: ends it if the program does not ask for a while
 
 
 async def open_relay(token: str, relay: str) -> None:
@@ -189,7 +189,7 @@ async def read_relay(relay: str) -> bytes | None:
     there, loop = _relays[relay], asyncio.get_running_loop()
     if there.leaving is not None:
         there.leaving.cancel()
-    there.leaving = loop.call_later(RELAY_LIMIT, close_relay, relay)
+    there.leaving = loop.call_later(RELAY_LIMIT, _close_relay, relay)
     if there.reading is None:
         there.reading = loop.create_task(loop.sock_recv(there.connection, 1 << 22))
     if not (await asyncio.wait([there.reading], timeout=RELAY_WAIT))[0]:
@@ -201,10 +201,8 @@ async def read_relay(relay: str) -> bytes | None:
         return None
 
 
-def close_relay(relay: str) -> None:
-    """Close a relay, if there is one."""
-    if (there := _relays.pop(relay, None)) is not None:
-        for pending in (there.reading, there.leaving):
-            if pending is not None:
-                pending.cancel()
-        there.connection.close()
+def _close_relay(relay: str) -> None:
+    there = _relays.pop(relay)
+    if there.reading is not None:
+        there.reading.cancel()
+    there.connection.close()

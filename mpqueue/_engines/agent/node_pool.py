@@ -302,19 +302,10 @@ class NodePool(abc.ABC):
         except Exception:
             return None
         ours, theirs = socket.socketpair()
-        self.begin_task(self._relay(node, relay, theirs))
+        write = functools.partial(self.ask, node, agent_host.write_relay, relay)
+        read = functools.partial(self.ask, node, agent_host.read_relay, relay)
+        self.begin_task(pump(theirs, write, read))
         return ours
-
-    async def _relay(self, node: Node, relay: str, connection: socket.socket) -> None:
-        try:
-            await pump(
-                connection,
-                functools.partial(self.ask, node, agent_host.write_relay, relay),
-                functools.partial(self.ask, node, agent_host.read_relay, relay),
-            )
-        finally:
-            if not self.is_closed:  # then it ends with its agent
-                await self.ask(node, agent_host.close_relay, relay)
 
     # -- lanes -------------------------------------------------------------------------------------------------------
 
