@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from ctypes import wintypes
 from multiprocessing import util
 from multiprocessing.popen_spawn_win32 import Popen
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from mpqueue._os.windows import kernel32
 from mpqueue._os.windows.file_handles import make_temporary, write_at
@@ -189,27 +189,6 @@ _STREAMS = (("hStdInput", -10), ("hStdOutput", -11), ("hStdError", -12))
 _BROKEN = 0xFFFFFFFF
 
 
-class Suspended(NamedTuple):
-    """A process that has not begun. The caller closes ``process``; `resume` or `drop` does the rest."""
-
-    pid: int
-    process: int
-    thread: int
-
-    def resume(self) -> None:
-        """Let it run. Raises OSError."""
-        try:
-            if kernel32.resume_thread(self.thread) == _BROKEN:
-                kernel32.checked(0)
-        finally:
-            _winapi.CloseHandle(self.thread)
-
-    def drop(self) -> None:
-        """End the process because of an error."""
-        terminate(self.process)
-        _winapi.CloseHandle(self.thread)
-
-
 class Spawned(Popen):
     """A process that `mpqueue._os.parent_death.spawn` has started suspended.
 
@@ -229,19 +208,19 @@ class Spawned(Popen):
             undo.callback(os.close, file)
             handle = _inheritable(file)
             undo.callback(_winapi.CloseHandle, handle)
-            begun = start_suspended([executable, *flags, *arguments, str(handle)], environment, [handle])
-            self.pid, self.returncode, self._handle = begun.pid, None, begun.process
-            self.sentinel = int(begun.process)
+            command = [executable, *flags, *arguments, str(handle)]
+            process, thread, self.pid = _start_suspended(command, environment, [handle])
+            undo.callback(_winapi.CloseHandle, thread)
+            self.returncode, self._handle = None, process
+            self.sentinel = int(process)
             self.finalizer = util.Finalize(self, _winapi.CloseHandle, (self.sentinel,))
             try:
-                rest, at = memoryview(text(self)), 0
-                while rest:
-                    written = write_at(file, rest, at)
-                    rest, at = rest[written:], at + written
+                write_at(file, text(self), 0)
+                if kernel32.resume_thread(thread) == _BROKEN:
+                    kernel32.checked(0)
             except BaseException:
-                begun.drop()
+                terminate(process)
                 raise
-            begun.resume()
 
 
 def _inheritable(fd: int) -> int:
@@ -249,10 +228,11 @@ def _inheritable(fd: int) -> int:
     return _duplicate(msvcrt.get_osfhandle(fd))
 
 
-def start_suspended(command: list[str], environment: Mapping[str, str], handles: list[int]) -> Suspended:
+def _start_suspended(command: list[str], environment: Mapping[str, str], handles: list[int]) -> tuple[int, int, int]:
     """Start the program, which inherits these handles and the standard streams, and nothing else. Raises OSError.
 
-    A Ctrl-C at the console reaches neither it nor its children.
+    A Ctrl-C at the console reaches neither it nor its children. Returns handles of the process and its thread, which
+    has not begun, and the process's number.
     """
     startup = subprocess.STARTUPINFO()
     with contextlib.ExitStack() as undo:
@@ -275,7 +255,7 @@ def start_suspended(command: list[str], environment: Mapping[str, str], handles:
             None,
             startup,
         )
-    return Suspended(pid, process, thread)
+    return process, thread, pid
 
 
 def _stream(number: int, undo: contextlib.ExitStack) -> int | None:
