@@ -29,20 +29,18 @@ class WorkerProcess:
     No signals are sent after `exited` was called, since the number may be another process's by then, or in a fork.
     """
 
-    def __init__(self, pid: int, sentinel: int, leash: Leash | None = None) -> None:
+    def __init__(self, pid: int, sentinel: int, leash: Leash) -> None:
         self.pid = pid
         self.when_killed: Callable[[], object] | None = None  #: called at each kill, on the killing thread
-        self._leash = leash  #: closed with this; None: signals only
+        self._leash = leash  #: closed with this
         self._owner = os.getpid()
-        self._sentinel = sentinel
         self._lock = threading.RLock()
         self._process = open_process(pid, sentinel)
         self._is_gone = False
-        self._is_closed = False
 
     def fileno(self) -> int:
         """The descriptor that is readable once the process has ended."""
-        return self._process.fileno() if not self._is_closed else self._sentinel
+        return self._process.fileno()
 
     def send(self, number: int) -> None:
         """Send a signal to the process only. Nothing is sent if the system refuses that."""
@@ -55,22 +53,16 @@ class WorkerProcess:
         with self._lock:
             # All three: the group, and the worker's hold on its leash, exist only once its initializer has run.
             self.send(KILL)
-            self.kill_group()
-            if self._leash is not None:
-                self._leash.pull()
+            if not self._is_gone and os.getpid() == self._owner:
+                kill_group(self.pid)  # the number stays taken while any of it lives
+            self._leash.pull()
             if self.when_killed is not None:
                 self.when_killed()
-
-    def kill_group(self) -> None:
-        """Send SIGKILL to the rest of the group; the number stays taken while any of it lives."""
-        with self._lock:
-            if not self._is_gone and os.getpid() == self._owner:
-                kill_group(self.pid)
 
     def has_false_end(self) -> bool:
         """True if `fileno` is readable although the process lives. To be called before `exited`."""
         with self._lock:
-            return not self._is_closed and self._process.has_false_end()
+            return self._process.has_false_end()
 
     def exited(self) -> None:
         """Kill the rest of the group; to be called once `fileno` is readable, before the exit code is read."""
@@ -83,10 +75,9 @@ class WorkerProcess:
     def close(self) -> None:
         """Close the handle and the leash, which ends the rest of the group."""
         with self._lock:
-            self._is_gone = self._is_closed = True
+            self._is_gone = True
             self.when_killed = None  # it knows the lane, which holds this: cycles are collected late
-            if self._leash is not None:
-                self._leash.close()
+            self._leash.close()
             self._process.close()
 
 
