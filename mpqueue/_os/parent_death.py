@@ -165,44 +165,29 @@ if sys.platform == "win32":
 
     from mpqueue._os.windows import sockets as windows
 
-    class _File:
-        def __init__(self, handle: int) -> None:
-            self._handle = handle
-
-        def detach(self) -> int:
-            return msvcrt.open_osfhandle(self._handle, os.O_RDWR | os.O_NOINHERIT)
-
-    class _Socket:
-        def __init__(self, shared: bytes) -> None:
-            self._shared = shared
-
-        def detach(self) -> int:
-            return windows.arrive(self._shared)
-
-    class _Nothing:
-        def detach(self) -> int:
-            return -1
-
     def hand_file(fd: int) -> Any:
         """Hand over a descriptor of a file."""
-        return _File(_spawning().duplicate_for_child(msvcrt.get_osfhandle(fd)))
+        return _open, _spawning().duplicate_for_child(msvcrt.get_osfhandle(fd))
+
+    def _open(handle: int) -> int:
+        return msvcrt.open_osfhandle(handle, os.O_RDWR | os.O_NOINHERIT)
 
     def hand_channel(end: int) -> Any:
         """Hand over an end of `mpqueue._os.descriptors`."""
-        return _Socket(windows.share(end, _spawning().pid))
+        return windows.arrive, windows.share(end, _spawning().pid)
 
     def hand_leash(leash: Leash) -> Any:
-        """Hand over the leash: the process is held from now on."""
+        """Hand over the leash: the process is held from now on, and holds nothing itself."""
         leash.take_in(_spawning().sentinel)
-        return _Nothing()
+        return int, leash.worker_end
 
     def _spawning() -> Any:
         return context.get_spawning_popen()
 
     def arrive(passed: Any) -> int:
         """Take over a thing; return the number under which it is this process's own."""
-        number: int = passed.detach()
-        return number
+        take, what = passed
+        return int(take(what))
 
 else:
 
