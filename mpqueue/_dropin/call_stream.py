@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 from mpqueue._core.state.item_table import Failure
 from mpqueue._dropin.stream_results import Arrivals
@@ -24,13 +24,15 @@ from mpqueue._options import JobOptions
 from mpqueue._output.progress import Showing
 from mpqueue._parent.replies import SafeEvent, SafeFuture
 from mpqueue._queue.growing_jobs import Stream, open_stream
+from mpqueue._queue.job_items import R
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.run import Ended
 from mpqueue._wire.pickling.packed_functions import FunctionPacker
 from mpqueue._worker.handlers.called import Call, run_call
 from mpqueue.errors import ItemCancelledError, QueueClosedError
 
-R = TypeVar("R")
+if TYPE_CHECKING:
+    from mpqueue._queue.job_items import MaybeCoroutine
 
 #: The number of outcomes that are freed at a time.
 MANY = 1000
@@ -99,7 +101,9 @@ class CallStream:
         if self._is_over:  # closed meanwhile
             self.give_up_rest()
 
-    def submit_block(self, function: Callable[..., R], arguments: Sequence[tuple[Any, ...]]) -> CallBlock[R]:
+    def submit_block(
+        self, function: Callable[..., MaybeCoroutine[R]], arguments: Sequence[tuple[Any, ...]]
+    ) -> CallBlock[R]:
         """Call the function with each of these arguments; does not wait."""
         packed = self.functions.pack(function)
         calls = [Call(packed, args, {}) for args in arguments]

@@ -15,41 +15,29 @@ from mpqueue._core.state.item_table import Failure
 from mpqueue._declared import At, takes
 from mpqueue._dropin.lent_queues import Loan, lend
 from mpqueue._dropin.stream_results import Arrivals, StreamResults, ToRaise
-from mpqueue._dropin.whole_map import Later, enough_workers, read_call, record_of
+from mpqueue._dropin.whole_map import enough_workers, read_call, record_of
 from mpqueue._options import GivenOptions, OnItemError, check_on_error
 from mpqueue._output.progress import DRAWING_WAIT_S, length_of, showing_stream
 from mpqueue._parent.replies import Turns
 from mpqueue._queue.growing_jobs import Stream, open_stream
+from mpqueue._queue.job_items import R, T
 from mpqueue.errors import TooManyFailuresError
 
 if TYPE_CHECKING:
     from mpqueue._keywords import StreamKeywords
+    from mpqueue._queue.job_items import Handler
 
-T = TypeVar("T")
-R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 ON_ERROR = ("raise", "collect", "skip")
 
 
 @overload
 def imap(
-    fn: Callable[[T], Later[R]], items: Iterable[T], *, on_error: Literal["collect"], **options: Unpack[StreamKeywords]
+    fn: Handler[T, R], items: Iterable[T], *, on_error: Literal["collect"], **options: Unpack[StreamKeywords]
 ) -> ItemIterator[R | BaseException]: ...
 @overload
 def imap(
-    fn: Callable[[T], Later[R]],
-    items: Iterable[T],
-    *,
-    on_error: OnItemError = "raise",
-    **options: Unpack[StreamKeywords],
-) -> ItemIterator[R]: ...
-@overload
-def imap(
-    fn: Callable[[T], R], items: Iterable[T], *, on_error: Literal["collect"], **options: Unpack[StreamKeywords]
-) -> ItemIterator[R | BaseException]: ...
-@overload
-def imap(
-    fn: Callable[[T], R], items: Iterable[T], *, on_error: OnItemError = "raise", **options: Unpack[StreamKeywords]
+    fn: Handler[T, R], items: Iterable[T], *, on_error: OnItemError = "raise", **options: Unpack[StreamKeywords]
 ) -> ItemIterator[R]: ...
 @takes(GivenOptions, At.STREAM)
 def imap(

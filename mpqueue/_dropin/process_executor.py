@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Unpack
 
 from mpqueue._core.state.item_table import Failure
 from mpqueue._declared import At, takes
 from mpqueue._dropin.call_stream import CallFuture, CallStream
-from mpqueue._dropin.whole_map import Later, read_call
+from mpqueue._dropin.whole_map import read_call
 from mpqueue._options import GivenOptions, JobOptions
 from mpqueue._output.progress import Showing
 from mpqueue._parent.inbox import SystemClock
@@ -46,20 +46,13 @@ from mpqueue.errors import (
 
 if TYPE_CHECKING:
     from mpqueue._keywords import PoolKeywords
+    from mpqueue._queue.job_items import MaybeCoroutine
 
 P = ParamSpec("P")
 
 
 #: Arguments of `Executor` beside the options.
 _OWN_NAMES = ("max_workers", "initializer", "initargs", "max_tasks_per_child", "mp_context")
-
-
-class Reading(TypedDict, total=False):
-    """The options of `Executor.map`."""
-
-    timeout: float | None
-    chunksize: int
-    buffersize: int | None
 
 
 class Executor(concurrent.futures.Executor):
@@ -104,28 +97,18 @@ class Executor(concurrent.futures.Executor):
         self._finalizer = weakref.finalize(self, self._calls.abandon)
         self._finalizer.atexit = False  # the calls have their own hook
 
-    @overload
-    def submit(self, fn: Callable[P, Later[R]], /, *args: P.args, **kwargs: P.kwargs) -> CallFuture[R]: ...
-    @overload
-    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> CallFuture[R]: ...
-    def submit(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> CallFuture[Any]:
+    def submit(self, fn: Callable[P, MaybeCoroutine[R]], /, *args: P.args, **kwargs: P.kwargs) -> CallFuture[R]:
         """Submit ``fn(*args, **kwargs)`` to a worker. Raises RuntimeError after `shutdown`."""
         return self._calls.submit(Call(fn, args, kwargs))
 
-    @overload
-    def map(
-        self, fn: Callable[..., Later[R]], *iterables: Iterable[Any], **options: Unpack[Reading]
-    ) -> Iterator[R]: ...
-    @overload
-    def map(self, fn: Callable[..., R], *iterables: Iterable[Any], **options: Unpack[Reading]) -> Iterator[R]: ...
     def map(
         self,
-        fn: Callable[..., Any],
+        fn: Callable[..., MaybeCoroutine[R]],
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
-    ) -> Iterator[Any]:
+    ) -> Iterator[R]:
         """Yield the results of ``fn`` over the iterables, in order; all calls are submitted at once.
 
         With ``buffersize``, the iterables are read only that far ahead of the last result taken. Raises TimeoutError if

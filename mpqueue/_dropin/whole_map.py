@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from mpqueue import _options as checks
 from mpqueue._call_checks import check_callable
@@ -22,6 +22,7 @@ from mpqueue._options import GivenOptions, JobOptions, OnError, QueueOptions, ch
 from mpqueue._output.progress import Showing, ShowProgress, label_of
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._queue.arguments import check_job, choose_backend
+from mpqueue._queue.job_items import R, T
 from mpqueue._wire.item_names import IdRule
 from mpqueue._wire.pickling.packed_functions import is_found
 from mpqueue._worker.handlers.called import StarCall
@@ -31,29 +32,19 @@ from mpqueue.retry import RetryPolicy
 if TYPE_CHECKING:
     from mpqueue._keywords import MapKeywords, StagedMapKeywords
     from mpqueue._queue.growing_jobs import Stage
+    from mpqueue._queue.job_items import Handler, MaybeCoroutine
     from mpqueue._queue.job_queue import JobQueue
     from mpqueue._queue.recorded.record_options import RecordOptions
     from mpqueue._queue.run import JobRun
 
-T = TypeVar("T")
-R = TypeVar("R")
-
 
 @overload
 def map(
-    fn: Callable[[T], Later[R]], items: Iterable[T], *, on_error: Literal["collect"], **options: Unpack[MapKeywords]
+    fn: Handler[T, R], items: Iterable[T], *, on_error: Literal["collect"], **options: Unpack[MapKeywords]
 ) -> list[R | BaseException]: ...
 @overload
 def map(
-    fn: Callable[[T], Later[R]], items: Iterable[T], *, on_error: OnError = "raise", **options: Unpack[MapKeywords]
-) -> list[R]: ...
-@overload
-def map(
-    fn: Callable[[T], R], items: Iterable[T], *, on_error: Literal["collect"], **options: Unpack[MapKeywords]
-) -> list[R | BaseException]: ...
-@overload
-def map(
-    fn: Callable[[T], R], items: Iterable[T], *, on_error: OnError = "raise", **options: Unpack[MapKeywords]
+    fn: Handler[T, R], items: Iterable[T], *, on_error: OnError = "raise", **options: Unpack[MapKeywords]
 ) -> list[R]: ...
 @takes(GivenOptions, At.MAP)
 def map(
@@ -99,7 +90,7 @@ def map(
 
 @overload
 def starmap(
-    fn: Callable[..., Later[R]],
+    fn: Callable[..., MaybeCoroutine[R]],
     items: Iterable[Iterable[Any]],
     *,
     on_error: Literal["collect"],
@@ -107,23 +98,11 @@ def starmap(
 ) -> list[R | BaseException]: ...
 @overload
 def starmap(
-    fn: Callable[..., Later[R]],
+    fn: Callable[..., MaybeCoroutine[R]],
     items: Iterable[Iterable[Any]],
     *,
     on_error: OnError = "raise",
     **options: Unpack[MapKeywords],
-) -> list[R]: ...
-@overload
-def starmap(
-    fn: Callable[..., R],
-    items: Iterable[Iterable[Any]],
-    *,
-    on_error: Literal["collect"],
-    **options: Unpack[MapKeywords],
-) -> list[R | BaseException]: ...
-@overload
-def starmap(
-    fn: Callable[..., R], items: Iterable[Iterable[Any]], *, on_error: OnError = "raise", **options: Unpack[MapKeywords]
 ) -> list[R]: ...
 @takes(GivenOptions, At.MAP)
 def starmap(
@@ -136,19 +115,11 @@ def starmap(
 
 @overload
 async def amap(
-    fn: Callable[[T], Later[R]], items: Iterable[T], *, on_error: Literal["collect"], **options: Unpack[MapKeywords]
+    fn: Handler[T, R], items: Iterable[T], *, on_error: Literal["collect"], **options: Unpack[MapKeywords]
 ) -> list[R | BaseException]: ...
 @overload
 async def amap(
-    fn: Callable[[T], Later[R]], items: Iterable[T], *, on_error: OnError = "raise", **options: Unpack[MapKeywords]
-) -> list[R]: ...
-@overload
-async def amap(
-    fn: Callable[[T], R], items: Iterable[T], *, on_error: Literal["collect"], **options: Unpack[MapKeywords]
-) -> list[R | BaseException]: ...
-@overload
-async def amap(
-    fn: Callable[[T], R], items: Iterable[T], *, on_error: OnError = "raise", **options: Unpack[MapKeywords]
+    fn: Handler[T, R], items: Iterable[T], *, on_error: OnError = "raise", **options: Unpack[MapKeywords]
 ) -> list[R]: ...
 @takes(GivenOptions, At.MAP)
 async def amap(
@@ -320,9 +291,6 @@ def outcomes_of(run: JobRun, on_error: OnError, max_failures: int | None) -> lis
 
 #: Three tries after the first, 0.1, 0.2 and 0.4 s apart: short enough for a script that a person waits for.
 DROPIN_RETRY = RetryPolicy(max_retries=3, base_delay=0.1)
-
-#: The result of an ``async def`` function; workers run it to its end.
-Later = Coroutine[Any, Any, R]
 
 #: Arguments of `map` and the like beside the options.
 OWN_NAMES = ("fn", "items", "on_error")

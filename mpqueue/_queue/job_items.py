@@ -6,8 +6,8 @@ queue is closed.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Generic, overload
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, overload
 
 from mpqueue._call_checks import no_such_attribute
 from mpqueue._core.state.item_table import FailedTry, Failure, ItemTable
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     R_co = TypeVar("R_co", covariant=True, default=Any)
     T = TypeVar("T", default=Any)
     R = TypeVar("R", default=Any)
+    #: What a function returns for results of type ``R``: workers run a coroutine to its end. It refers to itself since
+    #: mypy then looks into the coroutine before it takes ``R`` for the coroutine itself.
+    MaybeCoroutine: TypeAlias = "Coroutine[Any, Any, MaybeCoroutine[R]] | R"
+    Handler: TypeAlias = Callable[[T], MaybeCoroutine[R]]
+    HandlerWith: TypeAlias = Callable[[T, Any], MaybeCoroutine[R]]  #: with the value of the job's `setup`
 else:
     from typing import TypeVar
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from mpqueue._keywords import JobKeywords, OpenKeywords, QueueKeywords, StagesKeywords
     from mpqueue._live_page.server import Page
     from mpqueue._queue.growing_jobs import Stage
+    from mpqueue._queue.job_items import Handler, HandlerWith
     from mpqueue._queue.recorded.job_record import JobPlan, JobRecord
     from mpqueue._queue.recorded.record_options import RecordOptions
 
@@ -58,11 +59,6 @@ if TYPE_CHECKING:
         on_error: Literal["collect", "raise", "group"]
 
 
-#: Handlers, by what a type checker has to know of their results; those of jobs with a `Setup` get its value too.
-Handler = Callable[[T], R]
-Later = Callable[[T], Coroutine[Any, Any, R]]
-HandlerWith = Callable[[T, Any], R]
-LaterWith = Callable[[T, Any], Coroutine[Any, Any, R]]
 Setup = Callable[[], Any]
 
 _NOTHING: Any = object()  #: no handler was named
@@ -218,15 +214,7 @@ class JobQueue(SafeEmitter):
 
     @overload
     def create_job(
-        self, id: str, items: Iterable[T], handler: Later[T, R], *, setup: None = None, **options: Unpack[JobKeywords]
-    ) -> Job[T, R]: ...
-    @overload
-    def create_job(
         self, id: str, items: Iterable[T], handler: Handler[T, R], *, setup: None = None, **options: Unpack[JobKeywords]
-    ) -> Job[T, R]: ...
-    @overload
-    def create_job(
-        self, id: str, items: Iterable[T], handler: LaterWith[T, R], *, setup: Setup, **options: Unpack[JobKeywords]
     ) -> Job[T, R]: ...
     @overload
     def create_job(
@@ -294,29 +282,9 @@ class JobQueue(SafeEmitter):
         self,
         id: str,
         items: Iterable[T] = ...,
-        handler: Later[T, R] = ...,
-        *,
-        setup: None = None,
-        **options: Unpack[OpenKeywords],
-    ) -> Job[T, R]: ...
-    @overload
-    def open_job(
-        self,
-        id: str,
-        items: Iterable[T] = ...,
         handler: Handler[T, R] = ...,
         *,
         setup: None = None,
-        **options: Unpack[OpenKeywords],
-    ) -> Job[T, R]: ...
-    @overload
-    def open_job(
-        self,
-        id: str,
-        items: Iterable[T] = ...,
-        handler: LaterWith[T, R] = ...,
-        *,
-        setup: Setup,
         **options: Unpack[OpenKeywords],
     ) -> Job[T, R]: ...
     @overload
@@ -489,15 +457,7 @@ class JobQueue(SafeEmitter):
 
     @overload
     def run(
-        self, items: Iterable[T], handler: Later[T, R], *, setup: None = None, **options: Unpack[RunKeywords]
-    ) -> Job[T, R]: ...
-    @overload
-    def run(
         self, items: Iterable[T], handler: Handler[T, R], *, setup: None = None, **options: Unpack[RunKeywords]
-    ) -> Job[T, R]: ...
-    @overload
-    def run(
-        self, items: Iterable[T], handler: LaterWith[T, R], *, setup: Setup, **options: Unpack[RunKeywords]
     ) -> Job[T, R]: ...
     @overload
     def run(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar, assert_type
+from typing import Any, Never, NoReturn, TypeVar, assert_type
 
 import pytest
 
@@ -128,7 +128,7 @@ def check_jobs(queue: JobQueue) -> None:
     for item in job.items:
         assert_type(item.payload, Photo)
     assert_type(queue.create_job("b", PHOTOS, describe_later), Job[Photo, str])
-    assert_type(queue.create_job("c", PHOTOS, refuse), Job[Photo, Any])
+    assert_type(queue.create_job("c", PHOTOS, refuse), Job[Photo, Never])
     assert_type(queue.create_job("d", PHOTOS, untyped), Job[Photo, Any])
     assert_type(queue.create_job("e", PHOTOS, describe_with, setup=load_model), Job[Photo, str])
     assert_type(queue.create_job("f", PHOTOS, describe_with, setup=load_and_drop_model), Job[Photo, str])
@@ -141,7 +141,7 @@ def check_jobs(queue: JobQueue) -> None:
 def check_runs(queue: JobQueue) -> None:
     assert_type(queue.run(PHOTOS, describe), Job[Photo, str])
     assert_type(queue.run(PHOTOS, describe_later, id="a"), Job[Photo, str])
-    assert_type(queue.run(PHOTOS, refuse), Job[Photo, Any])
+    assert_type(queue.run(PHOTOS, refuse), Job[Photo, Never])
     assert_type(queue.run(PHOTOS, describe_with, setup=load_model, timeout=1.0), Job[Photo, str])
     assert_type(queue.run([1], identity).results, list[int | None])
     assert_type(queue.start("a"), JobRun[Any, Any])
@@ -174,7 +174,7 @@ def check_jobs_name_themselves(queue: JobQueue, job: Job[Photo, str], either: Jo
 def check_calls(executor: mpqueue.Executor) -> None:
     assert_type(executor.submit(describe_with, PHOTOS[0], model=b"").result(), str)
     assert_type(list(executor.map(describe, PHOTOS)), list[str])
-    executor.submit(describe_with, PHOTOS[0], b"", 3)  # type: ignore[call-overload]
+    executor.submit(describe_with, PHOTOS[0], b"", 3)  # type: ignore[call-arg]
 
 
 def check_unspecified(job: Job, item: JobItem, run: JobRun) -> None:
