@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import TextIO
 
 from mpqueue._call_checks import nearest, option_meant
-from mpqueue._cli import completion
 from mpqueue._cli import dashboard_command as dashboard
 from mpqueue._cli import journal_commands as journal
 from mpqueue._cli import run_command as run
@@ -42,13 +41,16 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_command(commands)
     journal.add_command(commands)
     dashboard.add_command(commands)
-    completion.add_command(commands, parser)
     return parser
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line; inputs, and a job, may come after options, which argparse alone does not allow."""
     parser = make_parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what may come next
+        import argcomplete  # an extra
+
+        argcomplete.autocomplete(parser)
     words = sys.argv[1:] if arguments is None else arguments
     args, rest = parser.parse_known_args(words)
     args.after_dashes = len(words) - words.index("--") - 1 if "--" in words else 0

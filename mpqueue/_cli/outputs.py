@@ -124,31 +124,20 @@ def open_output(
     yield sink
 
 
-@contextmanager
-def rows_on_stdout() -> Iterator[TextIO]:
-    """Return a stream for rows on stdout. Raises OutputError if stdout does not take them."""
-    with on_stdout(), _open_rows(1) as file:
-        yield file
-
-
 def _write_rows(file: TextIO, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a line of JSON for each of these rows, which have the same keys."""
     file.writelines(f"{line}\n" for line in json_lines(as_columns(rows)))
     file.flush()
 
 
-def _open_rows(descriptor: int) -> TextIO:
-    """Rows on a descriptor: in UTF-8, as in files, with any encoding of the terminal."""
-    return open(descriptor, "w", encoding="utf-8", newline="\n", closefd=False)
-
-
 @contextmanager
 def _stdout_alone() -> Iterator[TextIO]:
+    """Yield stdout for rows only: in UTF-8, as in files, with any encoding of the terminal."""
     standard_streams.follow_numbers()
     with on_stdout():
         rows = os.dup(1)
     os.dup2(2, 1)
-    file = _open_rows(rows)
+    file = open(rows, "w", encoding="utf-8", newline="\n", closefd=False)  # noqa: SIM115 - closed below
     try:
         with standard_streams.pipes_break():
             yield file

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -498,7 +497,7 @@ def test_items_get_what_they_need_and_a_dry_run_counts_it(here: Path, capfd: pyt
         ((), "required: COMMAND"),
         (
             ("stauts",),
-            "retry, export, prune, dashboard, completion, got 'stauts'; did you mean status?",
+            "retry, export, prune, dashboard, got 'stauts'; did you mean status?",
         ),
         (("run", "own:upper", "--from", "json"), "expected files, lines, jsonl, csv, got 'json'; did you mean jsonl?"),
         (("run",), "required: module:handler"),
@@ -672,7 +671,7 @@ def test_a_terminal_shows_a_bar_and_colours_and_no_torn_row(folder: Path) -> Non
     assert "\x1b[31mfailed:\x1b[0m" in text
 
 
-COMMANDS = ("run", "status", "failures", "retry", "export", "prune", "dashboard", "completion")
+COMMANDS = ("run", "status", "failures", "retry", "export", "prune", "dashboard")
 
 
 def help_of(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
@@ -711,45 +710,32 @@ def test_the_command_is_installed() -> None:
     assert done.stdout.startswith("mpqueue ")
 
 
-@pytest.mark.long(but=["bash"])
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_scripts_know_commands_options_and_choices(folder: Path, shell: str) -> None:
-    script = run(folder, "completion", shell).stdout
-    for word in ("run", "completion", "retries", "on-error", "stop", "skip", "zsh"):
-        assert word in script
-
-
 #: What is typed, with Tab at its end, and what is there then.
 TYPED = [
+    ("mpqueue sta", "mpqueue status"),
     ("mpqueue run --on", "mpqueue run --on-error"),
     ("mpqueue run --on-error sk", "mpqueue run --on-error skip"),
     ("mpqueue run own:count a.txt b.t", "mpqueue run own:count a.txt b.txt"),
     ("mpqueue run own:count -o a.t", "mpqueue run own:count -o a.txt"),
-    ("mpqueue completion fi", "mpqueue completion fish"),
 ]
 
 
-@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
-def test_a_person_s_zsh_completes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@not_on_windows("there is no bash with a terminal")
+def test_a_person_s_bash_completes_commands_options_choices_and_files(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each line becomes what a command prints, since the cursor goes to its beginning once it is completed."""
+    pytest.importorskip("argcomplete")
     monkeypatch.setenv("PATH", WITH_COMMAND["PATH"])
-    (folder / "_mpqueue").write_text(run(folder, "completion", "zsh").stdout)
-    (folder / "setup").write_text("fpath=($PWD $fpath)\nautoload -Uz compinit\ncompinit -u -D\n")
-    zsh = "import os; os.execvp('zsh', ['zsh', '-f', '-i'])"
-    with terminal_with(folder, "-c", zsh) as shown:
-        lines = "".join(f"{words}\t\x01print -r -- \x05 >> typed\n" for words, _ in TYPED)
-        os.write(shown.master, f"source ./setup\n{lines}touch done\n".encode())
+    bash = "import os; os.execvp('bash', ['bash', '--norc', '-i'])"
+    with terminal_with(folder, "-c", bash) as shown:
+        lines = "".join(f"{words}\t\x01echo \x05 >> typed\n" for words, _ in TYPED)
+        register = 'eval "$(register-python-argcomplete mpqueue)"'
+        os.write(shown.master, f"{register}\n{lines}touch done\n".encode())
         wait_until((folder / "done").exists, timeout=PATIENCE)
         os.write(shown.master, b"exit\n")
         shown.end()
     assert [line.rstrip() for line in (folder / "typed").read_text().splitlines()] == [whole for _, whole in TYPED]
-
-
-def test_completion_without_shtab_says_what_to_install(folder: Path) -> None:
-    (folder / "shtab.py").write_text("raise ImportError('none here')")
-    done = run(folder, "completion", "bash", code=2)
-    assert (done.stdout, done.stderr.count("\n")) == ("", 1)
-    assert "pip install 'mpqueue[completion]'" in done.stderr
 
 
 @pytest.mark.long

@@ -113,8 +113,6 @@ RUN = ("run", "own:upper", "--from", "lines")
         (("prune", "run.db", "--job", "no job"), 2),
         (("dashboard", "other.db"), 1),
         (("dashboard", "none.db"), 2),
-        (("completion", "bash"), 0),
-        (("completion", "sh"), 2),
     ],
 )
 def test_an_exit_code_has_one_meaning_in_all_commands(

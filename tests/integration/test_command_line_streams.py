@@ -75,12 +75,9 @@ def test_a_program_without_streams_writes_its_file(folder: Path, redirected: str
         "failures run.db",
         "failures run.db --json",
         "export run.db",
-        "completion bash",
     ],
 )
 def test_output_that_cannot_be_written_is_one_line_and_no_success(folder: Path, command: str, redirected: str) -> None:
-    if command == "completion bash":
-        pytest.importorskip("shtab")
     done = shell(folder, command, redirected)
     (line,) = done.stderr.splitlines()
     assert line.startswith("mpqueue: error: ")

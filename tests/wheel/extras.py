@@ -18,7 +18,6 @@ from mpqueue import Job, JobQueue, sinks
 
 #: A use that needs an extra, and the extra. Each raises what it is refused with.
 USES: dict[str, Callable[[], object]] = {
-    "completion": lambda: run_mpqueue("completion", "bash"),
     "dashboard": lambda: JobQueue(1).serve().close(),
     "dask": lambda: importlib.import_module("mpqueue.backends").DaskBackend,
     "joblib": lambda: importlib.import_module("mpqueue.joblib_backend").register(),
@@ -41,7 +40,7 @@ PACKAGES: list[tuple[str, Callable[[], object]]] = [
 ]
 #: Extras without which nothing is refused: examples, and what developing needs.
 BESIDE = {
-    *("examples", "examples-search", "examples-ocr", "examples-torch"),
+    *("completion", "examples", "examples-search", "examples-ocr", "examples-torch"),
     *("test-core", "test", "docs", "bench", "dev"),
 }
 
@@ -79,9 +78,8 @@ def test_each_extra_is_asked_for() -> None:
 def test_each_place_that_names_an_extra_is_tried() -> None:
     package = Path(importlib.import_module("mpqueue").__file__ or "").parent
     places = [line for path in package.rglob("*.py") for line in path.read_text().splitlines() if "pip install" in line]
-    # One line is for both engines, one is for pandas, polars and pyarrow, one is the help of `mpqueue completion`,
-    # and one is of `mpqueue dashboard`.
-    assert len(places) == len(USES) - 1 + 1 + 1 + 1, places
+    # One line is for both engines, one is for pandas, polars and pyarrow, and one is of `mpqueue dashboard`.
+    assert len(places) == len(USES) - 1 + 1 + 1, places
 
 
 @pytest.mark.parametrize("extra", USES)
