@@ -53,8 +53,8 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         self._kill_on_cancel = kill_on_cancel
         self._callback_lock = threading.Lock()
         self._callbacks: list[Callable[[JobRun[T_co, R_co]], object]] = []
-        self._news = SafeEvent()  #: rings when it is done, or if there is trouble
         self._trouble: JournalError | None = None
+        self._is_troubled = SafeEvent()
         self._alarms: list[Rings] = []  #: of the tasks that await it
         self.set_running_or_notify_cancel()
 
@@ -72,14 +72,14 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
 
     def _await_job(self, timeout: float | None = None) -> Job[T_co, R_co]:
         """`result`, if waiting is allowed."""
-        timeout = self._await_news(timeout)
-        return super().result(timeout)
+        self._await_news(timeout)
+        return super().result(None if timeout is None else 0.0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """None once the job has ended, or the error that `result` would then raise; waits like it."""
         self._check_waiting_allowed("run.exception()", instead="" if timeout == 0 else "await run")
-        timeout = self._await_news(timeout)
-        return super().exception(timeout)
+        self._await_news(timeout)
+        return super().exception(None if timeout is None else 0.0)
 
     def as_completed(self) -> Iterator[JobItem[T_co, R_co]]:
         """Yield the items as they end, completed or failed: first those that already have.
@@ -135,10 +135,10 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         if owner is not None and not self.done():
             owner._host.check_waiting_allowed(what, self._book, instead=instead)
 
-    def _await_news(self, timeout: float | None) -> float | None:
-        self._news.wait(timeout)
+    def _await_news(self, timeout: float | None) -> None:
+        """Wait until the run is done, at most ``timeout`` seconds. Raises an error if there is trouble."""
+        self._over.wait(timeout, unless=self._is_troubled)
         self._check_trouble()
-        return None if timeout is None else 0.0
 
     def _check_trouble(self) -> None:
         trouble = self._trouble
@@ -159,22 +159,12 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
     async def _news_later(self, timeout: float | None = None) -> None:
         """Wait until the run is done, or there is trouble, at most ``timeout`` seconds."""
         alarm = Bell()
-
-        def ring(_: object) -> None:
-            alarm.ring()
-
-        self.add_done_callback(ring)
-        self._alarms.append(alarm)
+        self._alarms.append(alarm)  # first: the other thread rings after it has made the news
         try:
-            if self._trouble is None:
+            if self._trouble is None and not self.done():
                 await alarm.wait(timeout)
         finally:
             self._alarms.remove(alarm)
-            self._forget_callback(ring)
-
-    def _forget_callback(self, fn: Callable[[JobRun[T_co, R_co]], object]) -> None:
-        with self._callback_lock:
-            self._callbacks = [callback for callback in self._callbacks if callback is not fn]
 
     def _awaiter_cancelled(self) -> None:
         """Note that a task that awaits the run was cancelled: detach it, or cancel the job with it."""
@@ -212,19 +202,19 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         if error is not None:
             self._owner = None
             self.set_exception(error)
-            self._news.set()
 
     def _disturb(self, trouble: JournalError | None) -> None:
         """Raise the error in calls that wait for the run, since it can't go on; None: it can again."""
         self._trouble = trouble
-        if trouble is not None:
-            self._news.set()
-            for alarm in list(self._alarms):
-                alarm.ring()
-        elif not self.done():
-            self._news.clear()
-            if self.done():
-                self._news.set()
+        if trouble is None:
+            self._is_troubled.clear()
+        else:
+            self._is_troubled.set()
+            self._wake_awaiters()
+
+    def _wake_awaiters(self) -> None:
+        for alarm in list(self._alarms):
+            alarm.ring()
 
     def _resolve(
         self, error: InternalError | SinkError | WorkerStartError | None = None
@@ -242,7 +232,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
                     self.set_result(self.job)
                 else:
                     self.set_exception(error)
-                self._news.set()
+        self._wake_awaiters()
         return callbacks
 
     def _run_callbacks(self, callbacks: list[Callable[[JobRun[T_co, R_co]], object]]) -> None:
@@ -287,7 +277,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         """
         if self._last_call_comes:
             may_need_loop = self._tells and runs_loop() and (timeout is None or timeout > DRAWING_WAIT_S)
-            self._news.wait(DRAWING_WAIT_S if may_need_loop else timeout)
+            self._over.wait(DRAWING_WAIT_S if may_need_loop else timeout)
 
     async def _await_last_call_later(self, timeout: float | None = None) -> None:
         """Wait as `_await_last_call` does, without blocking the loop."""
