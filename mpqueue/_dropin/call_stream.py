@@ -22,7 +22,7 @@ from mpqueue._core.state.item_table import Failure
 from mpqueue._dropin.stream_results import Arrivals
 from mpqueue._options import JobOptions
 from mpqueue._output.progress import Showing
-from mpqueue._parent.replies import SafeEvent, SafeFuture
+from mpqueue._parent.replies import SafeFuture
 from mpqueue._queue.growing_jobs import Stream, open_stream
 from mpqueue._queue.job_items import R
 from mpqueue._queue.job_queue import JobQueue
@@ -82,7 +82,6 @@ class CallStream:
         self._is_open = False
         self._stream: Stream  #: set once it is open
         self._is_over = False  #: True once no more outcomes come
-        self.ended = SafeEvent()  #: set when the stream has ended and all calls are settled
 
     def submit(self, call: Call) -> CallFuture[Any]:
         """Submit this call; does not wait."""
@@ -137,7 +136,7 @@ class CallStream:
     @property
     def _going(self) -> Stream | None:
         """The stream, if it was opened and has not ended."""
-        return self._stream if self._is_open and not self.ended.is_set() else None
+        return self._stream if self._is_open and not self._is_over else None
 
     def drop(self, receivers: Sequence[Receiver], *, kill: bool = False) -> list[Receiver]:
         """Cancel these calls; returns those that are cancelled. See `CallFuture.cancel`."""
@@ -237,7 +236,6 @@ class CallStream:
         """Settle the remaining calls, on the listener thread, since the stream has ended."""
         self._is_over = True
         self.give_up_rest()
-        self.ended.set()
 
     def give_up_rest(self) -> None:
         """Give up the calls that have no outcome, and never will: the stream has ended."""

@@ -12,7 +12,6 @@ import itertools
 import operator
 import pickle
 import sys
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -31,6 +30,7 @@ from mpqueue._parent.inbox import SystemClock
 from mpqueue._parent.interpreter_exit import is_exiting, on_exit
 from mpqueue._queue.arguments import script_for
 from mpqueue._queue.growing_jobs import Stream
+from mpqueue._queue.host import close_beside
 from mpqueue._queue.job_items import R, T
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._worker.handlers.called import Call
@@ -209,8 +209,8 @@ def _take(futures: deque[Future[R]], timeout: float | None) -> R:
 class _Calls(CallStream):
     """The calls of an executor. Held by it, and by the queue while calls are open.
 
-    Every end (a `shutdown`, the garbage collection, the interpreter's exit) seals the stream; once that has ended, the
-    first thread to do so ends the workers; the others wait for it.
+    Every end (a `shutdown`, the garbage collection, the interpreter's exit) seals the stream. The workers end after the
+    last call: the end of the stream closes the queue, or a thread that waits has done so before.
     """
 
     def __init__(self, queue: JobQueue, options: JobOptions, showing: Showing) -> None:
@@ -233,7 +233,7 @@ class _Calls(CallStream):
 
     def _open(self) -> Stream:
         stream = super()._open()
-        self._take_back = on_exit(self._exit)  # runs after the queue's own hook, so it is registered before
+        self._take_back = on_exit(self._exit)  # called before the hook of the queue, which was registered before
         if sys.version_info >= (3, 12):
             # No thread, and so no worker, starts once the main thread has ended; but the last calls must run.
             self._queue._host.engine.await_starts()
@@ -259,14 +259,12 @@ class _Calls(CallStream):
                 self._queue._host.engine.coordinator().check_thread()
         except RuntimeError:  # in a done-callback, or a garbage collection on such a thread, for which the end waits
             return
-        if self._is_open:
-            self.ended.wait()
         self._close()
 
     def _end(self) -> None:
         super()._end()
         if not is_exiting():  # `_exit` follows, or is waiting
-            threading.Thread(target=self._close, name="mpqueue-executor-closer", daemon=True).start()
+            close_beside(self._close)
 
     def _close(self) -> None:
         """End the workers, or wait until another thread has."""
@@ -278,8 +276,6 @@ class _Calls(CallStream):
     def _exit(self) -> None:
         """Shut down at the interpreter's exit, when no thread can be started any more."""
         self._refusal = "interpreter shutdown"
-        self.seal()
-        self.ended.wait()
         self._close()
 
 
