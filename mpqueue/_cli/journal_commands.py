@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -41,12 +41,11 @@ from mpqueue._output.export import check_columns, record_of
 from mpqueue._output.file_sinks import FileSink
 from mpqueue._output.row_outlet import RowOutlet
 from mpqueue._queue.job import Job
-from mpqueue._queue.job_items import JobItem
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.recorded.past_job import PastJob
 from mpqueue._queue.run import JobRun
 from mpqueue._text import counted, label, size, took, visible
-from mpqueue.status import FAILED, ItemStatus, JobStatus
+from mpqueue.status import FAILED, JobStatus
 
 if TYPE_CHECKING:
     from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
@@ -166,8 +165,9 @@ def failures(args: argparse.Namespace) -> int:
     any_failed = False
     with told_on_stdout(as_json=args.json) as tell:
         for job in jobs:
-            for item in _failed(_opened(reader, job)):
+            for failure in Job(PastJob(reader, job)).failures:
                 any_failed = True
+                item = failure.item
                 text = f"{label(job.id)}: {describe_failure(item)}" if len(jobs) > 1 else describe_failure(item)
                 if args.traceback and item.traceback:
                     text = "\n    ".join([text, *visible(item.traceback).splitlines()])
@@ -289,12 +289,3 @@ def _choose(reader: Reader, job_id: str | None) -> RecordedJob:
         more = f" and {len(jobs) - NAMED} more" if len(jobs) > NAMED else ""
         raise UsageError(f"JOB: expected the id of a job{got}; the journal has {names}{more}")
     return found[0]
-
-
-def _opened(reader: Reader, job: RecordedJob) -> Job:
-    return Job(PastJob(reader, job))
-
-
-def _failed(job: Job) -> Iterator[JobItem]:
-    items: Sequence[JobItem] = job.items
-    return (item for item in items if item.status is ItemStatus.FAILED)
