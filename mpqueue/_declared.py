@@ -11,7 +11,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from enum import Flag, auto
 from typing import Any, NamedTuple, TypeVar
 
@@ -144,14 +144,3 @@ def _parameter(declared_as: Option) -> inspect.Parameter:
     return inspect.Parameter(
         declared_as.name, inspect.Parameter.KEYWORD_ONLY, default=declared_as.default, annotation=declared_as.type
     )
-
-
-@dataclass(frozen=True)
-class Plain:
-    """A dataclass whose numbers and texts have no classes of their own."""
-
-    def __post_init__(self) -> None:
-        values = vars(self)
-        for name, value in values.items():
-            if type(value) not in PLAIN:
-                values[name] = plain(value)

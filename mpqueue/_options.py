@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from mpqueue._declared import At, Plain, ValueKind, option, options_at, read_keys
+from mpqueue._declared import At, ValueKind, option, options_at, read_keys
 from mpqueue._os import system
 from mpqueue._os.process_handle import in_each_fork
 from mpqueue._plain import plain
@@ -167,7 +167,7 @@ NO_LIMITS = WorkerOptions()
 
 
 @dataclass(frozen=True)
-class QueueOptions(Plain):
+class QueueOptions:
     """The options of a whole queue. ``concurrency`` is a number of workers, times are seconds."""
 
     concurrency: int
@@ -285,7 +285,7 @@ class GivenOptions(WhileRunning):
 
 
 @dataclass(frozen=True)
-class JobOptions(WhileRunning, Plain):
+class JobOptions(WhileRunning):
     """The options of one job, with the queue's options already folded in."""
 
     retry: RetryPolicy

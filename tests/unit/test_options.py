@@ -98,8 +98,8 @@ def test_options_are_plain_whatever_class_a_program_gives_them() -> None:
     )
     assert {type(value) for value in (made.concurrency, made.per_worker.items, *made.resources.values())} == {int}
     assert ([*map(type, made.resources)], type(made.timeout)) == ([str], float)
-    options = JobOptions(RetryPolicy(), seed=two, chunksize=two)  # as the functions that take a queue's place make them
-    assert (type(options.seed), type(options.chunksize), options.capture_output) == (int, int, False)
+    options = job(made, seed=two, chunksize=two, concurrency=two)
+    assert {type(value) for value in (options.seed, options.chunksize, options.max_lanes)} == {int}
     text = check_text("id", Shouted("a"))
     assert (type(text), text) == (str, "a")
 
