@@ -138,11 +138,11 @@ class CallStream:
         """The stream, if it was opened and has not ended."""
         return self._stream if self._is_open and not self._is_over else None
 
-    def drop(self, receivers: Sequence[Receiver], *, kill: bool = False) -> list[Receiver]:
-        """Cancel these calls; returns those that are cancelled. See `CallFuture.cancel`."""
-        open_ = {one._index: one for one in receivers if one._index in self._receivers}
-        dropped = self._stream.drop(list(open_), kill=kill) if open_ else []
-        return [receiver for index in dropped if (receiver := open_[index])._give_up()]
+    def drop(self, receiver: Receiver, *, kill: bool = False) -> bool:
+        """Cancel this call; True if it is cancelled. See `CallFuture.cancel`."""
+        index = receiver._index
+        is_dropped = index in self._receivers and self._stream.drop(index, kill=kill)
+        return is_dropped and bool(receiver._give_up())
 
     def drop_later(self, indices: Sequence[int]) -> None:
         """Cancel those of these calls that no worker has. Does not wait: callable in a garbage collection."""
@@ -150,14 +150,8 @@ class CallStream:
             self._tell(Stream.drop_later, indices)
 
     def drop_waiting(self) -> None:
-        """Cancel all calls that no worker has."""
-        if (stream := self._going) is None:
-            return
-        with self._lock:  # otherwise it might wait for some that the stream does not have
-            count = stream.next_index
-            waiting = {index: one for index, one in list(self._receivers.items()) if index < count}
-        self.drop([one for one in waiting.values() if not isinstance(one, CallBlock)])
-        self.drop_later([index for index, one in waiting.items() if isinstance(one, CallBlock)])
+        """Cancel all calls that no worker has, once no more are submitted. Does not wait."""
+        self.drop_later(list(self._receivers))
 
     def seal(self) -> None:
         """Seal the stream: it ends with the last call. Callable in a garbage collection."""
@@ -181,13 +175,13 @@ class CallStream:
 
     def _on_ended(self, indices: Ended) -> None:
         """Settle the calls that have ended, or have the listener thread do it. On the coordinator's thread."""
-        host = self._queue._host
+        listeners = self._queue._host.engine.listeners
         if indices is None:
-            host.tell(self._end)
-        elif self._stream.has_user_objects or not host.engine.listeners.idle:
-            host.tell(lambda: self._settle_loud(self._settle(indices)))
+            listeners.post(self._end)
+        elif self._stream.has_user_objects or not listeners.idle:
+            listeners.post(lambda: self._settle_loud(self._settle(indices)))
         elif loud := self._settle(indices):
-            host.tell(partial(self._settle_loud, loud))
+            listeners.post(partial(self._settle_loud, loud))
 
     def _settle(self, indices: Sequence[int]) -> deque[_Settled]:
         """Settle these calls; returns those whose receivers have callbacks, for the listener thread."""
@@ -230,7 +224,7 @@ class CallStream:
                 self._stream.take_all(indices)
 
         with contextlib.suppress(QueueClosedError):
-            self._queue._host.tell(free)
+            self._queue._host.engine.listeners.post(free)
 
     def _end(self) -> None:
         """Settle the remaining calls, on the listener thread, since the stream has ended."""
@@ -267,7 +261,7 @@ class CallFuture(SafeFuture[R]):
         owner = self._owner
         if owner is None or self.done():
             return super().cancel()
-        return bool(owner.drop([self], kill=kill))
+        return owner.drop(self, kill=kill)
 
     def _drop_later(self) -> None:
         """`cancel` without an answer, callable from a garbage collection."""

@@ -435,12 +435,12 @@ class AsyncResult(standard.ApplyResult[T]):
         """End the work: no caller waits for it any more."""
         if (pool := self._pool) is not None:
             with suppress(QueueClosedError):
-                pool._calls.drop([self], kill=True)
+                pool._calls.drop(self, kill=True)
 
     def _settle(self, callback: Callback | None) -> None:
         pool = self._pool
         if callback and pool is not None:
-            pool._queue._host.tell(partial(self._call_back, callback))
+            pool._queue._host.engine.listeners.post(partial(self._call_back, callback))
         else:
             self._finish()
 

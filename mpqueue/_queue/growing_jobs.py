@@ -29,11 +29,12 @@ from mpqueue._queue.arguments import check_job, choose_needs, sample, send_resul
 from mpqueue._wire.item_names import IdRule, rule_of
 from mpqueue._wire.parcels import AddedItems, plain_ids
 from mpqueue._wire.pickling.packed_handler import pack_handler
-from mpqueue.errors import JobFullError, JobStateError, shown
+from mpqueue.errors import JobFullError, JobStateError, JournalError, QueueClosedError, shown
 from mpqueue.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from mpqueue._keywords import StageKeywords
+    from mpqueue._parent.journal.journal_writer import Journal
     from mpqueue._queue.host import QueueHost
     from mpqueue._queue.job_queue import JobQueue
     from mpqueue._queue.run import JobRun
@@ -69,7 +70,7 @@ class Stream:
 
     def __init__(self, owner: JobQueue, book: JobBook, table: ItemTable, run: JobRun) -> None:
         self._owner = owner  #: held until the stream is dropped
-        self._host = owner._host
+        self._engine = owner._host.engine
         self._book = book
         self._table = table
         self._told = 0  #: how many items the coordinator has
@@ -99,7 +100,7 @@ class Stream:
             return
         try:
             self._telling = True
-            self._host.do_later(self._tell)
+            self._engine.coordinator().do_later(self._tell)
         except BaseException:  # interrupted, perhaps before the message was posted; a second one does no harm
             self._telling = False
             raise
@@ -109,7 +110,7 @@ class Stream:
         self._telling = False  # first: items added from now on are passed on by another call
         told, self._told = self._told, self._table.added
         if told < self._told:
-            self._host.handle(ItemsAdded(self._book, range(told, self._told)))
+            self._engine.handle(ItemsAdded(self._book, range(told, self._told)))
 
     @property
     def next_index(self) -> int:
@@ -145,22 +146,22 @@ class Stream:
         """True while a worker runs the item."""
         return index in self._table.live.running()
 
-    def drop(self, indices: Sequence[int], *, kill: bool = False) -> list[int]:
-        """Cancel these items; returns those that will not run, or (``kill``) whose workers are being ended.
+    def drop(self, index: int, *, kill: bool = False) -> bool:
+        """Cancel this item; True if it will not run, or (``kill``) if its worker is being ended.
 
-        They fail with an `ItemCancelledError`. An item that a worker has, or is about to get, runs on unless ``kill``
-        is given; then the worker's other items run again elsewhere without losing a try.
+        It fails with an `ItemCancelledError`. An item that a worker has, or is about to get, runs on unless ``kill`` is
+        given; then the worker's other items run again elsewhere without losing a try.
         """
 
-        def dropped() -> list[int]:
-            self._host.handle(ItemsDropped(self._book, indices, kill))
-            return [index for index in indices if index in self._book.dropped]
+        def dropped() -> bool:
+            self._engine.handle(ItemsDropped(self._book, [index], kill))
+            return index in self._book.dropped
 
-        return self._host.ask(dropped)
+        return self._engine.coordinator().ask(dropped)
 
     def drop_later(self, indices: Sequence[int]) -> None:
-        """`drop` without an answer. Does not wait, so a garbage collection on any thread may call it."""
-        self._host.post(ItemsDropped(self._book, indices))
+        """`drop` of several items, without an answer. Does not wait: callable in a garbage collection on any thread."""
+        self._engine.coordinator().post(ItemsDropped(self._book, indices))
 
     def check(self) -> None:
         """Raise `JournalError` while ended items can't be written into the journal; their results wait for that."""
@@ -168,12 +169,12 @@ class Stream:
 
     def seal(self) -> None:
         """Seal the stream: it ends when all items that were added have ended."""
-        self._host.do_later(self._tell)  # those of an interrupted `add`
-        self._host.post(JobSealed(self._book))
+        self._engine.coordinator().do_later(self._tell)  # those of an interrupted `add`
+        self._engine.coordinator().post(JobSealed(self._book))
 
     def cancel(self, *, kill: bool = True) -> None:
         """End the stream: waiting items do not run; with ``kill`` running items are ended. Does not wait."""
-        self._host.post(JobCancelled(self._book, 0.0, kill))
+        self._engine.coordinator().post(JobCancelled(self._book, 0.0, kill))
 
 
 # -- Open jobs: created with or without items, they get more while they run, until they are sealed. --------------------
@@ -193,7 +194,7 @@ def add_items(host: QueueHost, book: JobBook, items: Iterable[Any], *, wait: boo
     table = book.table
     if not table.grows or book.stage is not None:
         raise JobStateError(f"job {book.id!r}: expected a job made by open_job() to add items to, got another")
-    host.check_journal()
+    host.jobs.check_journal()
     check_items(items)
     given, most = read_all(items), book.options.max_waiting
     rule, ids = _ids_of(table, given)
@@ -203,17 +204,26 @@ def add_items(host: QueueHost, book: JobBook, items: Iterable[Any], *, wait: boo
         end = len(given) if most is None or not wait or book.started_at is None else at + most
         offered = table.look_at(given[at:end], None if ids is None else ids[at:end])
         room, posted = Reply[None](), Reply[None]()
-        taken = host.ask(partial(_offer, host, book, offered, rule, room, posted, wait=wait))
+        taken = host.engine.coordinator().ask(partial(_offer, host, book, offered, rule, room, posted, wait=wait))
         if taken is None:  # another thread has added the first item meanwhile
             rule, ids = _ids_of(table, given)
             continue
         at, added = at + taken.looked_at, added + taken.new
-        if wait:
-            host.await_written(posted)
+        if wait and (outlet := host.engine.journal_outlet) is not None:
+            _await_written(outlet.journal, posted)
         if at >= len(given):
             return added
         if taken.looked_at < len(offered.items):
             room.result()
+
+
+def _await_written(journal: Journal, posted: Reply[None]) -> None:
+    """Wait until the added items are on disk. Raises `JournalError`."""
+    try:
+        posted.result()
+        journal.flush()
+    except (JournalError, QueueClosedError) as error:
+        raise JournalError(f"{error}. The items are added, and not on disk yet") from None
 
 
 def _ids_of(table: ItemTable, items: list[Any]) -> tuple[IdRule, list[Any] | None]:
@@ -261,10 +271,11 @@ def _offer(
         take_rule(book, rule)
     if book.active:
         table.take_in(chosen, rule)
-        host.handle(ItemsAdded(book, chosen.new))
+        host.engine.handle(ItemsAdded(book, chosen.new))
     else:  # the scheduler gets the job with these
         book.take_in(chosen, rule)
-    host.items_added(book, posted if wait else None)
+    if (outlet := host.engine.journal_outlet) is not None:
+        outlet.items_added(book, posted if wait else None)
     return _Taken(looked_at, len(chosen.new))
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from mpqueue._core.messages import FailedItemsReset, JobStartAsked, LanesWanted, Message
+from mpqueue._core.messages import FailedItemsReset, JobStartAsked, LanesWanted
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneState
@@ -28,7 +28,7 @@ from mpqueue._queue.registry import Held, Registry
 from mpqueue._queue.run import Ended, JobRun
 from mpqueue._wire.pickling.packed_handler import pack_handler
 from mpqueue._worker.handlers.called import run_call
-from mpqueue.errors import JournalError, QueueClosedError
+from mpqueue.errors import QueueClosedError
 
 if TYPE_CHECKING:
     from mpqueue._live_page.server import Page
@@ -72,7 +72,7 @@ class QueueHost:
 
         ``on_ended`` is as in `start_table`.
         """
-        self.ask(self._start_of(run, showing, on_ended))
+        self.engine.coordinator().ask(self._start_of(run, showing, on_ended))
         _await_sink(run)
 
     def start_unawaited(self, run: JobRun, showing: Showing) -> None:
@@ -87,7 +87,7 @@ class QueueHost:
     def start_again(self, run: JobRun, showing: Showing, indices: Sequence[int] | None = None) -> None:
         """Run a finished job's failed items again, all or these. Raises the errors of `JobQueue.retry_failed`."""
         message = FailedItemsReset(run._book, self.engine.clock.wall(), None, indices)
-        self.ask(self._beginning(run, [message], showing))
+        self.engine.coordinator().ask(self._beginning(run, [message], showing))
 
     def _start_of(
         self, run: JobRun, showing: Showing, on_ended: Callable[[Ended], None] | None = None
@@ -229,44 +229,7 @@ class QueueHost:
         self.start(run, showing, on_ended)
         return run
 
-    # -- the coordinator's thread ----------------------------------------------------------------------------
-
-    def ask(self, call: Callable[[], T]) -> T:
-        """Run something on the coordinator's thread and wait for its value."""
-        return self.engine.coordinator().ask(call)
-
-    def do_later(self, call: Callable[[], object]) -> None:
-        """Run a function on the coordinator's thread. Its errors are internal errors."""
-        self.engine.coordinator().do_later(call)
-
-    def post(self, message: Message) -> None:
-        """Post a message to the coordinator. Does not wait."""
-        self.engine.coordinator().post(message)
-
-    def handle(self, message: Message) -> None:
-        """Handle a message now. To be called inside `ask`."""
-        self.engine.handle(message)
-
-    def items_added(self, book: JobBook, posted: Reply[None] | None) -> None:
-        """Note, inside `ask`, that an open job has got items from its user. ``posted`` is for `await_written`."""
-        outlet = self.engine.journal_outlet
-        if outlet is not None:
-            outlet.items_added(book, posted)
-
-    def await_written(self, posted: Reply[None]) -> None:
-        """Wait until the journal, if there is one, has the added items. Raises `JournalError`."""
-        outlet = self.engine.journal_outlet
-        if outlet is None:
-            return
-        try:
-            posted.result()
-            outlet.journal.flush()
-        except (JournalError, QueueClosedError) as error:
-            raise JournalError(f"{error}. The items are added, and not on disk yet") from None
-
-    def check_journal(self) -> None:
-        """Raise `JournalError` if the journal can't be written; it tries to write now."""
-        self.jobs.check_journal()
+    # -- waits for a run -------------------------------------------------------------------------------------
 
     def subscribe(self, book: JobBook, put: Callable[[Ended], None]) -> Callable[[], None]:
         """Pass the indices of ended items to a function, those so far first; returns a function that ends this.
@@ -281,12 +244,6 @@ class QueueHost:
             coordinator.ask_later(partial(coordinator.unsubscribe, book, put))
 
         return unsubscribe
-
-    # -- the listener thread ---------------------------------------------------------------------------------
-
-    def tell(self, notice: Callable[[], None]) -> None:
-        """Run a function on the listener thread, after all that was posted before."""
-        self.engine.listeners.post(notice)
 
     def check_waiting_allowed(self, what: str, job: JobBook | None = None, *, instead: str = "") -> None:
         """Raise RuntimeError if waiting for a run would wait for itself; QueueClosedError in a fork.

@@ -698,7 +698,7 @@ class JobQueue(SafeEmitter):
         return self._jobs.find(self._jobs.id_of(job_id)).book
 
     def _handle(self, message: Message) -> None:
-        self._host.ask(partial(self._engine.handle, message))
+        self._engine.coordinator().ask(partial(self._engine.handle, message))
 
     # -- look at them ----------------------------------------------------------------------------------------
 

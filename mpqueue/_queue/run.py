@@ -184,7 +184,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         host.engine.check_process()
         message = JobCancelled(self._book, host.engine.clock.wall(), kill)
         with contextlib.suppress(QueueClosedError):  # all jobs have ended
-            host.ask(partial(host.handle, message))
+            host.engine.coordinator().ask(partial(host.engine.handle, message))
 
     def _subscribe(self, put: Callable[[Ended], None]) -> Callable[[], None]:
         owner = self._owner
@@ -288,7 +288,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         """Cancel the job and end the items that run. Does not wait, and never raises."""
         owner = self._owner
         if owner is not None and not self.done():
-            owner._host.post(JobCancelled(self._book, 0.0, kill=True))
+            owner._host.engine.coordinator().post(JobCancelled(self._book, 0.0, kill=True))
 
     def _outcomes(self) -> tuple[list[Any], dict[int, Failure]]:
         """All results by position (None if there is none), and the final failures, once it is done.

@@ -481,7 +481,7 @@ class RecordedStream(Stream):
         """Prepare to wait: outcomes are written at once if nothing else is under way."""
         if not self._growth.consumer_waits:
             self._growth.consumer_waits = True  # first: items that end from now on are written soon anyway
-            self._host.do_later(self._hurry)
+            self._engine.coordinator().do_later(self._hurry)
 
     def _hurry(self) -> None:
         """Make the journal write at once. On the coordinator's thread, which posts ended items."""
@@ -491,7 +491,7 @@ class RecordedStream(Stream):
     def _tell(self) -> None:
         self._telling = False  # first: items added from now on are passed on by another call
         while self._coming:
-            self._host.handle(self._coming.popleft())
+            self._engine.handle(self._coming.popleft())
 
     # -- how far ahead ---------------------------------------------------------------------------------------
 
