@@ -76,32 +76,29 @@ class StagesKeywords(TypedDict, total=False):
     rerun: Rerun | None
 
 
-class JobKeywords(StagesKeywords, total=False):
+class OneJobKeywords(StagesKeywords, total=False):
+    """The keywords of both `create_job` and `open_job`."""
+
+    chunksize: int | None
+    capture_output: bool
+    concurrency: Concurrency
+    max_retries: int | None
+    retry: RetryPolicy | None
+    timeout: float | str | None
+    uses: Uses | None
+    replace: bool
+
+
+class JobKeywords(OneJobKeywords, total=False):
     """The keywords of `create_job` that choose no overload."""
 
-    chunksize: int | None
-    capture_output: bool
-    concurrency: Concurrency
-    max_retries: int | None
-    retry: RetryPolicy | None
-    timeout: float | str | None
     cost: Cost
-    uses: Uses | None
-    replace: bool
 
 
-class OpenKeywords(StagesKeywords, total=False):
+class OpenKeywords(OneJobKeywords, total=False):
     """The keywords of `open_job` that choose no overload."""
 
-    chunksize: int | None
-    capture_output: bool
     max_waiting: int | None
-    concurrency: Concurrency
-    max_retries: int | None
-    retry: RetryPolicy | None
-    timeout: float | str | None
-    uses: Uses | None
-    replace: bool
 
 
 class PoolKeywords(TypedDict, total=False):

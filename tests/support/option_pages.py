@@ -21,6 +21,7 @@ TYPES = {
     "QueueKeywords": (At.QUEUE, "The options of `JobQueue`.", ("concurrency", "max_retries")),
     "StageKeywords": (At.STAGE, "The options of `Stage`.", ()),
     "StagesKeywords": (At.STAGES, "The options of `run_stages`.", ()),
+    "OneJobKeywords": (At.JOB, "The keywords of both `create_job` and `open_job`.", ("setup", "cost")),
     "JobKeywords": (At.JOB, "The keywords of `create_job` that choose no overload.", ("setup",)),
     "OpenKeywords": (At.OPEN, "The keywords of `open_job` that choose no overload.", ("setup",)),
     "PoolKeywords": (At.POOL, "The options of `Pool` and `Executor` beside those of the originals.", ()),
