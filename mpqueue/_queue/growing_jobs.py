@@ -19,7 +19,7 @@ from mpqueue._core.messages import ItemsAdded, ItemsDropped, JobCancelled, JobSe
 from mpqueue._core.state.item_table import DISCARD, ONWARD, Failure, ItemTable, check_unique, make_table, read_all
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.pipeline import Pipeline
-from mpqueue._declared import At, check_names, read, takes
+from mpqueue._declared import At, read, takes
 from mpqueue._options import GivenOptions, JobOptions, QueueOptions
 from mpqueue._output.progress import Showing
 from mpqueue._parent.lane_protocol import Backend
@@ -312,13 +312,12 @@ class Stage:
 
     @takes(GivenOptions, At.STAGE)
     def __init__(self, handler: Callable[..., Any], name: str | None = None, **options: Unpack[StageKeywords]) -> None:
-        check_names(GivenOptions, At.STAGE, "Stage", options, ("handler", "name"))
         self.handler = handler
         self.name = name
-        self.options = options
+        self.options = read(GivenOptions, At.STAGE, "Stage", options, ("handler", "name"))
 
     def __repr__(self) -> str:
-        given = {"handler": self.handler, "name": self.name, **self.options}
+        given = {"handler": self.handler, "name": self.name, **vars(self.options)}
         return f"Stage({', '.join(f'{name}={shown(value)}' for name, value in given.items() if value is not None)})"
 
 
@@ -342,13 +341,12 @@ def make_pipeline(
     cores = getattr(backend, "count_cores", None)
     # An input has one try; its stages retry their own items.
     overall = dataclasses.replace(checks.job_options(queue, asked, count_cores=cores), retry=RetryPolicy(max_retries=0))
-    own = [_read(name, stage) for name, stage in named]
     job_options, needs = [], []
     shared = {one: getattr(overall, one) for one in ("priority", "profile")}
-    for place, ((name, _), of_it) in enumerate(zip(named, own, strict=True)):
+    for place, (name, stage) in enumerate(named):
         with _in_stage(name):
-            each = checks.job_options(queue, of_it, count_cores=cores)
-            needs.append(choose_needs(of_it, None, queue, backend, concurrency))
+            each = checks.job_options(queue, stage.options, count_cores=cores)
+            needs.append(choose_needs(stage.options, None, queue, backend, concurrency))
         seed = seed_of(place, overall.seed)
         job_options.append(dataclasses.replace(each, seed=seed, max_waiting=None, **shared))
         check_job(backend, job_options[-1])
@@ -358,7 +356,7 @@ def make_pipeline(
     table.label = asked.label
     head = JobBook(0, job_id, table, overall, None, listed=listed)
     jobs = []
-    for place, ((name, stage), of_it, each) in enumerate(zip(named, own, job_options, strict=True)):
+    for place, ((name, stage), each) in enumerate(zip(named, job_options, strict=True)):
         stage_id, is_last = f"{job_id}/{name}", place == len(named) - 1
         stage_table = ItemTable([], None, IdRule.POSITION, grows=True)
         if not place:
@@ -366,7 +364,9 @@ def make_pipeline(
             stage_table.label = table.label
         stage_table.sink = ONWARD
         rule, first = stage_table.rule, stage_table.payloads
-        packed = pack_handler(stage_id, stage.handler, of_it.setup, rule, each.seed, transport=transport, items=first)
+        packed = pack_handler(
+            stage_id, stage.handler, stage.options.setup, rule, each.seed, transport=transport, items=first
+        )
         discards = is_last and sink is DISCARD
         frame = packed.frame._replace(is_stage=True, passes_on=not is_last, discards=discards, profile=each.profile)
         packed = packed._replace(frame=frame)
@@ -375,7 +375,7 @@ def make_pipeline(
     for job, need in zip(jobs, needs, strict=True):
         if need is not None:
             job.need(need)
-    Pipeline(head, jobs, [(name, each.max_waiting, each.ordered) for (name, _), each in zip(named, own, strict=True)])
+    Pipeline(head, jobs, [(name, stage.options.max_waiting, stage.options.ordered) for name, stage in named])
     if sink is not None:
         send_results_to(sink, head)
     return head, named
@@ -405,7 +405,7 @@ def name_stages(stages: Iterable[Stage | Callable[..., Any]]) -> list[tuple[str,
 
 def _check_handler(name: str, stage: Stage) -> None:
     """Raise TypeError for a handler that can't take an item: otherwise all of its items would fail."""
-    setup = stage.options.get("setup")
+    setup = stage.options.setup
     if setup is None or callable(setup):
         with _in_stage(name):
             check_calls(stage.handler, with_state=setup is not None)
@@ -418,11 +418,6 @@ def _in_stage(name: str) -> Iterator[None]:
         yield
     except (TypeError, ValueError) as error:
         raise type(error)(f"stage {name!r}: {error}") from None
-
-
-def _read(name: str, stage: Stage) -> GivenOptions:
-    with _in_stage(name):
-        return read(GivenOptions, At.STAGE, "Stage", stage.options)
 
 
 def _given_names(stages: Sequence[Stage]) -> set[str]:

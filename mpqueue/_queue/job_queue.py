@@ -898,5 +898,5 @@ def _record_of_stages(head: JobBook, stages: Sequence[tuple[str, Stage]], asked:
     from mpqueue._queue.recorded.growing_record import StagesRecord  # only journals need it
 
     assert head.pipeline is not None
-    functions = [(name, stage.handler, stage.options.get("setup")) for name, stage in stages]
+    functions = [(name, stage.handler, stage.options.setup) for name, stage in stages]
     return StagesRecord(head.pipeline, functions, asked)
