@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import itertools
+import math
 import os
 import random
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from mpqueue._declared import At, ValueKind, option, options_at, read_keys
@@ -108,36 +110,17 @@ def check_progress(name: str, value: Any) -> Any:
     return value
 
 
-def _whole(low: int) -> ValueKind:
-    def check(name: str, value: Any) -> Any:
-        check_number(name, value, low=low, integer=True)
-        return value
-
-    return ValueKind(check, int, "N", f"a whole number from {low} up")
-
-
-def _check_whole(name: str, value: Any) -> Any:
-    if issubclass(type(value), bool) or not issubclass(type(value), int):
-        raise TypeError(f"{name}: expected a whole number, got {shown(value)} of type {type(value).__name__}")
-    return value
-
-
-def _check_time(name: str, value: Any) -> float:
-    return check_seconds(name, value, exclusive=True)
+def _whole(low: float, word: str) -> ValueKind:
+    return ValueKind(partial(check_number, low=low, integer=True), int, "N", word)
 
 
 def _check_memory(name: str, value: Any) -> int:
     return memory_limit(name, value)
 
 
-def _check_per_worker(name: str, value: Any) -> WorkerOptions:
-    return read_keys(WorkerOptions, At.WORKER, name, value)
-
-
-#: 0, 1, 2 and so on; and from 1 up.
-COUNT, POSITIVE = _whole(0), _whole(1)
-WHOLE = ValueKind(_check_whole, int, "N", "a whole number")
-SECONDS = ValueKind(_check_time, str, "T")
+COUNT, POSITIVE = _whole(0, "a whole number from 0 up"), _whole(1, "a whole number from 1 up")
+WHOLE = _whole(-math.inf, "a whole number")
+SECONDS = ValueKind(partial(check_seconds, exclusive=True), str, "T")
 MEMORY = ValueKind(_check_memory)
 YES_NO = ValueKind(check_bool)
 TEXT = ValueKind(check_text, str, "TEXT")
@@ -253,7 +236,7 @@ class GivenOptions(WhileRunning):
         None,
         At.QUEUE,
         'Limits of each worker, such as `{"items": 1000, "memory": "2GB"}`.',
-        ValueKind(_check_per_worker),
+        ValueKind(partial(read_keys, WorkerOptions, At.WORKER)),
     )
     journal: str | os.PathLike[str] | None = option(
         None, At.QUEUE | _CALLS, "A file that records how items end: the same program, run again, goes on."

@@ -46,8 +46,8 @@ def _type_tuple(name: str, value: Any) -> ErrorTypes:
     return types
 
 
-def check_number(name: str, value: Any, *, low: float, integer: bool = False, exclusive: bool = False) -> None:
-    """Raise TypeError or ValueError unless ``value`` is a finite number from ``low`` up."""
+def check_number(name: str, value: Any, *, low: float, integer: bool = False, exclusive: bool = False) -> Any:
+    """Return the value. Raises TypeError or ValueError unless it is a finite number from ``low`` up."""
     # Checks the type: the value itself can claim any class.
     if issubclass(type(value), bool) or not issubclass(type(value), int if integer else (int, float)):
         wanted = "a whole number" if integer else "a number"
@@ -56,6 +56,7 @@ def check_number(name: str, value: Any, *, low: float, integer: bool = False, ex
         kind = "a whole number" if integer else "a finite number"
         bound = f"above {low:g}" if exclusive else f"of at least {low:g}"
         raise ValueError(f"{name}: expected {kind} {bound}, got {shown(value)}")
+    return value
 
 
 def check_seconds(name: str, value: float | str, *, exclusive: bool = False) -> float:
