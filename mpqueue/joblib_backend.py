@@ -256,8 +256,8 @@ class _Pools:
     def close(self) -> None:
         """End all workers now: idle ones in order, those of `Parallel` calls, which then fail, at once."""
         with self._lock:
-            pools = list(self._pools.values())
-        for pool in pools:
+            pools, self._pools = self._pools, {}
+        for pool in pools.values():
             if not pool.end_if_idle():
                 pool.close()
 
