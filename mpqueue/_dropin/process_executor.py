@@ -276,6 +276,7 @@ class _Calls(CallStream):
     def _exit(self) -> None:
         """Shut down at the interpreter's exit, when no thread can be started any more."""
         self._refusal = "interpreter shutdown"
+        self.seal()
         self._close()
 
 
