@@ -6,7 +6,6 @@ Options that the engine does not support are refused.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import logging
 import math
 import os
@@ -15,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from collections.abc import Set as AbstractSet
 from functools import partial
 from itertools import islice
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.commands import Capabilities
@@ -288,15 +286,6 @@ def restore_end(book: JobBook, recorded: RecordedJob) -> None:
     """Put the job into the state in which it was recorded."""
     book.status = recorded.status
     book.started_at, book.finished_at, book.duration = recorded.started_at, recorded.finished_at, recorded.duration
-
-
-def find_named(name: str) -> Any:
-    """Return the object with this name, `module:name`; None if there is none."""
-    module, _, path = name.partition(":")
-    try:
-        return attrgetter(path)(importlib.import_module(module))
-    except Exception:  # noqa: BLE001 - whatever importing raises
-        return None
 
 
 def replay_item(packed: PackedHandler, table: ItemTable, index: int) -> Any:

@@ -44,8 +44,8 @@ Run = Callable[..., Any]
 
 #: Entries of a row about single items, by their places in it.
 _BY_PLACE = ("history", "failures", "payloads", "output")
-#: The keys of rows that can be written anew. ``origins``: a version before the first release of this form wrote these.
-_KEYS = {*NUMBERS, *_BY_PLACE, "code", "status", "results", "parts", "errors", "fresh", "origins"}
+#: The keys of rows that can be written anew.
+_KEYS = {*NUMBERS, *_BY_PLACE, "code", "status", "results", "parts", "errors", "fresh"}
 
 
 class Compacted(NamedTuple):

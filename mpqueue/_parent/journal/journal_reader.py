@@ -77,11 +77,12 @@ class RecordedJob:
     version: str | None  #: of its handler, set by the user
     python: str | None
     count: int  #: how many slots it has
-    handler_name: str | None  #: where the handler and the setup can be imported from
+    handler_name: str | None
     kind: JobKind = JobKind.LIST
     cpu: float | None = None  #: CPU seconds of the workers in its last run
     ran: int | None = None  #: items that ran in it
     uses: str | None = None  #: its items' needs, as JSON; null if functions give them
+    label: str | None = None  #: the key or attribute that names its items
     order: object = None  #: changes when its items have come in another order
     code: object = None  #: changes when its handler has come with other code
 
@@ -110,7 +111,7 @@ _TEXT, _ANY_TEXT, _TIME = (str, type(None)), (str, bytes, type(None)), (float, i
 _TYPES: tuple[Any, ...] = (
     *(int, (str, bytes), int, str, str, (float, int), str, _TIME, _TIME, _TIME),
     *(int, int, int, _ANY_TEXT, _TEXT, int, _ANY_TEXT),
-    *(str, _TIME, (int, type(None)), _TEXT, object, object),
+    *(str, _TIME, (int, type(None)), _TEXT, _ANY_TEXT, object, object),
 )
 
 
@@ -536,7 +537,7 @@ def _job(fields: list[Any]) -> RecordedJob:
         raise TypeError(f"the line of job {fields[1]!r}")
     IdRule(fields[3])
     fields[17] = JobKind(fields[17])
-    for at in (1, 13, 16):  # names that users have given
+    for at in (1, 13, 16, 21):  # names that users have given
         fields[at] = None if fields[at] is None else column_to_text(fields[at])
     fields[4], fields[6] = int(fields[4], 16 if fields[4].startswith("0x") else 10), JobStatus(fields[6])
     return RecordedJob(*fields)

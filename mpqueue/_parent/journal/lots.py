@@ -147,7 +147,6 @@ class Lot(NamedTuple):
     states: bytes | None = None
     makers: bytes = USERS
     gone: tuple[int, ...] = ()
-    left_out: tuple[int, ...] = ()  #: not used: earlier versions wrote the places of items that are not kept
     replaces: tuple[tuple[int, int], ...] = ()
     ids: list[Any] | tuple[Any, ...] | None = None
     parts: Sequence[Part] = ()
@@ -168,7 +167,7 @@ class Lot(NamedTuple):
 
     def put(self, job: int) -> Statement:
         """Return the statement that writes this lot, replacing one that begins with the same slot."""
-        what, items = prepare(tuple(self[2:8])), prepare((self.ids, self.parts))
+        what, items = prepare(tuple(self[2:7])), prepare((self.ids, self.parts))
         body = what.seal(Place("lots", job, self.first))
         return PUT, (job, self.first, self.size, body, items.seal(Place("lots.items", job, self.first)))
 

@@ -3,10 +3,10 @@
 ``jobs``: a line each. ``slots`` is how many slots it has, ``places`` the slots of its items in their order (NULL: all
 slots). With a negative ``total`` its maker ended before all of it was written. ``cpu`` and ``ran`` are of its last run:
 CPU seconds of the workers (NULL: not measured) and how many items. ``uses`` are its items' needs, as JSON: an object,
-or null if functions give them (NULL: none). ``codes`` are the codes that made its results, its handler's last. ``seal``
-is a checksum over the line, see below. ``lots``: the items, in the slots from the ``first`` on; lots beyond the job's
-``slots`` do not count. ``body`` has their identities. Of an open job and of a stream, by its ``kind``, there is one for
-each lot that came together. For a stream, ended items are counted.
+or null if functions give them (NULL: none). ``label`` is the key or attribute that names them. ``codes`` are the codes
+that made its results, its handler's last. ``seal`` is a checksum over the line, see below. ``lots``: the items, in the
+slots from the ``first`` on; lots beyond the job's ``slots`` do not count. ``body`` has their identities. Of an open job
+and of a stream, by its ``kind``, there is one for each lot that came together. For a stream, ended items are counted.
 ``chunks``: their outcomes, with the slots. ``files``: the big values beside the journal. ``passed``: values on their
 way between stages. ``written_by``: a line for each time that a queue opened it to write, with how often that one
 committed. Bodies are sealed, see `mpqueue._parent.journal.kept_values`.
@@ -59,8 +59,8 @@ from mpqueue.status import COMPLETED, FAILED, JobKind
 #: SQLite's ``application_id``: "mpqj".
 APPLICATION = 0x6D70716A
 #: SQLite's ``user_version``: the form of the tables and rows.
-VERSION = 6
-#: Those that can be read. No release of mpqueue wrote versions 3 to 5.
+VERSION = 7
+#: Those that can be read. No release of mpqueue wrote versions 3 to 6.
 READABLE = (1, 2, VERSION)
 
 SCHEMA = (
@@ -70,7 +70,8 @@ SCHEMA = (
     status TEXT NOT NULL, started_at REAL, finished_at REAL, duration REAL,
     completed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, retries INTEGER NOT NULL DEFAULT 0,
     version TEXT, python TEXT, handler_name TEXT, suspects BLOB, slots INTEGER NOT NULL DEFAULT 0, places BLOB,
-    kind TEXT NOT NULL DEFAULT 'list', cpu REAL, ran INTEGER, uses TEXT, codes BLOB, seal INTEGER
+    kind TEXT NOT NULL DEFAULT 'list', cpu REAL, ran INTEGER, uses TEXT, label TEXT, codes BLOB,
+    seal INTEGER
 )""",
     """CREATE TABLE lots (
     number INTEGER PRIMARY KEY, job INTEGER NOT NULL, first INTEGER NOT NULL, count INTEGER NOT NULL,
@@ -120,7 +121,7 @@ def check_version(path: str, application: int, version: int) -> None:
 COLUMNS = (
     *("number", "id", "total", "rule", "seed", "created_at", "status", "started_at"),
     *("finished_at", "duration", "completed", "failed", "retries", "version", "python", "slots", "handler_name"),
-    *("kind", "cpu", "ran", "uses"),
+    *("kind", "cpu", "ran", "uses", "label"),
 )
 #: Bodies, which have their own seals: the line's seal covers only which of them exist.
 BODIES = ("handler", "suspects", "places", "codes")
@@ -280,6 +281,7 @@ class _OldJob:
         if self._unbound and line["handler"] is not None:
             line["handler"] = self._bound(line["handler"], Place("jobs.handler", number))
         line["codes"] = seal([_UNKNOWN_CODE], Place("jobs.codes", number))
+        line["handler_name"] = (line.get("handler_name") or "").partition(" ")[0].replace(":", ".", 1) or None
         line["python"] = line.get("python") or (line["code_hash"] or "").partition(":")[0] or None
 
     def write(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import logging
@@ -31,7 +30,7 @@ from mpqueue._parent.journal.kept_values import Statement, Unsealed, prepare
 from mpqueue._parent.journal.lots import CUT, OF_LIST, Lot, keep_ids, slots_in
 from mpqueue._parent.journal.matching import Match, match
 from mpqueue._parent.journal.suspects import care_of, ended_program
-from mpqueue._queue.arguments import find_named, replay_item, reseed, restore_end
+from mpqueue._queue.arguments import replay_item, reseed, restore_end
 from mpqueue._queue.recorded.code_parts import Code, CodeNow, code_of
 from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._queue.recorded.resume import (
@@ -52,10 +51,10 @@ from mpqueue._queue.recorded.resume import (
     judge,
 )
 from mpqueue._text import counted, digits
-from mpqueue._wire.item_names import Label
 from mpqueue._wire.memory.shared import Shared, size_of
 from mpqueue._wire.pickling import beside
 from mpqueue._wire.pickling.beside import within
+from mpqueue._wire.pickling.packed_handler import name_of
 from mpqueue._wire.pickling.payload import dump_by_value
 from mpqueue.errors import shown
 from mpqueue.status import FAILED, OVER, JobKind, JobStatus
@@ -143,7 +142,9 @@ class JobRecord:
         book = self.book
         columns: dict[str, Any] = {"id": book.id, "kind": self.kind, "rule": str(book.table.rule)}
         columns |= {"seed": digits(book.options.seed), "created_at": created_at}
+        label = book.table.label
         columns |= {"status": str(JobStatus.PENDING), "uses": self._uses}
+        columns |= {"label": label if isinstance(label, str) else None}
         return columns | self._code_columns(code, options)
 
     def _changes(self, case: Case, terms: Terms) -> dict[str, Any]:
@@ -152,7 +153,7 @@ class JobRecord:
         return columns if case.recorded.uses == self._uses else columns | {"uses": self._uses}
 
     def _code_columns(self, code: CodeNow, options: RecordOptions, made: MadeBy | None = None) -> dict[str, Any]:
-        """Return the journal's columns of the handler, the setup and the items' labels; for stages only their code.
+        """Return the journal's columns of the handler and the setup; for stages only their code.
 
         With ``made``, only new ones, if results are kept.
         """
@@ -161,9 +162,9 @@ class JobRecord:
         columns: dict[str, Any] = {}
         if self._functions is not None:
             columns = {
-                "handler": _keep_handler(*self._functions, self.book.table.label),
+                "handler": _keep_handler(*self._functions),
                 "python": platform.python_version(),
-                "handler_name": _names(*self._functions),
+                "handler_name": name_of(self._functions[0]),
             }
         if made is not None:
             return columns | {"codes": written_codes(made.all())}
@@ -288,11 +289,8 @@ def tell_of_lost(job_id: str, plan: Plan, items: ItemTable, what: str, path: str
                     job_id, counted(len(plan.lost), "item"), path, items.payloads[plan.lost[-1]])  # fmt: skip
 
 
-def _keep_handler(handler: Callable[..., Any], setup: Callable[..., Any] | None, label: Label) -> Unsealed | None:
-    """Return the functions by value, and the folders of their modules; None if that is too much.
-
-    A third function labels items. If there is none, or it can't be kept, there are two.
-    """
+def _keep_handler(handler: Callable[..., Any], setup: Callable[..., Any] | None) -> Unsealed | None:
+    """Return the functions by value, and the folders of their modules; None if that is too much."""
     kept = []
     for function in (handler, setup):
         noted = list[Shared[Any]]()
@@ -304,25 +302,7 @@ def _keep_handler(handler: Callable[..., Any], setup: Callable[..., Any] | None,
         if len(data) + sum(buffer.nbytes for buffer in buffers) > MOST_HANDLER:
             return None
         kept.append((data, [bytes(buffer) for buffer in buffers]))
-    if label is not None:
-        with contextlib.suppress(Exception):  # past items are then shown without it
-            data, buffers = dump_by_value(label)
-            if len(data) + sum(buffer.nbytes for buffer in buffers) <= MOST_HANDLER:
-                kept.append((data, [bytes(buffer) for buffer in buffers]))
     return prepare((kept, [os.path.abspath(entry) for entry in sys.path]))
-
-
-def _names(*functions: Callable[..., Any] | None) -> str | None:
-    """Return names to import the functions by, for a Python that can't run the kept code; None if one has none."""
-    names = []
-    for function in functions:
-        name = (
-            "" if function is None else f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', '')}"
-        )
-        if function is not None and find_named(name) is not function:
-            return None
-        names.append(name)
-    return " ".join(names)
 
 
 # -- The items of a job on their way into a journal: which are recorded, and the rows to write for the rest. -----------

@@ -14,8 +14,7 @@ from mpqueue._core.state.item_table import ItemTable, refuse_pickling
 from mpqueue._core.state.resources import JobNeeds
 from mpqueue._core.state.timings import Timings
 from mpqueue._options import GivenOptions, JobOptions
-from mpqueue._queue.arguments import find_named, make_job, replay_item, restore_end
-from mpqueue._wire.item_names import Label, label_of
+from mpqueue._queue.arguments import make_job, replay_item, restore_end
 from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.packed_handler import HandlerTransport, pack_handler
 from mpqueue._wire.pickling.payload import load_parts
@@ -90,7 +89,7 @@ class PastJob:
         if recorded != self._recorded:
             self._say(recorded)
         table.replay = partial(_replay, self._reader, self._recorded)  # not of this object: that would be a cycle
-        table.label = _PastLabel(self._reader, self._recorded)
+        table.label = self._recorded.label
         table.recorded_of = self.id
         return table
 
@@ -138,9 +137,7 @@ class PastJob:
 
 def recorded_timings(duration: float | None, recorded: RecordedJob) -> Timings:
     """Return the recorded times: those of the last run, and its CPU time, but not where the time went."""
-    # The first of the names by which the handler and the setup are imported.
-    handler_name = (recorded.handler_name or "").partition(" ")[0].replace(":", ".", 1)
-    timings = Timings(handler_name=handler_name, python=recorded.python or "")
+    timings = Timings(handler_name=recorded.handler_name or "", python=recorded.python or "")
     if duration is not None:
         timings.finished = duration
         timings.sums = dataclasses.replace(timings.sums, cpu=recorded.cpu or 0.0, items=recorded.ran or 0)
@@ -161,7 +158,7 @@ def _load_handler(reader: Reader, recorded: RecordedJob) -> tuple[Callable[..., 
 
     The folders in which modules were found when it was recorded are searched last from now on.
     """
-    from mpqueue._parent.journal.kept_values import ForeignCodeError
+    from mpqueue._parent.journal.kept_values import check_version, has_code
 
     now, kept = reader.at_once(lambda: (reader.now(recorded), reader.handler(recorded)))
     where = f"{reader.path}: the handler of job {recorded.id!r}"
@@ -174,63 +171,16 @@ def _load_handler(reader: Reader, recorded: RecordedJob) -> tuple[Callable[..., 
     if kept is None:
         raise JournalError(f"{where}: expected one that is in the journal, got one that was too big; call "
                            "create_job() with its items and its handler instead")  # fmt: skip
+    functions, path = kept
+    sys.path += [entry for entry in path if entry not in sys.path]
     try:
-        try:
-            handler, setup = _load(recorded, kept, slice(2))
-        except ForeignCodeError:
-            if recorded.handler_name is None:
-                raise
-            return _import(recorded.handler_name)
+        if any(has_code(data) for data, _ in functions):
+            check_version(".".join((recorded.python or "").split(".")[:2]))
+        with main_names.together():
+            handler, setup = [load_parts(data, [*map(bytearray, buffers)]) for data, buffers in functions]
     except Exception as error:
         raise JournalError(f"{where} can't be loaded here ({type(error).__name__}: {error}); call create_job() with "
                            "its items and its handler instead") from error  # fmt: skip
-    return handler, setup
-
-
-def _load(recorded: RecordedJob, kept: Any, which: slice) -> list[Any]:
-    """Load some of a job's functions. Raises `ForeignCodeError` for another Python's code, and errors of unpickling."""
-    from mpqueue._parent.journal.kept_values import check_version, has_code
-
-    functions, path = kept
-    functions = functions[which]
-    sys.path += [entry for entry in path if entry not in sys.path]
-    if any(has_code(data) for data, _ in functions):
-        check_version(".".join((recorded.python or "").split(".")[:2]))
-    with main_names.together():
-        return [load_parts(data, [*map(bytearray, buffers)]) for data, buffers in functions]
-
-
-class _PastLabel:
-    """The label function of a recorded job: its user's choice, if that was kept and can be loaded.
-
-    It is loaded for the first item that is shown, as `_load_handler` does.
-    """
-
-    def __init__(self, reader: Reader, recorded: RecordedJob) -> None:
-        self._reader = reader
-        self._recorded = recorded
-
-    def __call__(self, item: Any) -> str | None:
-        return label_of(item, self._chosen)
-
-    @cached_property
-    def _chosen(self) -> Label:
-        kept = self._reader.handler(self._recorded)
-        try:
-            chosen: list[Label] = [] if kept is None else _load(self._recorded, kept, slice(2, 3))
-        except Exception as error:  # noqa: BLE001 - whatever unpickling raises
-            log.warning("job %r: the labels of its items can't be made as they were (%s: %s)",
-                        self._recorded.id, type(error).__name__, error)  # fmt: skip
-            return None
-        return chosen[0] if chosen else None
-
-
-def _import(names: str) -> tuple[Any, Any]:
-    """Import the handler and the setup by their names. Raises ImportError."""
-    found = [find_named(name) if name else None for name in names.split(" ")]
-    if any(name and function is None for name, function in zip(names.split(" "), found, strict=True)):
-        raise ImportError(f"expected to find {names.strip()} here")
-    handler, setup = found
     return handler, setup
 
 
