@@ -244,8 +244,6 @@ class RowOutlet:
         results = table.held_results(indices)
         if table.source is None or Elsewhere not in set(map(type, results)) or not any(map(reads_result, columns)):
             return self._made(indices, results, columns)
-        if (kept := table.source.take_kept(results, indices)) is not None:
-            return self._made(indices, kept, columns)
 
         def make(at: int, result: Any) -> Row:
             return self._made([indices[at]], [result], columns)[0]

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from mpqueue._parent.journal.chunk_rows import WrittenRow
 from mpqueue._parent.journal.journal_reader import Reader
+from mpqueue._parent.journal.kept_results import Outcomes
 from mpqueue._parent.journal.kept_values import ReadFile
 
 T = TypeVar("T")
@@ -31,3 +32,10 @@ class RowsInMemory(Reader):
     def read_file(self, name: str) -> bytes:
         """See `Reader`."""
         return self._read_file(name)
+
+
+def read_all(rows: Iterable[WrittenRow], outcomes: Outcomes) -> Outcomes:
+    """The outcomes, with these rows read into them."""
+    for row in rows:
+        outcomes.read(row)
+    return outcomes

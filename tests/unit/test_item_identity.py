@@ -396,7 +396,7 @@ def test_a_stream_knows_its_items_by_what_they_are_and_equal_ones_by_their_order
         for slot in {gone, items.pop(gone)[2]}:
             lot, at = places[slot]
             lots[lot] = lots[lot].without([at])
-    outcomes = Outcomes([], no_file, "run.db", end)
+    outcomes = Outcomes(no_file, "run.db", end)
     rows = [chance.choice([NO_ROW, slot + 1, (slot + 1) | HAS_FAILED]) for slot in range(end)]
     outcomes.row[:] = type(outcomes.row)("I", rows)
     known = KnownStream(lots, outcomes)

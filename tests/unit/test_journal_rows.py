@@ -20,17 +20,16 @@ import pytest
 from mpqueue._core.state.item_table import DISCARDED, Elsewhere, Failure, ItemTable, make_table
 from mpqueue._parent.journal import chunk_rows, kept_values, lots
 from mpqueue._parent.journal.chunk_rows import (
-    Results,
     Row,
     RowDraft,
-    RowReader,
+    TableFiller,
     WrittenRow,
     make_row,
     written_numbers,
     written_slots,
 )
 from mpqueue._parent.journal.identity import SIZE
-from mpqueue._parent.journal.kept_results import MOST_CHECKED, KeptResults, Outcomes
+from mpqueue._parent.journal.kept_results import KeptResults, Outcomes
 from mpqueue._parent.journal.kept_values import (
     BIG,
     MOST_CAUSES,
@@ -55,7 +54,7 @@ from mpqueue._queue.recorded.code_parts import code_of
 from mpqueue._wire.item_names import IdRule
 from mpqueue.errors import ItemTimeoutError, JournalError, RemoteError, RemoteTraceback
 from mpqueue.status import COMPLETED, FAILED, PENDING
-from tests.unit.rows_in_memory import RowsInMemory
+from tests.unit.rows_in_memory import RowsInMemory, read_all
 
 HERE = Place("chunks", 1, 1)
 
@@ -81,14 +80,11 @@ def copied(table: ItemTable, *rows: WrittenRow, read_file: ReadFile = no_file, l
     """A new table of the same items, with these rows read into it, of which these items are ``lost``."""
     fresh = ItemTable(list(table.payloads), None, table.rule)
     fresh.source = KeptResults(RowsInMemory(rows, read_file), 1, "job")
-    reader = RowReader(fresh, len(fresh), read_file, "run.db", Results.UNREAD)
-    for row in rows:
-        reader.read(row)
-    assert reader.lost == set(lost)
-    outcomes = Outcomes(rows, read_file, "run.db", len(fresh))
+    filler = TableFiller(fresh, len(fresh), read_file, checked=False)
+    outcomes = read_all(rows, Outcomes(read_file, "run.db", len(fresh), filler))
+    assert set(filler.present(outcomes.lost)) == outcomes.lost == set(lost)
     ended = {index: status for index, status in enumerate(fresh.status) if status != PENDING}
     assert {slot: outcomes.status_of(slot) for slot in range(len(fresh)) if outcomes.row[slot]} == ended
-    assert outcomes.lost >= reader.lost
     assert not outcomes.lost & {*ended}
     return fresh
 
@@ -135,10 +131,11 @@ def test_a_job_that_grows_may_have_items_that_its_reader_does_not_know_of() -> N
     for slots in (None, array("I", [0, 3])):
         known = ItemTable([0, 1], None, table.rule)
         known.slots = slots
-        RowReader(known, 2 if slots is None else 4, no_file, "run.db", Results.CHECKED, grows=True).read(row)
+        count = 2 if slots is None else 4
+        filler = TableFiller(known, count, no_file, checked=True)
+        outcomes = read_all([row], Outcomes(no_file, "run.db", count, filler))
         assert bytes(known.status) == bytes((PENDING, COMPLETED))
-        with pytest.raises(JournalError, match="expected items below 2, got 5"):
-            RowReader(known, 2, no_file, "run.db", Results.CHECKED).read(row)
+        assert bytes(map(outcomes.status_of, known.slots or range(2))) == bytes(known.status)
 
 
 # -- values ------------------------------------------------------------------------------------------------------------
@@ -349,7 +346,7 @@ def test_a_damaged_row_costs_its_items_what_they_had_and_no_others(at: int) -> N
         )
         assert copied(table, before, bad, after, again).all_results() == [1, 2, 3, 4]
     # Which items it spoke of is damaged too: of none is known that what was told before still holds.
-    fresh = copied(table, before, row._replace(slots=flipped(row.slots, 5)), after, lost={0, 1})
+    fresh = copied(table, before, row._replace(slots=flipped(row.slots, 5)), after, lost={0, 1, 2})
     assert fresh.all_results() == [None, None, None, 4]
 
 
@@ -413,15 +410,21 @@ def test_code_of_another_python_is_never_loaded(monkeypatch: pytest.MonkeyPatch)
     assert restore(keep(lambda: 1, files), no_file)() == 1
 
 
+def unreadable(rows: list[WrittenRow]) -> set[int]:
+    """The items of two whose results can't be read after these rows."""
+    filler = TableFiller(make_table("ab"), 2, no_file, checked=True)
+    read_all(rows, Outcomes(no_file, "run.db", 2, filler))
+    return filler.unreadable
+
+
 def test_a_result_that_was_made_anew_is_not_missing_any_more() -> None:
     table = make_table("ab")
     table.complete(range(2), [bytes(BIG), 2])
-    reader = RowReader(make_table("ab"), 2, no_file, "run.db", Results.CHECKED)
-    reader.read(sealed(make_row(table, range(2), {})))
-    assert reader.unreadable == {0}
+    rows = [sealed(make_row(table, range(2), {}))]
+    assert unreadable(rows) == {0}
     table.results[0] = 1
-    reader.read(sealed(make_row(table, range(1), {})))
-    assert reader.unreadable == set()
+    rows.append(sealed(make_row(table, range(1), {})))
+    assert unreadable(rows) == set()
 
 
 def test_a_file_that_is_another_result_s_is_noticed() -> None:
@@ -476,33 +479,6 @@ def test_what_has_changed_in_a_lot_is_read_instead_of_what_was_there_and_what_is
     assert present_slots([lot], 5) == bytes((1, 1, 0, 1, 0))
     named_since = lot_of(1, 2, 3)._replace(ids=None).changed([1], lot_of(20))
     assert named_since.all_ids() == [None, "id 20", None]
-
-
-def test_what_was_checked_is_there_for_a_sink_once_where_it_is_small_and_in_that_row_still() -> None:
-    table = make_table(range(4))
-    table.complete(range(4), ["a", ["b"], {"c"}, bytes(300_000)])
-    row = RowDraft(table, range(4), {}).row()
-    assert row is not None
-    files = {file.name: b"".join(map(bytes, file.parts)) for file in row.files}
-    assert len(files) == 1, "the big one"
-    again = copied(table, sealed(row), read_file=files.__getitem__)
-    source, read = again.source, list[str]()
-    assert isinstance(source, KeptResults)
-
-    def read_file(name: str) -> bytes:
-        read.append(name)
-        return files[name]
-
-    reader = RowReader(again, 4, read_file, "run.db", Results.CHECKED, keep=source.keep)
-    reader.read(sealed(row))
-    assert source.take_kept(again.held_results(range(1)), range(1)) == ["a"]
-    assert source.take_kept(again.held_results(range(1)), range(1)) is None, "it was taken"
-    assert source.take_kept([Elsewhere(99)], [1]) is None, "it has run again since"
-    assert source.take_kept(again.held_results(range(2, 3)), range(2, 3)) == [{"c"}]
-    assert source.take_kept(again.held_results(range(3, 4)), range(3, 4)) is None, "it was read to be checked only"
-    assert read == [*files]
-    source.keep(3, [0], ["much"], MOST_CHECKED)
-    assert source.take_kept([Elsewhere(3)], [0]) is None
 
 
 class CountedRows(RowsInMemory):

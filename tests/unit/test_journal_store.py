@@ -12,14 +12,13 @@ import stat
 import threading
 from array import array
 from collections.abc import Iterator, Sequence
-from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mpqueue._core.state.item_table import DISCARD, ItemTable, make_table
+from mpqueue._core.state.item_table import ItemTable
 from mpqueue._os.file_system import lock_file
 from mpqueue._parent.journal import schema
 from mpqueue._parent.journal.checks import JournalLock, Mark, MovedError, is_held, marked
@@ -272,21 +271,6 @@ def test_damaged_codes_count_as_other_code(path: str, caplog: pytest.LogCaptureF
         store.put_job(1, {"codes": b"damaged"})
     assert Reader(path).codes(found(path)) == [("damaged", {}, {})]
     assert "with which code its results were made is damaged" in caplog.text
-
-
-def test_results_that_were_checked_are_kept_for_a_sink_only(path: str) -> None:
-    done = make_table("ab")
-    done.complete(range(2), [1, [2]])
-    with stored(path) as store:
-        store.put_job(None, columns(total=2, slots=2), rows=[make_row(done, range(2), {})])
-    reader, job, sink = Reader(path), found(path), object()
-    for to, kept in ((None, None), (DISCARD, None), (sink, [1, [2]])):
-        table = make_table("ab")
-        table.sink = to
-        reader.at_once(partial(reader.fill, table, job))
-        assert table.source is not None
-        assert table.source.take_kept(table.held_results(range(2)), range(2)) == kept
-        assert table.live.has_user_objects == (to is sink), "its class is not known"
 
 
 @pytest.mark.parametrize("number", range(12))

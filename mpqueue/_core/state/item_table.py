@@ -122,9 +122,6 @@ class ResultSource(Protocol):
     def fill(self, results: list[Any], slots: Sequence[int] | None) -> None:
         """Replace stand-ins by results. ``slots`` are those of the items; None: their indices."""
 
-    def take_kept(self, results: Sequence[Any], indices: Sequence[int]) -> list[Any] | None:
-        """Return these results, if all are in memory since they were checked; they are then removed from there."""
-
     def each(
         self,
         results: Sequence[Any],

@@ -10,8 +10,7 @@ import pickle
 import sys
 import threading
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from enum import Enum
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -92,15 +91,6 @@ class WrittenRow(NamedTuple):
         """Return the row's slots, in its order. Raises `JournalError` if they are damaged."""
         at = unseal(self.slots, Place("chunks.slots", self.job, self.number), path)
         return range(*at) if isinstance(at, tuple) else numbers_of("Q", at)
-
-    def told(self, read_file: ReadFile, path: str) -> tuple[Sequence[int] | None, dict[str, Any] | None, str]:
-        """Return the slots and the content, from its file if it has one; None for what is damaged, and the damage."""
-        slots = None
-        try:
-            slots = self.spoken(path)
-            return slots, content_of(self, read_file, path), ""
-        except JournalError as error:
-            return slots, None, str(error)
 
 
 NO_ROW = Row(None, ())
@@ -251,7 +241,9 @@ class RowDraft:
         items = None if self._coming is None else self._coming.pickled(len(done))
         if not self._indices:
             return NO_ROW._replace(items=items)
-        content = self._content | {"status": bytes(status), **_written_results(together, each)}
+        if together is None:
+            together = [ResultPart(tuple(one)) for one in each if isinstance(one, Kept)]
+        content = self._content | {"status": bytes(status), "parts": [tuple(part) for part in together]}
         if self._has_failures:
             content |= self._failed()
         body, files = prepare(content), self._results.files + self._files
@@ -280,13 +272,6 @@ class RowDraft:
             for at, each in self._failures.items()
         }
         return {"errors": errors, "history": history, "failures": failures}
-
-
-def _written_results(together: list[ResultPart] | None, each: list[Kept | str]) -> dict[str, Any]:
-    """Return results in their written form, those that could be pickled."""
-    if together is None:
-        return {"results": [tuple(one) for one in each if isinstance(one, Kept)]}
-    return {"results": (), "parts": [tuple(part) for part in together]}
 
 
 def _together(results: list[Any]) -> list[ResultPart] | None:
@@ -338,7 +323,7 @@ def written_numbers(column: array[Any] | memoryview) -> bytes:
 def fresh_row(slots: Sequence[int]) -> Row:
     """Return a row after which these items run as if for the first time: earlier rows about them do not count."""
     zeros = {name: bytes(4) for name in NUMBERS}
-    return row_of({"fresh": True, "status": bytes((PENDING,)) * len(slots), "results": [], **zeros}, slots)
+    return row_of({"fresh": True, "status": bytes((PENDING,)) * len(slots), "parts": [], **zeros}, slots)
 
 
 def row_of(content: dict[str, Any], slots: Sequence[int]) -> Row:
@@ -354,130 +339,68 @@ def chunk_statement(number: int, job: int, row: Row) -> Statement:
     return ADD_CHUNK, (number, job, body, slots)
 
 
-class Results(Enum):
-    """Ways to treat the results when rows are read; stand-ins for the results are written into the table.
+class TableFiller:
+    """Writes what the rows of a job say into its table, one row after the other.
 
-    ``CHECKED`` results are read, one by one, and dropped, to find unreadable ones.
+    Items that are gone from the table are left out. If results are ``checked``, each is read and dropped, to find those
+    that can't be read: ``unreadable`` are the indices of their items. ``count`` is the number of the job's slots.
     """
 
-    CHECKED = 1
-    UNREAD = 2
-    LEFT_OUT = 3  #: neither results nor errors are read
-
-
-#: Gets the results of a row: its number, the indices of their items (or `GONE`), the results, and their bytes.
-Keep = Callable[[int, Sequence[int], list[Any], int], object]
-
-
-class RowReader:
-    """Writes the rows of a job into its table, one after the other.
-
-    ``count`` is the number of the job's slots. Items that are gone from the table are left out. ``unreadable`` are the
-    indices of items with unreadable results, as far as results are checked; ``lost`` those of the items of damaged
-    rows, which count as not run. A job that ``grows`` may have more slots than its reader knows: their items are left
-    out. ``keep`` gets the checked results, to be used once.
-    """
-
-    def __init__(
-        self,
-        table: ItemTable,
-        count: int,
-        read_file: ReadFile,
-        path: str,
-        results: Results,
-        *,
-        grows: bool = False,
-        keep: Keep | None = None,
-    ) -> None:
-        self._results = results
-        self._keep = keep
+    def __init__(self, table: ItemTable, count: int, read_file: ReadFile, *, checked: bool) -> None:
         self.unreadable: set[int] = set()
-        self.lost: set[int] = set()
         self._table = table
-        self._count = count
         self._read_file = read_file
-        self._path = path
+        self._checked = checked
         self._brought: set[int] = set()  #: items whose payload came with a row, as earlier versions wrote it
-        self._where: array[int] | None = None
-        self._grows = grows
-        if table.slots is not None or grows:
-            slots = range(len(table)) if table.slots is None else table.slots
-            self._where = array("q", (GONE,)) * max(count, max(slots, default=-1) + 1)
-            for index, slot in enumerate(slots):
-                self._where[slot] = index
+        slots = range(len(table)) if table.slots is None else table.slots
+        self._where = array("i", (GONE,)) * max(count, max(slots, default=-1) + 1)  #: the indices of items, by slots
+        for index, slot in enumerate(slots):
+            self._where[slot] = index
 
-    def read(self, row: WrittenRow) -> None:
-        """Write a row into the table; if it is damaged, note that its items are lost.
+    def lose(self, slots: Iterable[int]) -> None:
+        """Forget the items in these slots, except for data in later rows: a row about them is damaged."""
+        self._forget(self.present(slots))
 
-        Raises `JournalError` for a row with items that the job does not have.
-        """
-        slots, content, _ = row.told(self._read_file, self._path)
-        if content is None:
-            self._lose(slots)
-        elif slots:
-            self.write(row.number, content, slots)
-
-    def _lose(self, slots: Sequence[int] | None) -> None:
-        """Forget all of these items (None: all items), except for data in later rows."""
-        if slots is None:
-            done = (index for index in range(len(self._table)) if self._table.status[index] != PENDING)
-            lost = [*done, *self._table.history]
-        else:
-            self._check(slots)
-            lost = [index for index in self._indices(slots) if index != GONE]
-        self._forget(lost)
-        self.lost.update(lost)
-
-    def _check(self, slots: Sequence[int]) -> None:
-        if slots and max(slots) >= self._count:
-            if self._grows and self._where is not None:  # it has grown since its reader's start
-                self._where.extend([GONE] * (max(slots) + 1 - len(self._where)))
-                return
-            raise JournalError(f"{self._path}: a row of it: expected items below {self._count}, got {max(slots)}")
+    def present(self, slots: Iterable[int]) -> list[int]:
+        """Return the indices of the items in these slots that are in the table."""
+        return [index for slot in slots if (index := self._where[slot]) != GONE]
 
     def write(self, number: int, content: dict[str, Any], slots: Sequence[int]) -> None:
-        """Write the data of the row of that number about these slots into the table. Raises the errors of `read`."""
-        self._check(slots)
-        status = content["status"]
-        if len(status) != len(slots):
-            raise JournalError(f"{self._path}: a row of it: expected {len(slots)} items, got {len(status)}")
-        indices = self._indices(slots)
-        table = self._table
-        if self.lost:
-            self.lost.difference_update(indices)
+        """Write the data of the row of that number about these slots into the table."""
+        indices, table = self._indices(slots), self._table
         if content.get("fresh"):
             self._forget(index for index in indices if index != GONE)
-        done = self._mark_results(number, content, indices)
-        if self._results is Results.LEFT_OUT:
-            _put(table.status, indices, status)
-            return
+        self._note_results(number, content, indices)
         for name, code in NUMBERS.items():
             if name in content:
                 _put(getattr(table, name), indices, full_column(code, content[name], len(indices)))
-        if self._results is Results.CHECKED:
-            self._check_results(number, content, done)
         if "history" in content:
             self._read_failures(content, indices)
         table.note_output(indices, dict(_present(content.get("output", {}), indices)))
-        _put(table.status, indices, status)
+        _put(table.status, indices, content["status"])
 
-    def _mark_results(self, number: int, content: dict[str, Any], indices: Sequence[int]) -> Sequence[int]:
-        """Write stand-ins for the results of completed items; returns the indices of these."""
-        status: bytes = content["status"]
-        done = indices
-        if status.count(COMPLETED) < len(status):
-            done = [index for index, code in zip(indices, status, strict=True) if code == COMPLETED]
-        marks = [Elsewhere(number)] * len(done)
-        for nth in _places_of_discarded(content, len(done)):
-            marks[nth] = DISCARDED
+    def _note_results(self, number: int, content: dict[str, Any], indices: Sequence[int]) -> None:
+        """Write stand-ins for the results of completed items; find out, if they are checked, which can't be read."""
+        done, mark, marks = indices, Elsewhere(number), list[Elsewhere]()
+        if content["status"].count(COMPLETED) < len(indices):
+            done = [index for index, code in zip(indices, content["status"], strict=True) if code == COMPLETED]
+        for part in parts_of(content, len(done)):
+            mine = done[len(marks) : len(marks) + len(part.places)]
+            marks += [DISCARDED if part.is_discarded else mark] * len(mine)
+            if self._checked:
+                self._check_results(part, [index for index in mine if index != GONE])
         _put(self._table.results, done, marks)
-        return done
+
+    def _check_results(self, part: ResultPart, indices: Sequence[int]) -> None:
+        if indices and not part.is_discarded and isinstance(restore(Kept(*part.kept), self._read_file), Unreadable):
+            self.unreadable.update(indices)
+        else:
+            self.unreadable.difference_update(indices)  # they may have been made anew
 
     def _indices(self, slots: Sequence[int]) -> Sequence[int]:
         """Return the indices in the table of the items in these slots; `GONE` for those that are not in it."""
-        if self._where is None:
-            return slots
         where = self._where
+        where.extend([GONE] * (max(slots) + 1 - len(where)))  # slots of lots that could not be written
         indices = where[slots.start : slots.stop] if isinstance(slots, range) else [where[slot] for slot in slots]
         first = indices[0]
         if first != GONE and all(index == first + at for at, index in enumerate(indices)):
@@ -491,24 +414,6 @@ class RowReader:
         for index in self._brought.intersection(indices):  # it belonged to the former item
             self._table.payloads[index] = NotKept()
             self._brought.discard(index)
-
-    def _check_results(self, number: int, content: dict[str, Any], done: Sequence[int]) -> None:
-        """Find out which of these can't be read."""
-        at = 0
-        for part in parts_of(content, len(done)):
-            mine, at = done[at : at + len(part.places)], at + len(part.places)
-            if mine.count(GONE) == len(mine):
-                continue
-            kept = Kept(*part.kept)
-            found: Any = None if part.is_discarded else restore(kept, self._read_file)
-            if isinstance(found, Unreadable):
-                self.unreadable.update(index for index in mine if index != GONE)
-                continue
-            if self.unreadable:
-                self.unreadable.difference_update(mine)  # it was made anew
-            if self._keep is not None and not part.is_discarded and kept.file is None:
-                results = [found] if part.size is None else [found[place] for place in part.places]
-                self._keep(number, mine, results, len(kept.by_reference or kept.by_value or b""))
 
     def _read_failures(self, content: dict[str, Any], indices: Sequence[int]) -> None:
         table, read_file = self._table, self._read_file
@@ -575,25 +480,16 @@ def content_of(row: WrittenRow, read_file: ReadFile, path: str) -> dict[str, Any
 
 
 def parts_of(content: dict[str, Any], done: int) -> Iterator[ResultPart]:
-    """Yield the results of a row with that many completed places, in parts."""
-    results = content["results"]
+    """Yield the results of a row with that many completed places, in parts.
+
+    Earlier versions wrote them without parts if all are in one pickle (a tuple), or each is by itself.
+    """
     if "parts" in content:
         yield from (ResultPart(*part) for part in content["parts"])
-    elif isinstance(results, tuple):
-        yield ResultPart(results, done)
+    elif isinstance(content["results"], tuple):
+        yield ResultPart(content["results"], done)
     else:
-        yield from (ResultPart(one) for one in results)
-
-
-def _places_of_discarded(content: dict[str, Any], done: int) -> Iterator[int]:
-    """Yield the places, counted among a row's completed ones, whose results were discarded."""
-    if isinstance(content["results"], list):  # each by itself: none was discarded
-        return
-    at = 0
-    for part in parts_of(content, done):
-        if part.is_discarded:
-            yield from range(at, at + len(part.places))
-        at += len(part.places)
+        yield from (ResultPart(one) for one in content["results"])
 
 
 def code_in(content: dict[str, Any]) -> int:

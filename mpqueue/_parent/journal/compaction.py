@@ -155,7 +155,7 @@ def _only(content: dict[str, Any], places: Sequence[int]) -> dict[str, Any]:
     done = [at in wanted for at, code in enumerate(status) if code == COMPLETED]
     parts = _filter([*parts_of(content, len(done))], done)
     only: dict[str, Any] = {"code": content["code"]} if "code" in content else {}
-    only |= {"status": bytes(status[at] for at in places), "results": (), "parts": [tuple(part) for part in parts]}
+    only |= {"status": bytes(status[at] for at in places), "parts": [tuple(part) for part in parts]}
     for name, code in NUMBERS.items():
         if name in content:
             column = full_column(code, content[name], len(status))
@@ -213,9 +213,7 @@ def files_of(content: dict[str, Any]) -> set[str]:
     """Return the files that a row names."""
     if "row" in content:
         return {content["row"][0]}
-    results = content["results"]
-    kept = [results] if isinstance(results, tuple) and results else list(results)
-    kept += [part[0] for part in content.get("parts", ())]
+    kept = [part.kept for part in parts_of(content, 0)]
     kept += content.get("payloads", {}).values()
     return _named(kept, content.get("errors", ()))
 
@@ -248,7 +246,9 @@ def _prune_stream(run: Run, job: int, count: int, path: str, *, gone: bool) -> t
     present = present_slots(each_lot(run, job, path, items=False), count, now)
     if not gone:
         return present, 0
-    outcomes = Outcomes(JobRows(run, job, path), no_file, path, count)
+    outcomes = Outcomes(no_file, path, count)
+    for row in JobRows(run, job, path):
+        outcomes.read(row)
     stay = outcomes.lost  # their row is in a file
     pending = {slot for slot, row in enumerate(outcomes.row) if row == NO_ROW and slot not in stay}
     forgotten = {slot for slot in pending if present[slot]}

@@ -21,11 +21,11 @@ from itertools import compress
 from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
-from mpqueue._core.state.item_table import DISCARD, ItemTable
+from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.timings import PastRun
 from mpqueue._os.files import NO_LINKS, kind_of, open_file
 from mpqueue._parent.journal.checks import Mark, check_own, check_stat, is_held, marked
-from mpqueue._parent.journal.chunk_rows import Keep, Results, RowReader, WrittenRow, numbers_of
+from mpqueue._parent.journal.chunk_rows import TableFiller, WrittenRow, numbers_of
 from mpqueue._parent.journal.journal_file import (
     PART,
     column_to_text,
@@ -431,15 +431,11 @@ class Reader:
             rule = IdRule.KEY
         table = ItemTable(items, None if rule is IdRule.POSITION else ids, rule)
         table.slots = slots
-        self._fill_to_look_at(table, job)
-        return table
-
-    def _fill_to_look_at(self, table: ItemTable, job: RecordedJob) -> None:
-        table.source = KeptResults(self, job.number, job.id)
-        lost = self._fill(table, job, Results.UNREAD).lost
+        _, lost = self.fill(table, job, checked=False)
         if lost:
             self._warn("job %r: the outcomes of %d items are damaged in %s; they are shown as if they had not run",
                        job.id, len(lost), self.path)  # fmt: skip
+        return table
 
     @_in_one_look
     def passed(self, job: RecordedJob) -> list[tuple[Any, ...]]:
@@ -455,27 +451,23 @@ class Reader:
         return KnownStream(self.lots(job, items=False), outcomes), outcomes
 
     @_in_one_look
-    def outcomes(self, job: RecordedJob) -> Outcomes:
+    def outcomes(self, job: RecordedJob, into: TableFiller | None = None) -> Outcomes:
         """Return how its items have ended, by slots. Takes 4 bytes per slot."""
-        return Outcomes(self.rows(job.number), self.read_file, self.path, job.count)
-
-    def fill(self, table: ItemTable, job: RecordedJob, results: Results = Results.CHECKED) -> RowReader:
-        """Write its items' outcomes into the table; returns the reader, which knows the unreadable results.
-
-        Each result that is ``CHECKED`` is read once and dropped, except those that the table's sink will need. Call it
-        within `at_once`, with a table that has no outcomes.
-        """
-        table.source = source = KeptResults(self, job.number, job.id, strict=True)
-        wants_rows = table.sink is not None and table.sink is not DISCARD
-        table.live.has_user_objects |= wants_rows  # kept values may be of any class
-        return self._fill(table, job, results, source.keep if wants_rows else None)
-
-    def _fill(self, table: ItemTable, job: RecordedJob, results: Results, keep: Keep | None = None) -> RowReader:
-        grows = job.kind in GROWING
-        rows = RowReader(table, job.count, self.read_file, self.path, results, grows=grows, keep=keep)
+        outcomes = Outcomes(self.read_file, self.path, job.count, into)
         for row in self.rows(job.number):
-            rows.read(row)
-        return rows
+            outcomes.read(row)
+        return outcomes
+
+    def fill(self, table: ItemTable, job: RecordedJob, *, checked: bool) -> tuple[Outcomes, list[int]]:
+        """Write its items' outcomes into the table; returns them, and the indices of items without a readable one.
+
+        If they are ``checked``, each result is read once and dropped, and one that can't be read later is an error.
+        Call it within `at_once`, with a table that has no outcomes.
+        """
+        table.source = KeptResults(self, job.number, job.id, strict=checked)
+        filler = TableFiller(table, job.count, self.read_file, checked=checked)
+        outcomes = self.outcomes(job, filler)
+        return outcomes, sorted(filler.unreadable.union(filler.present(outcomes.lost)))
 
     def rows(self, job: int) -> Iterator[WrittenRow]:
         """Yield a job's rows, in the order in which they were written. Call it within `at_once`."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mpqueue._core.state.item_table import DISCARDED, Elsewhere
 from mpqueue._parent.journal.chunk_rows import (
     ResultPart,
+    TableFiller,
     WrittenRow,
     code_in,
     content_of,
@@ -30,10 +31,6 @@ if TYPE_CHECKING:
 
 #: Stands for the number of a row if there is none; and what is added to it if the item has failed.
 NO_ROW, HAS_FAILED = 0, 1 << 31
-
-#: The most bytes of results that are kept for a job's sink when the job goes on; and the bytes of an object beside its
-#: content.
-MOST_CHECKED, OBJECT = 32 << 20, 48
 
 T = TypeVar("T")
 
@@ -54,8 +51,6 @@ class KeptResults:
         self._owner = os.getpid()  #: the process of that lock
         self._last: tuple[int, _OpenRow] | None = None
         self.read_bytes = 0  #: bytes of all rows that were read
-        self._checked: dict[int, tuple[int, Any]] = {}  #: by index: the row and the result, which were just read
-        self._checked_bytes = 0
 
     def read(self, row: int, slot: int) -> Any:
         """Return the result of the item in that slot, which is in that row."""
@@ -69,25 +64,6 @@ class KeptResults:
                 if found is not None and _unreadable(found) is None:
                     return found
             return self._journal.at_once(lambda: self._take(row, slots))
-
-    def keep(self, row: int, indices: Sequence[int], results: list[Any], size: int) -> None:
-        """Keep results, with their bytes, that were read while the job was created and that its sink will need."""
-        self._checked_bytes += size + OBJECT * len(results)
-        if self._checked_bytes <= MOST_CHECKED:
-            self._checked.update(zip(indices, ((row, result) for result in results), strict=True))
-
-    def take_kept(self, results: Sequence[Any], indices: Sequence[int]) -> list[Any] | None:
-        """Take out these results if all are in memory since their check, else None (implements `ResultSource`)."""
-        found: list[Any] = []
-        for index, result in zip(indices, results, strict=True) if self._checked else ():
-            if type(result) is Elsewhere:
-                row, kept = self._checked.pop(index, (NO_ROW, None))
-                if row != result.row:
-                    return None
-                found.append(kept)
-            else:
-                found.append(result)
-        return found if len(found) == len(results) else None
 
     def each(
         self,
@@ -178,34 +154,54 @@ class Outcomes:
     the slots of damaged rows, and ``damaged`` is the reason. ``count`` is the number of the job's slots.
     """
 
-    def __init__(self, rows: Iterable[WrittenRow], read_file: ReadFile, path: str, count: int) -> None:
+    def __init__(self, read_file: ReadFile, path: str, count: int, into: TableFiller | None = None) -> None:
         self.row: array[int] = array("I", bytes(4 * count))
         self._firsts: list[int] = []  #: the numbers of the rows with which other code begins
         self._codes: list[int] = []  #: these codes
         self.lost: set[int] = set()
         self.damaged = ""
-        for row in rows:
-            slots, content, damage = row.told(read_file, path)
-            if slots is None or content is None:
-                self.damaged = damage
-                lost = [slot for slot in (range(len(self.row)) if slots is None else slots) if slot < len(self.row)]
-                self.void(lost)
-                self.lost.update(lost)
-                continue
-            self._note(row.number, content, slots)
+        self._read_file = read_file
+        self._path = path
+        self._into = into
+
+    def read(self, row: WrittenRow) -> None:
+        """Note the data of a row, in the order in which they were written."""
+        count = len(self.row)
+        slots: Sequence[int] = range(count)
+        try:
+            slots = row.spoken(self._path)
+            content = content_of(row, self._read_file, self._path)
+        except JournalError as error:
+            self._lose([slot for slot in slots if slot < count], str(error))
+        else:
+            if slots:
+                self._note(row.number, content, slots)
+
+    def _lose(self, slots: Sequence[int], damage: str) -> None:
+        """Count the items of a damaged row as not ended, until a later row says how they have."""
+        self.damaged = damage
+        self.void(slots)
+        self.lost.update(slots)
+        if self._into is not None:
+            self._into.lose(slots)
 
     def _note(self, number: int, content: dict[str, Any], slots: Sequence[int]) -> None:
         """Note the data of the row of that number about these slots."""
         if self.lost:
             self.lost.difference_update(slots)
-        code = code_in(content)
+        code, status, count = code_in(content), content["status"], len(self.row)
         if self._codes[-1:] != [code]:
             self._firsts.append(number)
             self._codes.append(code)
-        ended, count = {COMPLETED: number, FAILED: number | HAS_FAILED}, len(self.row)
-        for slot, status in zip(slots, content["status"], strict=True):
-            if slot < count:  # otherwise it came after this was asked for
-                self.row[slot] = ended.get(status, NO_ROW)
+        ended = {COMPLETED: number, FAILED: number | HAS_FAILED}
+        if isinstance(slots, range) and slots.stop <= count and status == status[:1] * len(slots):
+            self.row[slots.start : slots.stop] = array("I", (ended.get(status[0], NO_ROW),)) * len(slots)
+        else:
+            for slot, each in zip(slots, status, strict=True):
+                if slot < count:  # otherwise its lot could not be written
+                    self.row[slot] = ended.get(each, NO_ROW)
+        if self._into is not None:
+            self._into.write(number, content, slots)
 
     def status_of(self, slot: int) -> int:
         """Return how the item has ended: `COMPLETED`, `FAILED`, or `PENDING` if it has not."""

@@ -98,13 +98,13 @@ class OpenRecord(JobRecord):
         With another ``version``, or if ``redo`` asks for it, the job begins anew.
         """
         book, journal, redo = self.book, outlet.journal, brought.options.redo
-        case = case_of(journal.reader, recorded, brought)
-        terms = agree(case)
-        if terms.anew:
+        case = case_of(journal.reader, recorded, brought, range(recorded.count))
+        warnings = agree(case)
+        if case.anew:
             return None
         first = self._first_items(recorded)
-        warn(terms.warnings)
-        columns = self._changes(case, terms)
+        warn(warnings)
+        columns = self._changes(case)
         ids = () if redo is None or isinstance(redo, str) else redo
         self.regrow(journal.reader, recorded, ids, wants_results=book.table.sink is not DISCARD)
         indices_of(ids, book.table.ids or ())
@@ -202,9 +202,9 @@ class Regrown:
         self._present = present_slots(self._rows, recorded.count)
         #: All items, by slot.
         self.items = ItemTable(payloads, None if rule is IdRule.POSITION else ids, rule)
-        rows = reader.fill(self.items, recorded)
+        _, missing = reader.fill(self.items, recorded, checked=True)
         discarded = self.items.discarded() if wants_results else ()
-        found = Found(self.items.status, ids, sorted(rows.unreadable | rows.lost), discarded)
+        found = Found(self.items.status, ids, missing, discarded)
         grown = Grown(
             self._present,
             self._makers,
@@ -315,15 +315,14 @@ class StreamRecord(JobRecord):
 
     def _go_on(self, outlet: JournalOutlet, recorded: RecordedJob, brought: Brought) -> JournalJob | None:
         book, journal = self.book, outlet.journal
-        case = case_of(journal.reader, recorded, brought)
         known, outcomes = journal.reader.known_items(recorded)
-        terms = agree(case)
-        warn(terms.warnings)
-        columns = self._changes(case, terms)
+        case = case_of(journal.reader, recorded, brought, range(recorded.count), outcomes)
+        warn(agree(case))
+        columns = self._changes(case)
         self._take_seed(recorded.seed)
         self.known = known
         again: Sequence[int] = case.made.changed if brought.options.redo == "changed-code" else ()
-        if terms.anew:
+        if case.anew:
             columns["suspects"] = None
             again = range(recorded.count)
         elif suspects := journal.reader.suspects(recorded.number):

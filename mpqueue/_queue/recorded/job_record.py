@@ -22,10 +22,10 @@ from mpqueue._core.state.item_table import DISCARD, ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.resources import Uses, any_function
 from mpqueue._options import GivenOptions
-from mpqueue._parent.journal.chunk_rows import Results, Row, fresh_row, make_row
+from mpqueue._parent.journal.chunk_rows import Row, fresh_row, make_row
 from mpqueue._parent.journal.identity import SIZE, Key, What, identify, why_unstable
 from mpqueue._parent.journal.journal_outlet import JournalJob, JournalOutlet
-from mpqueue._parent.journal.kept_results import KeptResults
+from mpqueue._parent.journal.kept_results import KeptResults, Outcomes
 from mpqueue._parent.journal.kept_values import Statement, Unsealed, prepare
 from mpqueue._parent.journal.lots import CUT, OF_LIST, Lot, keep_ids, slots_in
 from mpqueue._parent.journal.matching import Match, match
@@ -44,7 +44,6 @@ from mpqueue._queue.recorded.resume import (
     Found,
     MadeBy,
     Plan,
-    Terms,
     agree,
     check_kind,
     decide,
@@ -147,9 +146,9 @@ class JobRecord:
         columns |= {"label": label if isinstance(label, str) else None}
         return columns | self._code_columns(code, options)
 
-    def _changes(self, case: Case, terms: Terms) -> dict[str, Any]:
+    def _changes(self, case: Case) -> dict[str, Any]:
         """Return the columns that differ from those of the recorded job, without those of its items."""
-        columns = self._code_columns(case.brought.code, case.options, None if terms.anew else case.made)
+        columns = self._code_columns(case.brought.code, case.options, None if case.anew else case.made)
         return columns if case.recorded.uses == self._uses else columns | {"uses": self._uses}
 
     def _code_columns(self, code: CodeNow, options: RecordOptions, made: MadeBy | None = None) -> dict[str, Any]:
@@ -180,10 +179,10 @@ class JobRecord:
         """Take over the items that have ended, and update the journal; None if all of it is to begin anew."""
         book, table, reader = self.book, self.book.table, outlet.journal.reader
         inventory = Inventory(table, brought.options.key)
-        compared = compare(reader, recorded, inventory, brought, Results.CHECKED)
+        compared = compare(reader, recorded, inventory, brought, checked=True)
         recorded, match, plan = compared.case.recorded, compared.match, compared.plan
         warn(plan.warnings)
-        columns = self._changes(compared.case, compared.terms)
+        columns = self._changes(compared.case)
         places = reader.places(recorded)
         tell_of_lost(book.id, plan, table, "results", reader.path)
         if plan.unknown:
@@ -197,8 +196,9 @@ class JobRecord:
         same = match.is_same and places == table.slots
         if not same or plan.any(*AFRESH) or columns:
             columns |= {"completed": book.completed, "failed": book.failed, "status": str(plan.status)}
-            anew = compared.terms.anew
-            inventory.write(outlet.journal, recorded, match, columns, plan.those(*AFRESH), everything=anew)
+            inventory.write(
+                outlet.journal, recorded, match, columns, plan.those(*AFRESH), everything=compared.case.anew
+            )
         if book.all_ended and plan.status in OVER:
             book.restored = True
             restore_end(book, dataclasses.replace(recorded, status=plan.status))
@@ -508,16 +508,21 @@ class Compared(NamedTuple):
 
     case: Case
     match: Match
-    terms: Terms
     plan: Plan
     gone: tuple[Any, ...] = ()
 
 
-def case_of(reader: Reader, recorded: RecordedJob, brought: Brought, slots: Sequence[int] | None = None) -> Case:
-    """Return a recorded job and its program's side, after a look at the results in these slots; None: in all."""
+def case_of(
+    reader: Reader,
+    recorded: RecordedJob,
+    brought: Brought,
+    slots: Sequence[int],
+    outcomes: Outcomes | None = None,
+) -> Case:
+    """Return a recorded job and its program's side, after a look at the outcomes in these slots."""
     made = MadeBy(reader.codes(recorded), brought.code)
     if made.may_differ:
-        made.look(reader.outcomes(recorded).ended_by(range(recorded.count) if slots is None else slots))
+        made.look((outcomes or reader.outcomes(recorded)).ended_by(slots))
     return Case(recorded, reader.path, made, brought)
 
 
@@ -526,27 +531,28 @@ def compare(
     recorded: RecordedJob,
     inventory: Inventory,
     brought: Brought,
-    results: Results,
+    *,
+    checked: bool,
 ) -> Compared:
     """Note in the inventory's table how its items ended, and what the run does with them. Changes nothing else.
 
-    Raises the errors of `create_job` about journals and items.
+    Results that are not ``checked`` are not read: no item runs again because that fails. Raises the errors of
+    `create_job` about journals and items.
     """
     table = inventory.table
 
     def find() -> Compared:
         now = reader.now(recorded)
         match = inventory.match(reader, now)
-        case = case_of(reader, now, brought, match.slots)
         table.start_afresh(range(len(table)) if any(table.status) else ())  # a look before this one was incomplete
-        rows = reader.fill(table, now, results)
+        outcomes, missing = reader.fill(table, now, checked=checked)
+        case = case_of(reader, now, brought, match.slots, outcomes)
         ids = range(len(table)) if table.ids is None else table.ids
         discarded = table.discarded() if brought.wants_results else ()
-        suspects, missing = reader.suspects(now.number), sorted(rows.unreadable | rows.lost)
-        terms, found = agree(case), Found(table.status, ids, missing, discarded, suspects)
-        plan = decide(case, terms, match, found)
-        names = reader.names(now) if match.gone and results is Results.LEFT_OUT else ()
-        return Compared(case, match, terms, plan, tuple(names[slot] for slot in match.gone) if names else ())
+        warnings, found = agree(case), Found(table.status, ids, missing, discarded, reader.suspects(now.number))
+        plan = decide(case, warnings, match, found)
+        names = reader.names(now) if match.gone and not checked else ()
+        return Compared(case, match, plan, tuple(names[slot] for slot in match.gone) if names else ())
 
     return reader.at_once(find)
 
@@ -571,7 +577,7 @@ def plan(
     inventory = Inventory(table, options.key)
     options = options._replace(update=True, strict=False)
     brought = Brought(code_of(*functions), options, None, max_retries, wants_results)
-    compared = compare(reader, recorded, inventory, brought, Results.LEFT_OUT)
+    compared = compare(reader, recorded, inventory, brought, checked=False)
     found, gone, code_changed = compared.plan, compared.gone, bool(compared.case.made.changed)
     del compared, inventory  # the tuples of ids take as much as all the rest
     table.results.clear()

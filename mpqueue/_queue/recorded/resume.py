@@ -153,42 +153,40 @@ class Case(NamedTuple):
         return self.brought.options
 
     @property
+    def anew(self) -> bool:
+        """True if all of it runs again."""
+        options, recorded = self.options, self.recorded
+        if options.redo == "all" or (options.version is not None and options.version != recorded.version):
+            return True
+        return recorded.kind is JobKind.OPEN and options.redo == "changed-code" and bool(self.made.changed)
+
+    @property
     def where(self) -> str:
         """The job's id and its journal, for people."""
         return f"job {self.recorded.id!r} in {self.path}"
 
 
-class Terms(NamedTuple):
-    """The terms of a run of a recorded job: ``anew`` if all of it runs again; ``warnings`` are texts for people."""
-
-    anew: bool
-    warnings: Sequence[str] = ()
-
-
-def agree(case: Case) -> Terms:
-    """Return the terms of this case.
+def agree(case: Case) -> list[str]:
+    """Return warnings, for people, about a run in this case.
 
     Raises `JournalMismatchError` if it can't go on, and ValueError if ``redo`` does not suit an open job.
     """
     recorded, made, options, seed = case.recorded, case.made, case.options, case.brought.seed
     kind, redo = recorded.kind, options.redo
-    anew = redo == "all" or (options.version is not None and options.version != recorded.version)
-    if kind is JobKind.OPEN:
-        if redo and not isinstance(redo, str) and recorded.rule == IdRule.POSITION:
-            raise ValueError(
-                f"redo: expected 'failed', 'changed-code' or 'all' for an open job whose items have no ids, got "
-                f"{shown(redo)}: items that it adds again could not be distinguished from those it had added before"
-            )
-        anew = anew or (redo == "changed-code" and bool(made.changed))
+    if kind is JobKind.OPEN and redo and not isinstance(redo, str) and recorded.rule == IdRule.POSITION:
+        raise ValueError(
+            f"redo: expected 'failed', 'changed-code' or 'all' for an open job whose items have no ids, got "
+            f"{shown(redo)}: items that it adds again could not be distinguished from those it had added before"
+        )
     change = unknown = ""
-    if not anew and options.version is None:
+    if not case.anew and options.version is None:
         if made.is_new or options.strict or redo == "changed-code":
             unknown = made.describe_unknown()
         if redo != "changed-code":
             change = made.describe_change()
-    is_other_seed = seed not in (None, recorded.seed) and not (anew and kind in (JobKind.OPEN, JobKind.STREAM))
+    is_other_seed = seed not in (None, recorded.seed) and not (case.anew and kind in (JobKind.OPEN, JobKind.STREAM))
     warnings = _object(case, change, is_other_seed=is_other_seed)
-    return Terms(anew, [*warnings, f"{case.where}: {unknown}"] if unknown else warnings)
+    return [*warnings, f"{case.where}: {unknown}"] if unknown else warnings
 
 
 def _object(case: Case, change: str, *, is_other_seed: bool) -> list[str]:
@@ -278,7 +276,7 @@ class Plan:
         return len(self.stands) - sum(map(self.stands.count, (COMPLETED, FAILED, GONE)))
 
 
-def decide(case: Case, terms: Terms, match: Match, found: Found) -> Plan:
+def decide(case: Case, warnings: Iterable[str], match: Match, found: Found) -> Plan:
     """Plan a run of a list's items; ``match`` has the recorded ones.
 
     Raises `JournalMismatchError` for other items, unless ``update``; ValueError if ``redo`` has an id that none has.
@@ -287,10 +285,10 @@ def decide(case: Case, terms: Terms, match: Match, found: Found) -> Plan:
     if not (options.update or match.is_same):
         raise JournalMismatchError(f"{case.where}: expected the items that it was recorded with, got others: {match}; "
                                    "Rerun(update=True) runs those; nothing was changed")  # fmt: skip
-    plan = Plan(bytearray(found.status), [*terms.warnings])
+    plan = Plan(bytearray(found.status), [*warnings])
     plan.unknown += [index for index in match.unknown if found.status[index] in (COMPLETED, FAILED)]
     plan.put(match.changed, CHANGED)
-    if terms.anew:
+    if case.anew:
         plan.stands[:] = bytes((AGAIN,)) * len(plan.stands)
     elif options.redo == "changed-code":
         plan.put(made.changed, AGAIN)
