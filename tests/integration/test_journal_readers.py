@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from mpqueue import JobQueue, Rerun
-from mpqueue.errors import JournalError
+from mpqueue.errors import JournalError, RemoteError
 from tests.support.disk import Disk
-from tests.support.journals import queue_of, rows_of, values_of
+from tests.support.journals import queue_of, recorded, rows_of, values_of
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 
@@ -143,6 +143,17 @@ def test_an_item_never_runs_again_with_the_handler_of_a_later_job(path: Path) ->
         with pytest.raises(JournalError, match=r"was created anew meanwhile; get it again, with get_job\(\) say"):
             job.items[2].replay()
         assert queue.load_job("job").items[2].replay() == 200
+
+
+def test_a_file_that_is_really_gone_is_said_to_be_gone(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    with queue_of(path) as queue:
+        queue.run(in_order([1, 2]), big_error, id="job")
+    for file in values_of(path):
+        file.unlink()
+    with recorded(path) as job:
+        assert [item.status for item in job.items] == ["failed", "failed"]
+        assert [type(item.exception) for item in job.items] == [RemoteError, RemoteError]
 
 
 def test_a_plan_is_of_one_moment(path: Path, disk: Disk) -> None:
