@@ -23,7 +23,6 @@ from mpqueue._queue.recorded.code_parts import PYTHON, Code, CodeNow
 from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._queue.recorded.resume import (
     AGAIN,
-    CHANGED,
     GONE,
     LOST,
     NEW,
@@ -149,7 +148,7 @@ class History:
         plan, is_anew = self.plan(found_match, options, seed)
         expected = self.expected(found_match, options)
         assert [*plan.stands] == expected
-        is_as_it_was = found_match.is_same and not {CHANGED, AGAIN, RETRIED} & {*expected}
+        is_as_it_was = found_match.is_same and not {AGAIN, RETRIED} & {*expected}
         says_more = any("items more have ended by its counts" in text for text in plan.warnings)
         assert says_more == (is_as_it_was and self.uncounted > len(plan.guilty))
         assert plan.status == self.status_of(expected)
@@ -239,7 +238,7 @@ class History:
         if self.is_anew(options) or is_wanted or is_other:
             return AGAIN
         if state != record.state or state == 0:
-            return CHANGED
+            return AGAIN
         stands = record.status
         if record.is_unreadable or (record.is_discarded and record.status == COMPLETED):
             stands = LOST
@@ -267,7 +266,7 @@ class History:
         for (identity, state), slot, how in zip(self.items, found_match.slots, plan.stands, strict=True):
             record = journal.records.setdefault(slot, Record(identity, state))
             record.state = state
-            if how in (CHANGED, AGAIN, LOST, RETRIED):
+            if how in (AGAIN, LOST, RETRIED):
                 record.forget()
             if how == FAILED and record.status != FAILED:  # it ends its program
                 record.status, record.code = FAILED, self.code

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 _SMALL, _TEXTS = frozenset((int, float, bool, type(None))), frozenset((str, bytes))
 MOST_TEXT = 4096
 
-#: The kept form of an item: a `Kept` without the empty fields at its end. None: it is not kept.
+#: The kept form of an item: a `Kept`, or the fields that are not empty. None: it is not kept.
 KeptItem = tuple[Any, ...] | None
 #: The kept form of several: all in one pickle (a tuple), or each by itself.
 KeptItems = tuple[Any, ...] | list[KeptItem]
@@ -86,8 +86,8 @@ def keep_items(items: list[Any]) -> KeptItems:
         return (pickle.dumps(items, pickle.HIGHEST_PROTOCOL),)
     together = keep_small(items)
     if together is not None:
-        return _trimmed(together)
-    return [None if (kept := keep_small(item)) is None else _trimmed(kept) for item in items]
+        return tuple(together)
+    return [None if (kept := keep_small(item)) is None else tuple(kept) for item in items]
 
 
 def keep_ids(ids: list[Hashable]) -> list[Hashable] | tuple[Any, ...]:
@@ -96,11 +96,7 @@ def keep_ids(ids: list[Hashable]) -> list[Hashable] | tuple[Any, ...]:
         return ids
     files: list[BigFile] = []
     kept = keep(ids, files)
-    return ids if files else _trimmed(kept)
-
-
-def _trimmed(kept: Kept) -> tuple[Any, ...]:
-    return (kept.by_reference,) if kept.by_value is None and kept.file is None else tuple(kept)
+    return ids if files else tuple(kept)
 
 
 def _are_small(values: list[Any]) -> bool:
@@ -412,9 +408,9 @@ class AddedLot:
         """Return the items of each lot, and how many these are."""
         if self.pickling.together is not None:
             for part in self.pickling.together:
-                yield _trimmed(Kept(*part.kept)), len(part.places)
+                yield tuple(Kept(*part.kept)), len(part.places)
             return
-        kept = [_trimmed(one) if isinstance(one, Kept) else None for one in self.pickling.each]
+        kept = [tuple(one) if isinstance(one, Kept) else None for one in self.pickling.each]
         kept += [None] * (len(self.indices) - len(kept))
         for lo in range(0, len(kept), MOST):
             yield kept[lo : lo + MOST], len(kept[lo : lo + MOST])

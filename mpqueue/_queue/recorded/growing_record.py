@@ -47,7 +47,6 @@ from mpqueue._queue.recorded.code_parts import CodeNow, code_of_stages
 from mpqueue._queue.recorded.job_record import JobRecord, case_of, tell_of_lost, warn
 from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._queue.recorded.resume import (
-    AFRESH,
     AGAIN,
     GONE,
     Brought,
@@ -133,7 +132,6 @@ class OpenRecord(JobRecord):
         self._have(self._regrown.table)
         tell_of_lost(recorded.id, self._regrown.plan, self._regrown.items, "outcomes", reader.path)
         self.book.retries, self.book.past = recorded.retries, recorded.past
-        self.book.go_on()
 
     # -- what it has -----------------------------------------------------------------------------------------
 
@@ -576,7 +574,7 @@ class StagesRecord(JobRecord):
 
     def _follow(self, plan: Plan) -> None:
         super()._follow(plan)
-        self._afresh = frozenset(plan.those(*AFRESH))
+        self._afresh = frozenset(plan.those(AGAIN))
 
     def _take_code(self) -> CodeNow:
         code = code_of_stages(self._stages)

@@ -34,9 +34,7 @@ from mpqueue._queue.arguments import replay_item, reseed, restore_end
 from mpqueue._queue.recorded.code_parts import Code, CodeNow, code_of
 from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._queue.recorded.resume import (
-    AFRESH,
     AGAIN,
-    CHANGED,
     NEW,
     RETRIED,
     Brought,
@@ -194,11 +192,9 @@ class JobRecord:
         self._follow(plan)
         journal_job = self._carry_out(outlet, recorded.number, plan)
         same = match.is_same and places == table.slots
-        if not same or plan.any(*AFRESH) or columns:
+        if not same or plan.any(AGAIN) or columns:
             columns |= {"completed": book.completed, "failed": book.failed, "status": str(plan.status)}
-            inventory.write(
-                outlet.journal, recorded, match, columns, plan.those(*AFRESH), everything=compared.case.anew
-            )
+            inventory.write(outlet.journal, recorded, match, columns, plan.those(AGAIN), everything=compared.case.anew)
         if book.all_ended and plan.status in OVER:
             book.restored = True
             restore_end(book, dataclasses.replace(recorded, status=plan.status))
@@ -582,10 +578,10 @@ def plan(
     del compared, inventory  # the tuples of ids take as much as all the rest
     table.results.clear()
     ids: Sequence[Hashable] = range(len(table)) if table.ids is None else table.ids
-    others = set(range(256)).difference((CHANGED, AGAIN, NEW))
+    others = set(range(256)).difference((AGAIN, NEW))
     return JobPlan(
         tuple(found.pick(ids, *others)),
-        tuple(found.pick(ids, CHANGED, AGAIN)),
+        tuple(found.pick(ids, AGAIN)),
         tuple(found.pick(ids, NEW)),
         gone,
         tuple(found.pick(ids, FAILED, RETRIED)),

@@ -127,9 +127,7 @@ class PastJob:
             book.sealed = True  # its user is not there
         else:
             record = JobRecord(book, functions, asked)
-            book.retries = self.retries
-            book.go_on()
-        book.past = self.past
+            book.retries, book.past = self.retries, self.past
         if self.over:
             restore_end(book, self._recorded)
         return record

@@ -30,11 +30,10 @@ WAYS = "Rerun(redo='changed-code') (--redo changed-code), or a new version=, run
 #: What happens without that.
 NOT_AGAIN = "what is done is not done again"
 
-#: The standing of an item in a plan, other than its status in the journal: it is new; it has changed; its user wants it
-#: to run again; its result is missing; it had failed, and is tried again; it no longer counts.
-NEW, CHANGED, AGAIN, LOST, RETRIED, GONE = range(250, 256)
-#: Standings of items that run as if for the first time, also in the journal.
-AFRESH = (CHANGED, AGAIN)
+#: The standing of an item in a plan, other than its status in the journal: it is new; it runs as if for the first time,
+#: also in the journal, since it has changed or its user wants that; its result is missing; it had failed, and is tried
+#: again; it no longer counts.
+NEW, AGAIN, LOST, RETRIED, GONE = range(251, 256)
 
 
 #: What the jobs of each kind are, and the call that resumes them, for people.
@@ -266,7 +265,7 @@ class Plan:
 
     def follow(self, table: ItemTable) -> None:
         """Write the standings into the job's table, except for items that had failed, or end their program."""
-        table.start_afresh(self.those(*AFRESH))
+        table.start_afresh(self.those(AGAIN))
         for index in self.those(LOST):
             table.status[index], table.results[index] = PENDING, None
 
@@ -287,7 +286,7 @@ def decide(case: Case, warnings: Iterable[str], match: Match, found: Found) -> P
                                    "Rerun(update=True) runs those; nothing was changed")  # fmt: skip
     plan = Plan(bytearray(found.status), [*warnings])
     plan.unknown += [index for index in match.unknown if found.status[index] in (COMPLETED, FAILED)]
-    plan.put(match.changed, CHANGED)
+    plan.put(match.changed, AGAIN)
     if case.anew:
         plan.stands[:] = bytes((AGAIN,)) * len(plan.stands)
     elif options.redo == "changed-code":
@@ -301,7 +300,7 @@ def decide(case: Case, warnings: Iterable[str], match: Match, found: Found) -> P
     judge(plan, match.slots, found.suspects, case.brought.max_retries)
     counted = recorded.completed + recorded.failed - len(plan.unreadable) - len(plan.discarded)
     more = counted - plan.stands.count(COMPLETED) - plan.stands.count(FAILED)
-    if match.is_same and more > 0 and not plan.any(*AFRESH, RETRIED):
+    if match.is_same and more > 0 and not plan.any(AGAIN, RETRIED):
         plan.warnings.append(f"job {recorded.id!r}: {more} items more have ended by its counts in {case.path} than by "
                              "its rows, so these run again")  # fmt: skip
     plan.status = _status(recorded.status, plan)
@@ -319,7 +318,7 @@ def indices_of(ids: Collection[Hashable], all_ids: Sequence[Hashable]) -> Iterab
 
 def _lose(plan: Plan, found: Found) -> None:
     """Run items again whose results are missing, unless they run anyway."""
-    ready = (NEW, *AFRESH)
+    ready = (NEW, AGAIN)
     plan.unreadable += [index for index in found.unreadable if plan.stands[index] not in ready]
     plan.put(plan.unreadable, LOST)
     plan.discarded += [index for index in found.discarded if plan.stands[index] == COMPLETED]
@@ -328,7 +327,7 @@ def _lose(plan: Plan, found: Found) -> None:
 
 def judge(plan: Plan, slots: Sequence[int], counts: Mapping[int, int], max_retries: int) -> None:
     """Count items that may have ended their program too often as failed, unless they run afresh, or are tried again."""
-    done = (COMPLETED, FAILED, NEW, *AFRESH)
+    done = (COMPLETED, FAILED, NEW, AGAIN)
     for index, slot in enumerate(slots) if counts else ():
         if slot in counts and plan.stands[index] not in done:
             has_failed = is_guilty(counts[slot], max_retries) and plan.stands[index] != RETRIED
