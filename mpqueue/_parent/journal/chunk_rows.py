@@ -1,7 +1,7 @@
 """A chunk's row: the states of some items of a job as one blob, and reading that blob into a table.
 
 Rows are read in the order in which they were written; a later row's data about an item replace an earlier one's, except
-for the failed tries, which add up. Items are named by their slots. Older versions ignore names that newer ones add.
+for the failed tries, which add up. Items are named by their slots.
 """
 
 from __future__ import annotations
@@ -353,9 +353,11 @@ class TableFiller:
         self._checked = checked
         self._brought: set[int] = set()  #: items whose payload came with a row, as earlier versions wrote it
         slots = range(len(table)) if table.slots is None else table.slots
-        self._where = array("i", (GONE,)) * max(count, max(slots, default=-1) + 1)  #: the indices of items, by slots
-        for index, slot in enumerate(slots):
-            self._where[slot] = index
+        self._where: Sequence[int] = slots  #: the indices of items, by slots; a range: they are the slots
+        if table.slots is not None or len(table) < count:
+            self._where = where = array("i", (GONE,)) * max(count, max(slots, default=-1) + 1)
+            for index, slot in enumerate(slots):
+                where[slot] = index
 
     def lose(self, slots: Iterable[int]) -> None:
         """Forget the items in these slots, except for data in later rows: a row about them is damaged."""
@@ -388,19 +390,25 @@ class TableFiller:
             mine = done[len(marks) : len(marks) + len(part.places)]
             marks += [DISCARDED if part.is_discarded else mark] * len(mine)
             if self._checked:
-                self._check_results(part, [index for index in mine if index != GONE])
+                self._check_results(
+                    part, mine if isinstance(mine, range) else [index for index in mine if index != GONE]
+                )
         _put(self._table.results, done, marks)
 
     def _check_results(self, part: ResultPart, indices: Sequence[int]) -> None:
         if indices and not part.is_discarded and isinstance(restore(Kept(*part.kept), self._read_file), Unreadable):
             self.unreadable.update(indices)
-        else:
+        elif self.unreadable:
             self.unreadable.difference_update(indices)  # they may have been made anew
 
     def _indices(self, slots: Sequence[int]) -> Sequence[int]:
         """Return the indices in the table of the items in these slots; `GONE` for those that are not in it."""
+        last = slots[-1] if isinstance(slots, range) else max(slots)
+        if last >= len(self._where):  # its lot could not be written
+            self._where = array("i", (*self._where, *[GONE] * (last + 1 - len(self._where))))
         where = self._where
-        where.extend([GONE] * (max(slots) + 1 - len(where)))  # slots of lots that could not be written
+        if isinstance(where, range):
+            return slots
         indices = where[slots.start : slots.stop] if isinstance(slots, range) else [where[slot] for slot in slots]
         first = indices[0]
         if first != GONE and all(index == first + at for at, index in enumerate(indices)):

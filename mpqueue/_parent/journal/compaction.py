@@ -2,8 +2,8 @@
 
 A row whose data is all replaced goes; one of which a part still counts is written anew under its number, since readers
 know results by the numbers of their rows. One row at a time is in memory. Results are moved, not unpickled; but if some
-of those that were pickled together are dropped, and all of them are plain data, the others are pickled again. Unknown
-rows, and those in a file, stay as they are. Numbers of a job's rows are never reused, so the last one always has a row.
+of those that were pickled together are dropped, and all of them are plain data, the others are pickled again. Rows in a
+file stay as they are. Numbers of a job's rows are never reused, so the last one always has a row.
 
 Items that are gone are forgotten, and their slots stay empty: one that comes back is new. In a stream, these are items
 that have changed since, or had to run again and never came, for example after another ``version=``.
@@ -44,8 +44,6 @@ Run = Callable[..., Any]
 
 #: Entries of a row about single items, by their places in it.
 _BY_PLACE = ("history", "failures", "payloads", "output")
-#: The keys of rows that can be written anew.
-_KEYS = {*NUMBERS, *_BY_PLACE, "code", "status", "results", "parts", "errors", "fresh"}
 
 
 class Compacted(NamedTuple):
@@ -81,13 +79,13 @@ def compact(run: Run, job: int, slots: int, present: bytearray | None, path: str
     files, stay = set[str](), set[str]()
     for order, (number, content, spoken) in enumerate(rows.read(), 1):
         files |= files_of(content)
-        if content.keys() <= _KEYS and not (look.has_unread and content.get("fresh")):
+        if "row" not in content and not (look.any_in_file and content.get("fresh")):
             places = look.places(content, spoken, order)
             if len(places) < len(spoken):
                 content = _only(content, places)  # noqa: PLW2901 - what is left of it
                 rows.replace(number, content, [spoken[at] for at in places])
         stay |= files_of(content)
-    return frozenset() if look.has_unread else frozenset(files - stay)
+    return frozenset() if look.any_in_file else frozenset(files - stay)
 
 
 class JobRows:
@@ -125,10 +123,9 @@ class _Spoken:
         self._present = present
         self._last = array("I", bytes(4 * slots))
         self._fresh: dict[int, int] = {}
-        #: Some row is in a file, or has unknown data: it stays whole, and may name files. So what voids it stays, too.
-        self.has_unread = False
+        self.any_in_file = False  #: such a row stays whole, and may name files; so what voids it stays, too
         for order, (_, content, spoken) in enumerate(rows.read(), 1):
-            self.has_unread = self.has_unread or not content.keys() <= _KEYS
+            self.any_in_file = self.any_in_file or "row" in content
             if isinstance(spoken, range):
                 self._last[spoken.start : spoken.stop] = array("I", (order,)) * len(spoken)
             else:
