@@ -369,10 +369,7 @@ class HeldFiles:
         return self._is_held and bool(changed) and not others and self._is_in_place("")
 
     def _is_in_place(self, suffix: str) -> bool:
-        try:
-            return os.path.samestat(os.fstat(self._files[suffix].fileno()), os.stat(f"{self._path}{suffix}"))
-        except OSError:
-            return False
+        return _is_at(self._files[suffix], f"{self._path}{suffix}")
 
     def let_go(self) -> None:
         """Let SQLite end the log from now on, if no other program reads it."""

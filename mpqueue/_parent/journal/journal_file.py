@@ -165,9 +165,10 @@ class Store:
             for file, job in files
         ]
         self._transact([*statements, *named])
+        folder = folder_of(self.path)
         for file, _ in files:
             with contextlib.suppress(OSError):
-                _rename(folder_of(self.path), f"{file.name}{PART}", file.name)
+                (folder / f"{file.name}{PART}").replace(folder / file.name)
 
     def check_in_place(self) -> None:
         """Raise `MovedError` if a file of the journal was moved, removed or exchanged. Takes a few microseconds.
@@ -254,7 +255,9 @@ class Store:
             sync_folder(folder.parent)
             self._folder_is_safe = True
         for file in files:
-            write_whole(folder, file, f"{file.name}{PART}")
+            with whole_file(folder / f"{file.name}{PART}", 0o600) as written:
+                for each in file.parts:
+                    written.write(each)
         sync_folder(folder)
 
     def put_job(
@@ -269,7 +272,10 @@ class Store:
             is_new = number is None
             if number is None:
                 number = _next(run("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'"))
-            values = [_sealed(value, Place(f"jobs.{name}", number)) for name, value in columns.items()]
+            values = [
+                value.seal(Place(f"jobs.{name}", number)) if isinstance(value, Unsealed) else value
+                for name, value in columns.items()
+            ]
             if is_new:
                 names, marks = ", ".join(columns), ", ".join("?" * len(columns))
                 run(f"INSERT INTO jobs (number, {names}) VALUES (?, {marks})", (number, *values))  # noqa: S608
@@ -331,7 +337,7 @@ class Store:
             for name in names:
                 run("DELETE FROM files WHERE name = ?", (name,))
                 with contextlib.suppress(OSError):  # if the program ends now, the next one knows that it may be removed
-                    _rename(folder, name, f"{name}{PART}")
+                    (folder / name).replace(folder / f"{name}{PART}")
         for name in names:
             with contextlib.suppress(OSError):
                 (folder / f"{name}{PART}").unlink()
@@ -370,7 +376,7 @@ class Store:
             if found.suffix == PART:
                 with contextlib.suppress(OSError):
                     if found.stem in named:
-                        _rename(folder, found.name, found.stem)
+                        found.replace(folder / found.stem)
                     else:
                         found.unlink()
             elif found.suffix == VALUE and found.name not in named:
@@ -390,17 +396,6 @@ class Store:
             self._close_files()
         with contextlib.suppress(OSError):
             folder_of(self.path).rmdir()  # only if it is empty
-
-
-def write_whole(folder: Path, file: BigFile, name: str) -> None:
-    """Write a file that is complete and on disk, or not there at all. Raises OSError."""
-    with whole_file(folder / name, 0o600) as written:
-        for each in file.parts:
-            written.write(each)
-
-
-def _rename(folder: Path, name: str, other: str) -> None:
-    os.replace(folder / name, folder / other)
 
 
 @contextlib.contextmanager
@@ -452,10 +447,6 @@ def _to_text(content: bytes) -> str:
     return content.decode(errors="surrogateescape")
 
 
-def _sealed(value: Any, place: Place) -> Any:
-    return value.seal(place) if isinstance(value, Unsealed) else value
-
-
 def _next(found: Any) -> int:
     """Return the number after the one that was found; 1 if there was none."""
     row = found.fetchone()
@@ -503,8 +494,8 @@ def _check(path: str, left: Mark | None) -> int | None:
             _check_new(path, left, "an empty database")
             return None
         check_version(path, application, version)
-        if left is not None:
-            _check_complete(path, left, connection)
+        if left is not None and (found := found_instead(left, connection)):
+            raise _lost(path, left, found)
     return int(version)
 
 
@@ -523,13 +514,6 @@ def _check_new(path: str, left: Mark | None, found: str) -> None:
         f"{path}: expected the journal to which {beside} belongs, got {found}; nothing was changed: put the journal "
         f"back, or, to begin anew, remove {beside}"
     )
-
-
-def _check_complete(path: str, left: Mark, connection: sqlite3.Connection) -> None:
-    """Raise `JournalError` if data that was on disk when the last process ended is missing."""
-    found = found_instead(left, connection)
-    if found:
-        raise _lost(path, left, found)
 
 
 def found_instead(left: Mark, connection: sqlite3.Connection) -> str:
@@ -569,7 +553,7 @@ def _create(path: str, connect: Connect) -> None:
 
     It gets its name once it is complete, so that no reader, and no later program, finds a part of one.
     """
-    part, folder = f"{path}.new", Path(path).parent
+    part = f"{path}.new"
     _remove_new(part)  # its maker ended
     os.close(open_file(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINKS, 0o600))
     try:
@@ -582,11 +566,11 @@ def _create(path: str, connect: Connect) -> None:
             connection.execute("COMMIT")
         if os.path.exists(path):
             check_stat(path, os.lstat(path))  # an empty file of this user
-        _rename(folder, Path(part).name, Path(path).name)
+        os.replace(part, path)
     except BaseException:
         _remove_new(part)
         raise
-    sync_folder(folder)
+    sync_folder(Path(path).parent)
 
 
 def _remove_new(part: str) -> None:
