@@ -109,7 +109,6 @@ class OpenRecord(JobRecord):
         indices_of(ids, book.table.ids or ())
         if columns:
             journal.ask(lambda store: store.put_job(recorded.number, columns))
-        self._write_found(outlet)
         if len(book.table):
             take_rule(book, IdRule(recorded.rule))
         self._take_seed(recorded.seed)
@@ -117,10 +116,11 @@ class OpenRecord(JobRecord):
         self._add_first(outlet, recorded.number, *first)
         return journal_job
 
-    def _write_found(self, outlet: JournalOutlet) -> None:
-        """Write what does not count any more. Only its handlers add more items."""
+    def _take_up(self, outlet: JournalOutlet, number: int, *, retried: bool = False) -> JournalJob:
+        """Write what does not count any more, and go on with the rest. Only its handlers add more items."""
         assert self._regrown is not None
         outlet.journal.ask(self._regrown.write)
+        return super()._take_up(outlet, number, retried=retried)
 
     _regrown: Regrown | None = None
 

@@ -111,11 +111,7 @@ class JobRecord:
         Raises `JournalError`.
         """
         self._note_code(outlet, number)
-        self._write_found(outlet)
         outlet.add(self.book, self._take_up(outlet, number))
-
-    def _write_found(self, outlet: JournalOutlet) -> None:
-        """Write what is found out when the job is read."""
 
     def _note_code(self, outlet: JournalOutlet, number: int) -> None:
         """Note the handler's code if it has changed, as it may if the journal has the handler by name."""
