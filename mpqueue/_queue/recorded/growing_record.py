@@ -54,7 +54,6 @@ from mpqueue._queue.recorded.resume import (
     Grown,
     Plan,
     agree,
-    indices_of,
     regrow,
 )
 from mpqueue._wire.item_names import IdRule, ids_of, rule_of
@@ -106,7 +105,6 @@ class OpenRecord(JobRecord):
         columns = self._changes(case)
         ids = () if redo is None or isinstance(redo, str) else redo
         self.regrow(journal.reader, recorded, ids, wants_results=book.table.sink is not DISCARD)
-        indices_of(ids, book.table.ids or ())
         if columns:
             journal.ask(lambda store: store.put_job(recorded.number, columns))
         if len(book.table):

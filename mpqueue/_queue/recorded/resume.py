@@ -360,6 +360,8 @@ class Grown(NamedTuple):
 def regrow(found: Found, grown: Grown, redo: Collection[Hashable]) -> Plan:
     """Plan a run of an open job's items, before any are added again; those with ids in ``redo`` run again.
 
+    Raises ValueError for an id that none has.
+
     Items that have not ended run, also those that handlers had added. So each item has to be in the journal, or to be
     added again: by the user, or by its maker, which runs again for that. If a maker runs again, say because its result
     is lost, it adds its items again. Items with ids are then left out, since the job has them. Items without ids are
@@ -373,9 +375,7 @@ def regrow(found: Found, grown: Grown, redo: Collection[Hashable]) -> Plan:
     def again(slots: Iterable[int]) -> None:
         plan.put([slot for slot in slots if stands[slot] not in (PENDING, GONE)], AGAIN)
 
-    if redo:
-        wanted = set(redo)
-        again(slot for slot, item_id in enumerate(found.ids) if item_id in wanted)
+    again(indices_of(redo, found.ids) if redo else ())
     for slot in range(len(stands) - 1, -1, -1):  # a maker comes before its items
         if stands[slot] not in (COMPLETED, FAILED, GONE) and grown.is_lost(slot):
             stands[slot] = GONE
