@@ -17,7 +17,6 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route
 
-from mpqueue._core.state.item_table import ItemTable
 from mpqueue._live_page import page_json
 from mpqueue._live_page.access import Guard
 from mpqueue._live_page.comparison import compare, jobs_like
@@ -25,6 +24,7 @@ from mpqueue._live_page.feed import PageFeed, Viewer
 from mpqueue._live_page.job_feed import WINDOW, JobFeed, history, use_now
 from mpqueue._live_page.listing import ORDERS, Wish
 from mpqueue._live_page.served import WISHES, Served
+from mpqueue._report.job_report import make_report
 from mpqueue._report.plots import throughput
 from mpqueue._text import repr_of
 from mpqueue.errors import JobNotFoundError, MPQueueError, shown
@@ -200,9 +200,9 @@ class Routes:
     def item(self, job: JobFeed, request: Request) -> dict[str, Any]:
         """All facts about one item."""
         index = request.path_params["index"]
-        table = _table_with(job, index)
+        _check_item(job, index)
         lane = self._feed.lane_of(job.book.number, index)
-        told = page_json.details_of(job.book, table, index)
+        told = page_json.details_of(job.book, index)
         if lane is not None and told["status"] == "processing":  # it may have ended meanwhile
             is_here, keeps_output = self._served.can_resize, job.book.options.capture_output
             told["live"] = page_json.as_it_runs(lane, self._feed.offset, is_here=is_here, keeps_output=keeps_output)
@@ -211,7 +211,7 @@ class Routes:
     def report(self, job: JobFeed, _: Request) -> Response:
         """The job's report, a page of its own. It looks at all items."""
         try:
-            page = self._served.report(job.book)
+            page = make_report(job.book, None).to_html()
         except ValueError as error:
             raise HTTPException(404, str(error)) from error
         # It contains its scripts and style, named by the policy; it is not part of this page, and can't act for it.
@@ -222,10 +222,10 @@ class Routes:
     def picture(self, job: JobFeed, request: Request) -> Response:
         """The picture in an item's result; ``?small`` for a row. It may have to be encoded."""
         index = request.path_params["index"]
-        table = _table_with(job, index)
+        _check_item(job, index)
         make = page_json.small if "small" in request.query_params else page_json.find_picture
         try:
-            picture = make(page_json.result_of(table, index))
+            picture = make(page_json.result_of(job.book.table, index))
         except BaseException as error:
             log.warning("the picture in a result could not be made", exc_info=True)
             raise HTTPException(404, "The picture in this result could not be made.") from error
@@ -358,8 +358,8 @@ def _page_of(job: JobFeed, wish: Wish, now: Callable[[], float]) -> dict[str, An
     """
     begun = now()
     shown = job.shown()
-    found = job.listing.find(wish, shown.table, shown.statuses)
-    indices, table = found.indices, shown.table
+    found = job.listing.find(wish, shown.statuses)
+    indices, table = found.indices, job.book.table
     rows = [page_json.row_of(table, at, shown.statuses[at]) for at in indices[wish.offset : wish.offset + wish.limit]]
     told: dict[str, Any] = {"state": shown.state, "matching": len(indices), "offset": wish.offset, "rows": rows}
     if found.searched < len(shown.statuses):
@@ -370,12 +370,10 @@ def _page_of(job: JobFeed, wish: Wish, now: Callable[[], float]) -> dict[str, An
     return told
 
 
-def _table_with(job: JobFeed, index: int) -> ItemTable:
-    """The job's items, if they have the one of that index. Raises HTTPException."""
-    table = job.book.table
-    if index >= len(table):
+def _check_item(job: JobFeed, index: int) -> None:
+    """Raise HTTPException if the job has no item of that index."""
+    if index >= len(job.book.table):
         raise _no_such_item()
-    return table
 
 
 def _no_such_job() -> HTTPException:

@@ -196,7 +196,7 @@ class PageFeed:
         for number, book in current.items():
             job = self._jobs.get(number)
             if job is None or job.book is not book:
-                job = self._jobs[number] = JobFeed(book, served)
+                job = self._jobs[number] = JobFeed(book, served.now, 0 if job is None else job.version)
             if not job.settled:
                 job.look(now, lanes.get(number, ()), standing)
         return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import ceil, inf
 from typing import Any, NamedTuple
 
@@ -10,10 +10,11 @@ from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.timings import Span
 from mpqueue._live_page.listing import Listing
 from mpqueue._live_page.page_json import encode
-from mpqueue._live_page.served import Served, ShownJob
+from mpqueue._live_page.served import ShownJob
 from mpqueue._os.process_facts import use_of
 from mpqueue._output.job_facts import Counts, Watch, count_statuses, facts_of, head_of, left_of
 from mpqueue._parent.running import LaneNow
+from mpqueue._report.job_report import has_report
 from mpqueue.events import milliseconds
 from mpqueue.status import COMPLETED, FAILED, PROCESSING, JobStatus
 
@@ -22,30 +23,28 @@ FEW = 32
 
 
 class Shown(NamedTuple):
-    """A job at one moment: ``state`` agrees with ``statuses``, a byte for each item of ``table``.
-
-    If the job is in a journal, that may be another table later.
-    """
+    """A job at one moment: ``state`` agrees with ``statuses``, a byte for each item."""
 
     state: dict[str, Any]
     statuses: bytes
-    table: ItemTable
 
 
 class JobFeed:
-    """The view of one job: its state, and the list of its items."""
+    """The view of one job: its state, and the list of its items.
 
-    def __init__(self, book: ShownJob, served: Served) -> None:
+    ``version`` changes whenever one of its items does; it goes on from that of an earlier view of the job.
+    """
+
+    def __init__(self, book: ShownJob, now: Callable[[], float], version: int = 0) -> None:
         self.book = book
-        self.listing = Listing(book, served.now)
-        self._has_report = served.has_report
+        self.listing = Listing(book, now)
         self._watch = Watch(book)
-        self._now = served.now
-        self._facts = facts_of(book, served.now())
+        self._now = now
+        self._facts = facts_of(book, now())
         self._running: tuple[int, ...] = ()
         self._before: int | None = None  #: jobs that go before it, if it waits for workers
-        self._seen: Any = None  #: how it stood at the last look; ``version`` changes with it
-        self._version = 0
+        self._seen: Any = None  #: how it stood at the last look
+        self.version = version
         self._form = ""
         self._settled: int | None = None  #: the epoch whose end viewers know
 
@@ -60,7 +59,7 @@ class JobFeed:
         seen = (book.epoch, book.status, book.total, book.completed, book.failed, book.retries, self._running)
         if seen != self._seen:
             self._seen = seen
-            self._version += 1
+            self.version += 1
 
     @property
     def settled(self) -> bool:
@@ -71,10 +70,10 @@ class JobFeed:
 
     def shown(self) -> Shown:
         """Return the job's state, with all its items. Reads the whole column: 10 us per 100,000 items."""
-        status = str(self.book.status)  # first: if the status is final, the column is too
-        table = self.book.table
+        table = self.book.table  # if it is read from a journal now, the status is of the same moment
+        status = str(self.book.status)  # before the column: if the status is final, the column is too
         statuses = self._statuses(table)
-        return Shown(self._state(status, statuses), statuses, table)
+        return Shown(self._state(status, statuses), statuses)
 
     def state(self) -> dict[str, Any]:
         """Return the job's state. Items of a job that does not run are not read: they may be in a journal."""
@@ -103,7 +102,7 @@ class JobFeed:
             "jobId": book.id,
             "number": book.number,
             "status": status,
-            "version": self._version,
+            "version": self.version,
             "total": counts.total,
             "completed": counts.completed,
             "failed": counts.failed,
@@ -117,7 +116,7 @@ class JobFeed:
             "finishedAt": _milliseconds(book.finished_at),
             "recorded": None if book.here else True,
             "stage": head_of(book),
-            "report": self._has_report(book) or None,
+            "report": has_report(book) or None,
             "stoppedWhy": book.stopped_why,
             "before": self._before if runs else None,
             "rate": None if rate is None else float(f"{rate:.4g}"),

@@ -67,7 +67,6 @@ class _Search:
     """The words that are searched for; ``hits`` has a 1 for each item that has them all."""
 
     words: tuple[str, ...]
-    table: ItemTable
     lock: threading.Lock = field(default_factory=threading.Lock)
     hits: bytearray = field(default_factory=bytearray)
     at: int = 0  #: the next item
@@ -78,25 +77,24 @@ class _Search:
 
 
 class _Kept(Generic[T]):
-    """A value made from all items of a table. Once they have changed, it is made again, but not soon."""
+    """A value made from all items of a job. Once they have changed, it is made again, but not soon."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._lock = threading.Lock()
-        self._made: tuple[ItemTable, int, Any, float, T] | None = None
+        self._made: tuple[int, Any, float, T] | None = None
 
-    def get(self, table: ItemTable, count: int, state: object, make: Callable[[], T]) -> T:
+    def get(self, count: int, state: object, make: Callable[[], T]) -> T:
         """Return the value for that many items; ``state`` changes whenever one of them does."""
         with self._lock:
             if self._made is not None:
-                made_of, made_count, made_state, until, made = self._made
-                is_same = made_of is table and made_count == count
-                if is_same and (made_state == state or self._now() < until):
+                made_count, made_state, until, made = self._made
+                if made_count == count and (made_state == state or self._now() < until):
                     return made
             begun = self._now()
             made = make()
             now = self._now()
-            self._made = table, count, state, now + KEPT * (now - begun), made
+            self._made = count, state, now + KEPT * (now - begun), made
             return made
 
 
@@ -120,37 +118,37 @@ class Listing:
             self._searches.clear()
         self._keep_nothing()
 
-    def find(self, wish: Wish, table: ItemTable, statuses: bytes) -> Listed:
-        """The items of the table that are wished for. ``statuses`` are those that the viewer sees."""
+    def find(self, wish: Wish, statuses: bytes) -> Listed:
+        """The items that are wished for. ``statuses`` are those that the viewer sees."""
         count = len(statuses)
-        flags, searched = self._flags(wish, table, statuses)
+        flags, searched = self._flags(wish, statuses)
         if wish.order == INDEX:
             order: Sequence[int] = range(count)
             if wish.descending:
                 order, flags = order[::-1], None if flags is None else flags[::-1]
             return Listed(order if flags is None else list(compress(order, flags)), searched)
-        ranked = self._order(wish.order, table, count)
+        ranked = self._order(wish.order, count)
         ranked = ranked[::-1] if wish.descending else ranked
         # Items that did not run have no value to be sorted by, and come last in both directions.
-        attempts = table.attempts
+        attempts = self._job.table.attempts
         chosen = ranked if flags is None else [index for index in ranked if flags[index]]
         ran = [index for index in chosen if attempts[index]]
         if len(ran) < len(chosen):
             ran += sorted(index for index in chosen if not attempts[index])
         return Listed(ran, searched)
 
-    def _flags(self, wish: Wish, table: ItemTable, statuses: bytes) -> tuple[bytes | None, int]:
+    def _flags(self, wish: Wish, statuses: bytes) -> tuple[bytes | None, int]:
         """A 1 for each item that is wished for; None: all of them."""
         count, flags = len(statuses), None
         searched = count
         if wish.words:
-            search = self._search(wish.words, table, count)
+            search = self._search(wish.words, count)
             flags, searched = bytes(search.hits[:count]).ljust(count, b"\0"), count if search.whole else search.at
         if wish.status is not None:
             flags = _both(flags, statuses.translate(bytes(code == wish.status for code in range(256))))
         if wish.group is not None:
             members = bytearray(count)
-            for index in self.members(wish.group, table):
+            for index in self.members(wish.group):
                 if index < count and statuses[index] == FAILED:
                     members[index] = 1
             flags = _both(flags, bytes(members))
@@ -158,12 +156,9 @@ class Listing:
 
     # -- searching -------------------------------------------------------------------------------------------
 
-    def _search(self, words: tuple[str, ...], table: ItemTable, count: int) -> _Search:
+    def _search(self, words: tuple[str, ...], count: int) -> _Search:
         with self._lock:
-            search = self._searches.pop(words, None)
-            if search is None or search.table is not table:
-                search = _Search(words, table)
-            self._searches[words] = search
+            search = self._searches[words] = self._searches.pop(words, _Search(words))
             while len(self._searches) > SEARCHES:
                 self._searches.popitem(last=False)
         with search.lock:  # another request may search for the same words
@@ -178,11 +173,12 @@ class Listing:
                 return
             search.state, search.cost = state, 0.0
         search.hits.extend(bytes(max(0, count - len(search.hits))))
+        table = self._job.table
         begun = now = self._now()
         while search.at < count and (now == begun or now < begun + SEARCHING):
             stop = min(count, search.at + BATCH)
             for index in range(search.at, stop):
-                text = searched_text(search.table, index)
+                text = searched_text(table, index)
                 search.hits[index] = all(word in text for word in search.words)
             search.at = stop
             if self._job.active:  # the queue's own thread may need to run
@@ -194,8 +190,8 @@ class Listing:
 
     # -- sorting ---------------------------------------------------------------------------------------------
 
-    def _order(self, by: str, table: ItemTable, count: int) -> list[int]:
-        return self._orders[by].get(table, count, self._state(), lambda: _sorted_by(by, table, count))
+    def _order(self, by: str, count: int) -> list[int]:
+        return self._orders[by].get(count, self._state(), lambda: _sorted_by(by, self._job.table, count))
 
     def _state(self) -> object:
         job = self._job
@@ -208,7 +204,7 @@ class Listing:
 
         Costs a few microseconds per failed item.
         """
-        groups = self._failed(self._job.table)
+        groups = self._failed()
         shown = [
             {
                 "key": _key_of(group),
@@ -222,18 +218,14 @@ class Listing:
         ]
         return {"failed": sum(group.count for group in groups), "groups": shown, "more": len(groups) - len(shown)}
 
-    def members(self, key: str, table: ItemTable | None = None) -> Sequence[int]:
-        """The indices of the table's items in that group; none if there is no such group (any more).
+    def members(self, key: str) -> Sequence[int]:
+        """The indices of the items in that group; none if there is no such group (any more)."""
+        return [item._index for group in self._failed() if _key_of(group) == key for item in group.items]
 
-        By default the table is the job's current one.
-        """
-        groups = self._failed(self._job.table if table is None else table)
-        return [item._index for group in groups if _key_of(group) == key for item in group.items]
-
-    def _failed(self, table: ItemTable) -> list[FailureGroup]:
+    def _failed(self) -> list[FailureGroup]:
         # Even if an open job has got more items meanwhile, these groups have the same items.
         state = (self._job.epoch, self._job.failed, self._job.retries)
-        return self._groups.get(table, 0, state, lambda: groups_of(table))
+        return self._groups.get(0, state, lambda: groups_of(self._job.table))
 
 
 def _key_of(group: FailureGroup) -> str:

@@ -181,12 +181,12 @@ MAX_CHARS = 100_000
 MOST_OUTPUT = 8_000
 
 
-def details_of(book: ShownJob, table: ItemTable, index: int) -> dict[str, Any]:
-    """Return an item's details for JSON; the table is the job's.
+def details_of(book: ShownJob, index: int) -> dict[str, Any]:
+    """Return an item's details for JSON.
 
     The cost is the ``repr`` of the item and of its result, which may run users' code.
     """
-    item: JobItem = JobItem(table, index)
+    item: JobItem = JobItem(book.table, index)
     completed = item.status == "completed"
     details: dict[str, Any] = {
         "jobId": book.id,
@@ -213,7 +213,7 @@ def details_of(book: ShownJob, table: ItemTable, index: int) -> dict[str, Any]:
     }
     texts = {"error": item.error, "traceback": item.traceback, "stdout": item.stdout, "stderr": item.stderr}
     if completed:
-        result = result_of(table, index)
+        result = result_of(book.table, index)
         texts["result"] = _as_text(result)
         details["picture"] = shows_picture(result)
         details["resultType"] = type(result).__name__

@@ -21,7 +21,7 @@ from mpqueue.errors import MPQueueError
 
 
 class ShownJob(JobView, Protocol):
-    """A job for a page: the same object as long as it is the same job."""
+    """A job for a page: the same object, with the same table, until a journal has another record of it."""
 
     @property
     def number(self) -> int:
@@ -63,16 +63,6 @@ class Served:
     def stacks(self) -> Sequence[LaneStack]:
         """Return each worker's stack. Takes milliseconds, at most 2 s. Raises `MPQueueError` if none can be asked."""
         raise MPQueueError("expected an engine with workers of the queue's own, which can be asked where they are")
-
-    def has_report(self, job: ShownJob) -> bool:
-        """True if `report` has a report of the job. Costs little: it is called at each look."""
-        return job.started_at is not None and (job.timings.lanes > 0 or job.duration is not None)
-
-    def report(self, job: ShownJob) -> str:
-        """A page on why the job took as long as it did. May take a second. Raises ValueError where there is none."""
-        from mpqueue._report.job_report import make_report  # which few programs need
-
-        return make_report(job, None).to_html()
 
     def resize(self, concurrency: int) -> None:  # noqa: ARG002 - not here
         """Change the number of workers. Raises ValueError for an invalid number, `MPQueueError`."""

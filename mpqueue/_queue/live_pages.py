@@ -13,7 +13,6 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._live_page.served import Served, ShownJob
 from mpqueue._parent.inbox import SystemClock
@@ -152,30 +151,22 @@ LOOK_SECONDS = 1.0
 
 
 class ShownRecord(PastJob):
-    """A job as its journal had it at the last look. Satisfies `_live_page.served.ShownJob`."""
+    """A job as its journal had it at a look. Satisfies `_live_page.served.ShownJob`."""
 
     def __init__(self, reader: Reader, recorded: RecordedJob, number: int, name: str, now: float) -> None:
         """Take the record. ``now``: seconds since the epoch if a process runs the job, else 0."""
-        self._shown_as = number, name
-        self.take(reader, recorded, now)
-
-    def take(self, reader: Reader, recorded: RecordedJob, now: float) -> None:
-        """Take the journal's current record; items are read again on their next use."""
-        super().__init__(reader, recorded)
-        self._items = PastJob(reader, recorded)  # a new object: a thread may be reading those of the last look
-        self.epoch += 1  # set last: data read once this is seen is not older
-        self.number, self.id = self._shown_as
         self.line, self.is_live = recorded, bool(now)
+        self._shown_as = number, name, now
+        super().__init__(reader, recorded)
+
+    def _say(self, recorded: RecordedJob) -> None:
+        super()._say(recorded)
+        self.number, self.id, now = self._shown_as
         if now:
             self.status = recorded.status
         if now and self.duration is None and self.started_at is not None:
             self.duration = max(0.0, now - self.started_at)
         self.timings = recorded_timings(self.duration, recorded)
-
-    @property
-    def table(self) -> ItemTable:
-        """The items, see `PastJob`."""
-        return self._items.table
 
 
 class JournalView(Served):
@@ -211,7 +202,6 @@ class JournalView(Served):
 
     def _look(self) -> None:
         """Look at the files that have changed."""
-        changed = False
         for reader in self._readers:
             before = self._states.get(reader.path)
             in_use = reader.in_use
@@ -220,28 +210,20 @@ class JournalView(Served):
                 continue
             jobs = reader.jobs()
             self._states[reader.path] = state
-            changed = self._take(reader, jobs, in_use=in_use) or changed
-        if changed:
+            self._take(reader, jobs, in_use=in_use)
             self._books = [*self._shown.values()]
 
-    def _take(self, reader: Reader, jobs: Sequence[RecordedJob], *, in_use: bool) -> bool:
-        """Take a journal's current records; return True if its jobs are others."""
-        changed, numbers = False, set[int]()
+    def _take(self, reader: Reader, jobs: Sequence[RecordedJob], *, in_use: bool) -> None:
+        """Take a journal's current records: a job whose record has changed is another object."""
+        numbers = set[int]()
         for line in jobs:
             number = self._numbers.setdefault((reader.path, line.number), len(self._numbers) + 1)
             numbers.add(number)
             known, is_live = self._shown.get(number), in_use and not line.status.final
             if known is not None and known.line == line and known.is_live == is_live:
                 continue
-            now = self.wall() if is_live else 0.0
-            if known is not None:
-                known.take(reader, line, now)
-                continue
             name = line.id if len(self._readers) == 1 else f"{line.id} ({os.path.basename(reader.path)})"
-            self._shown[number] = ShownRecord(reader, line, number, name, now)
-            changed = True
+            self._shown[number] = ShownRecord(reader, line, number, name, self.wall() if is_live else 0.0)
         own = {number for (path, _), number in self._numbers.items() if path == reader.path}
         for number in (own - numbers) & self._shown.keys():
             del self._shown[number]
-            changed = True
-        return changed

@@ -74,6 +74,11 @@ def make_report(book: JobView, alone: JobView | None) -> Report:
     return Report(figures, advice, make_profile(book))
 
 
+def has_report(book: JobView) -> bool:
+    """True if there is a report of the job. Costs little."""
+    return book.started_at is not None and (book.timings.lanes > 0 or book.duration is not None)
+
+
 def _figures(book: JobView) -> Figures:
     """Return the job's figures. If only a journal has it, how workers spent their time is not among them.
 
@@ -81,7 +86,7 @@ def _figures(book: JobView) -> Figures:
     """
     if book.started_at is None:
         raise ValueError(f"job {book.id!r}: expected a job that was started, got one that is {book.status}")
-    if not book.timings.lanes and book.duration is None:
+    if not has_report(book):
         raise ValueError(f"job {book.id!r}: expected a job of which the journal knows how long it took, got one whose "
                          "program ended before it")  # fmt: skip
     says_memory = isinstance(book, JobBook) and book.needs is not None and book.needs.any_memory

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,9 +46,7 @@ def test_it_is_what_a_list_of_all_items_would_be(
     table = make_table(range(len(items)))
     for index, (code, attempts, elapsed) in enumerate(items):
         table.status[index], table.attempts[index], table.elapsed[index] = code, attempts, elapsed
-    found = Listing(job_of(table), Clock()).find(
-        Wish(status, words, None, order, descending), table, bytes(table.status)
-    )
+    found = Listing(job_of(table), Clock()).find(Wish(status, words, None, order, descending), bytes(table.status))
     expected = [
         index
         for index, (code, _, _) in enumerate(items)
@@ -67,49 +64,25 @@ def test_a_search_finds_what_an_item_has_become() -> None:
     table = make_table(["a", "b"])
     book, clock = job_of(table), Clock()
     made, wish = Listing(book, clock), Wish(words=("broken",))
-    assert made.find(wish, table, bytes(2)).indices == []
+    assert made.find(wish, bytes(2)).indices == []
     table.fail_try(1, Failure(ValueError("BROKEN")), None)
     table.fail(1, Failure(ValueError("BROKEN")))
     book.failed = 1
     clock.at += 1.0
-    assert made.find(wish, table, bytes(table.status)).indices == [1]
+    assert made.find(wish, bytes(table.status)).indices == [1]
     table.forget_failures()
     book.epoch += 1
     clock.at += 1.0
-    assert made.find(wish, table, bytes(table.status)).indices == []
+    assert made.find(wish, bytes(table.status)).indices == []
 
 
 def test_a_search_whose_job_has_not_changed_is_not_made_again() -> None:
     table = make_table(["a", "b"])
     book, clock = job_of(table), Clock()
     made, wish = Listing(book, clock), Wish(words=("b",))
-    assert made.find(wish, table, bytes(2)).indices == [1]
+    assert made.find(wish, bytes(2)).indices == [1]
     clock.at += 1000.0
     table.payloads[0] = "b"
-    assert made.find(wish, table, bytes(2)).indices == [1]
+    assert made.find(wish, bytes(2)).indices == [1]
     book.retries = 1
-    assert made.find(wish, table, bytes(2)).indices == [0, 1]
-
-
-@pytest.mark.parametrize("others", [["yy"], ["yy", "xx"], ["yy", "xx", "zz"]])
-def test_a_list_is_of_the_table_that_is_shown_whatever_the_job_has_meanwhile(others: list[str]) -> None:
-    """A job in a journal has another table after each change there, perhaps while a list of the last one is made."""
-    shown, newer = make_table(["xx", "yy"]), make_table(others)
-    book = job_of(shown)
-    made, searched = Listing(book, Clock()), Wish(words=("xx",))
-    assert made.find(searched, shown, bytes(2)).indices == [0]
-    assert made.find(Wish(order=ATTEMPTS), shown, bytes(2)).indices == [0, 1]
-    for table in (shown, newer):
-        table.attempts[0], table.elapsed[0], table.status[0] = 1, 1.0, FAILED
-        table.failures[0] = Failure(ValueError(table.payloads[0]))
-    newer.attempts[0] = 9
-    book.table, book.epoch = newer, 1
-    group = "ValueError@@"
-    for table in (shown, newer, shown):
-        count = len(table)
-        assert made.find(searched, table, bytes(count)).indices == [
-            at for at in range(count) if table.payloads[at] == "xx"
-        ]
-        assert sorted(made.find(Wish(order=ATTEMPTS), table, bytes(count)).indices) == list(range(count))
-        found = made.find(Wish(group=group), table, bytes(table.status))
-        assert [str(table.failures[index].error) for index in found.indices] == [table.payloads[0]]
+    assert made.find(wish, bytes(2)).indices == [0, 1]

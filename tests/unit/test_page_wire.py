@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +14,7 @@ from mpqueue._core.state.item_table import Failure, ItemTable, make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.timings import Span
 from mpqueue._live_page.comparison import _outcome
+from mpqueue._live_page.feed import PageFeed
 from mpqueue._live_page.job_feed import JobFeed, history
 from mpqueue._live_page.page_json import IN_LIST, as_event, encode, row_of
 from mpqueue._live_page.served import Served
@@ -99,7 +100,7 @@ def test_an_error_can_not_end_its_event() -> None:
 def test_a_job_that_ends_between_a_look_and_its_form_is_looked_at_again() -> None:
     """Viewers ask for rows when the version changes, so that of the end is not the one of the look before."""
     book = JobBook(1, "job", make_table("ab"), JobOptions(RetryPolicy()), None)
-    feed = JobFeed(book, Served(SystemClock()))
+    feed = JobFeed(book, SystemClock().now)
     book.status = JobStatus.RUNNING
     feed.look(0.0, [], {})
     book.status = JobStatus.CANCELLED
@@ -108,6 +109,18 @@ def test_a_job_that_ends_between_a_look_and_its_form_is_looked_at_again() -> Non
     after, is_settled = json.loads(feed.form()), feed.settled
     assert (was_settled, is_settled) == (False, True)
     assert (after["status"], after["version"]) == ("cancelled", before["version"] + 1)
+
+
+def test_a_job_of_which_a_journal_has_another_record_has_another_version() -> None:
+    """By which viewers ask for its rows again."""
+
+    class OfAJournal(Served):
+        def books(self) -> Sequence[JobBook]:
+            return [JobBook(1, "job", make_table("ab"), JobOptions(RetryPolicy()), None)]
+
+    feed = PageFeed(OfAJournal(SystemClock()))
+    first, second = ([state["version"] for state in feed.states()] for _ in range(2))
+    assert second > first
 
 
 def test_a_chunk_that_was_taken_back_before_it_began_is_no_work_of_its_worker() -> None:
