@@ -121,6 +121,16 @@ def test_an_answer_that_never_came_is_asked_for_again(queue: JobQueue, gate: Gat
     expect(page.locator("#item-status")).to_have_text("Completed")
 
 
+def test_a_picture_of_the_throughput_that_never_came_is_asked_for_again(queue: JobQueue, open_page: Open) -> None:
+    page = open_page(queue.serve().url)
+    page.route("**/throughput", lambda route: route.abort())
+    queue.run(range(3), do.double, id="job")
+    for _ in range(2):  # nothing has changed in between
+        page.wait_for_event("requestfailed", lambda request: "/throughput" in request.url)
+    page.unroute_all()
+    expect(page.get_by_role("img", name=re.compile("^Items per second"))).to_be_visible()
+
+
 def test_two_tabs_show_the_same_and_what_one_does(queue: JobQueue, gate: Gate, open_page: Open) -> None:
     first = open_page(queue.serve().url)
     start_blocked(queue, gate)

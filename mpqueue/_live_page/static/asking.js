@@ -1,13 +1,63 @@
 // What is asked of the program beside the stream. Nothing here throws.
 
-// Null where there is no answer, or none that is any use; `missing` where the program says that there is no such thing.
-async function get(address, missing = null) {
+// Undefined where there is no answer, or none that is any use; `missing` where the program says that there is no such thing.
+async function get(address, missing = undefined) {
   try {
     const answer = await fetch(address);
     if (answer.ok) return await answer.json();
-    return answer.status === 404 ? missing : null;
+    return answer.status === 404 ? missing : undefined;
   } catch {
-    return null;
+    return undefined;
+  }
+}
+
+const REST = 1000; // milliseconds until something is asked again that had no answer
+
+// A question about something that is shown: asked again once that has changed, and while there was no answer. It is asked
+// once at a time, with a pause behind each answer.
+export class Question {
+  #about = undefined; // what the last answer is about, or the one that is on its way
+  #asking = false;
+  #pause = 0; // the timer of the pause
+  #turn = 0; // counts how often something else was shown: an answer to an earlier question is none
+
+  // `pause` tells the milliseconds of the pause behind an answer; `onFree` is called when the next one may be asked.
+  constructor(pause, onFree = () => {}) {
+    this.pause = pause;
+    this.onFree = onFree;
+  }
+
+  // Ask by `ask()`, and have the answer by `take(answer)`, where what it is `about` has changed.
+  async ask(about, ask, take) {
+    if (this.#asking || this.#pause || about === this.#about) return;
+    const turn = this.#turn;
+    this.#asking = true;
+    this.#about = about;
+    const answer = await ask();
+    this.#asking = false;
+    if (turn !== this.#turn) {
+      this.onFree();
+      return;
+    }
+    if (answer === undefined) this.#about = undefined;
+    else take(answer);
+    this.#pause = setTimeout(() => {
+      this.#pause = 0;
+      this.onFree();
+    }, answer === undefined ? REST : this.pause(answer));
+  }
+
+  // The answer is not all, or not of now: ask once more.
+  again() {
+    this.#about = undefined;
+  }
+
+  // Something else is shown.
+  drop() {
+    this.#turn += 1;
+    this.#about = undefined;
+    clearTimeout(this.#pause);
+    this.#pause = 0;
   }
 }
 

@@ -104,7 +104,7 @@ async function find(job, place) {
   place.asked = true;
   const found = await askForPlace(job.number, place.item);
   if (place !== wanted) return; // the user has gone elsewhere meanwhile
-  if (found === null) {
+  if (found === undefined) {
     place.asked = false; // the program was not reached: it is asked again when the page is drawn again
     return;
   }

@@ -74,7 +74,7 @@ export class Stream {
     this.#source?.close();
     this.#source = null;
     const states = await askForJobs();
-    if (states !== null) this.onIdle(states); // else it is shown as lost when the tab is visible again
+    if (states !== undefined) this.onIdle(states); // else it is shown as lost when the tab is visible again
     if (document.hidden) this.#timer = setTimeout(() => this.#idle(), HIDDEN);
   }
 }

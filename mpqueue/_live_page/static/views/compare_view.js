@@ -74,7 +74,7 @@ export class CompareView {
     setText(byId("compare-note"), "Comparing…");
     const [told, ...speeds] = await Promise.all([askForComparison(other, job), askForThroughput(other), askForThroughput(job)]);
     if (asked !== this.#asked) return;
-    if (told === null) {
+    if (told === undefined) {
       setText(byId("compare-note"), "They could not be compared: a job is not there any more, or the program can't be reached.");
       return;
     }
@@ -87,7 +87,7 @@ export class CompareView {
   #figures(runs, speeds) {
     const cell = (text) => make("td", { text });
     const rows = ROWS.map(([name, show, key]) => make("tr", { children: [make("th", { scope: "row", text: name }), ...runs.map((run) => cell(show(run))), cell(key ? change(runs[0][key], runs[1][key]) : "")] }));
-    if (speeds.some((one) => one !== null)) {
+    if (speeds.some(Boolean)) {
       const charts = speeds.map(() => cell(""));
       charts.forEach((one, at) => place(one, speeds[at] ?? ""));
       rows.push(make("tr", { children: [make("th", { scope: "row", text: "Items per second" }), ...charts, cell("")] }));

@@ -1,17 +1,15 @@
 // The failed items of a job in groups: errors of one type, from one line. Above the list of items, where that lists them.
 
-import { act, askForFailures } from "../asking.js";
+import { act, askForFailures, Question } from "../asking.js";
 import { copyButton } from "../copy.js";
 import { byId, make, say, setAttribute, show } from "../dom.js";
 import { count, plural } from "../format.js";
 
-const EVERY = 1000; // milliseconds between two questions at least
+const PAUSE = 1000; // milliseconds between two questions
 
 export class FailuresView {
   #job = null;
-  #seen = null; // how the job stood when the groups were asked for
-  #told = null; // how many items are in the groups that are shown
-  #asking = false;
+  #groups = new Question(() => PAUSE);
   #listed = undefined; // the key of the group whose items are listed
 
   // `onShow` lists the items of a group; of null, all failed ones.
@@ -27,27 +25,25 @@ export class FailuresView {
     show(this.list, failed > 0);
     if (job !== this.#job) {
       this.#job = job;
-      this.#seen = this.#told = null;
+      this.#groups.drop();
       this.list.replaceChildren();
     }
     this.#showListed();
     // Failed items run again only once the job has ended.
     this.list.toggleAttribute("data-over", canAct && live && job?.state.status === "completed_with_errors");
-    const seen = `${failed} ${job?.state.retries}`;
-    const isOld = seen !== this.#seen || this.#told !== failed; // the program may answer with what it had a moment ago
-    if (failed && live && isOld && !this.#asking) this.#ask(job, seen);
+    if (failed && live) this.#ask(job, failed);
   }
 
-  async #ask(job, seen) {
-    this.#asking = true;
-    const answer = await askForFailures(job.number);
-    if (answer !== null && job === this.#job) {
-      this.#seen = seen;
-      this.#told = answer.failed;
-      this.#show(answer.groups, answer.more);
-      this.#showListed();
-    }
-    setTimeout(() => (this.#asking = false), EVERY);
+  #ask({ number, state }, failed) {
+    this.#groups.ask(
+      `${failed} ${state.retries}`,
+      () => askForFailures(number),
+      (answer) => {
+        this.#show(answer.groups, answer.more);
+        this.#showListed();
+        if (answer.failed !== failed) this.#groups.again(); // the program may answer with what it had a moment ago
+      },
+    );
   }
 
   #show(groups, more) {

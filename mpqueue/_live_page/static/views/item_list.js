@@ -1,13 +1,13 @@
 // The items of a job. The program filters, searches and sorts them, and sends the rows that can be seen.
 
-import { askForItems } from "../asking.js";
+import { askForItems, Question } from "../asking.js";
 import { byId, make, say, setAttribute, setText, show } from "../dom.js";
 import { asText, count, duration, nameOf, percent, plural, shade, statusName, textOf } from "../format.js";
 
 const STATUSES = ["failed", "processing", "retry", "completed", "pending"];
 const SPARE = 30; // rows that are asked for beyond the edges
 const DRAWN = 6; // rows that are made beyond the edges
-const EVERY = 150; // milliseconds between two questions at least
+const PAUSE = 150; // milliseconds between two questions at least
 const TALLEST = 8_000_000; // pixels: browsers have no taller elements
 const COLUMNS = [["index", "Item"], ["elapsed", "Duration"], ["attempts", "Tries"]];
 
@@ -25,10 +25,8 @@ export class ItemList {
   #searched = null; // how many items were searched so far, where not all were
   #elements = new Map(); // by place
   #active = null; // {place, index} of the item that the keyboard is at; index is null until it has come
-  #asking = false;
-  #wanted = false; // ask once more after this answer
-  #asked = -1; // the version of the job that was asked for last
-  #turn = 0; // counts what the user has changed: an answer to an earlier question is none
+  // A list that takes the program long is asked for less often, but for a search that goes on.
+  #question = new Question(({ milliseconds, searched }) => Math.max(PAUSE, searched === undefined ? 5 * milliseconds : 0), () => this.#ask());
 
   constructor(onOpen, onAnswer) {
     this.onOpen = onOpen;
@@ -136,8 +134,7 @@ export class ItemList {
 
   // Another list: it begins at its top.
   #anew() {
-    this.#turn += 1;
-    this.#asked = -1;
+    this.#question.drop();
     this.#active = null;
     this.list.scrollTop = 0;
     for (const [name, { button }] of this.filters) setAttribute(button, "aria-pressed", String(name === this.#filter));
@@ -155,16 +152,16 @@ export class ItemList {
       if (this.#job !== null) this.#job.shown = null;
       this.#forget();
     }
-    const again = live && !this.#live; // what was asked meanwhile had no answer
     this.#job = job;
     this.#live = live;
     if (job === null) return;
     if (other) this.#anew();
-    else if (again || (live && this.#asked !== job.latest.version)) this.#ask();
+    else this.#ask();
     this.#paint();
   }
 
   #forget() {
+    this.#question.drop();
     this.#rows = [];
     this.#offset = 0;
     this.#matching = null;
@@ -176,33 +173,30 @@ export class ItemList {
     this.#elements.clear();
   }
 
-  async #ask() {
-    if (this.#asking || !this.#live) {
-      this.#wanted = true;
-      return;
-    }
-    this.#asking = true;
-    this.#wanted = false;
+  #ask() {
     const job = this.#job;
-    const turn = this.#turn;
-    this.#asked = job.latest.version;
+    if (job === null || !this.#live) return;
+    let sought = null;
+    this.#question.ask(
+      job.latest.version,
+      () => {
+        sought = this.#active?.index != null ? this.#active : null;
+        return askForItems(job.number, this.#query(sought));
+      },
+      (told) => this.#take(job, told, sought),
+    );
+  }
+
+  // What is asked for; with the place of the item that is `sought`, if any.
+  #query(sought) {
     const [first, last] = this.#seen(SPARE);
     const query = new URLSearchParams({ offset: first, limit: Math.min(200, Math.max(60, last - first)) });
     if (this.#group !== null) query.set("group", this.#group.key);
     else if (this.#filter !== "all") query.set("status", this.#filter);
     if (this.#search) query.set("search", this.#search);
     if (this.#sort !== "index" || this.#descending) query.set("sort", `${this.#descending ? "-" : ""}${this.#sort}`);
-    const sought = this.#active?.index != null ? this.#active : null;
     if (sought !== null) query.set("find", sought.index);
-    const told = await askForItems(job.number, query);
-    if (told === null) this.#asked = -1; // there was no answer, so it is asked again with the next news
-    else if (job === this.#job && turn === this.#turn) this.#take(job, told, sought);
-    // A list that takes the program long is asked for less often, but for a search that goes on.
-    const rests = told === null || told.searched !== undefined ? 0 : 5 * told.milliseconds;
-    setTimeout(() => {
-      this.#asking = false;
-      if (this.#job !== null && (this.#wanted || this.#searched !== null || turn !== this.#turn)) this.#ask();
-    }, Math.max(EVERY, rests));
+    return query;
   }
 
   // `sought` is the item whose place was asked for, which the keyboard may have left since.
@@ -212,11 +206,12 @@ export class ItemList {
     this.#offset = offset;
     this.#matching = matching;
     this.#searched = searched ?? null;
+    if (searched !== undefined) this.#question.again(); // the program searches on
     for (const row of rows) job.labels.set(row.index, nameOf(row));
     if (sought !== null && sought === this.#active) {
       if (at != null) sought.place = at;
       else sought.index = null; // it is not listed any more
-    } else if (this.#active?.index != null) this.#wanted = true; // its place in this list is not known
+    } else if (this.#active?.index != null) this.#question.again(); // its place in this list is not known
     if (this.#active !== null) {
       this.#active.place = Math.min(this.#active.place, Math.max(0, matching - 1));
       this.#active.index ??= this.#rowAt(this.#active.place)?.index ?? null;
@@ -224,7 +219,7 @@ export class ItemList {
     this.onAnswer();
     this.onRow?.();
     const [first, last] = this.#seen(0);
-    if (first < offset || Math.min(last, matching) > offset + rows.length) this.#wanted = true;
+    if (first < offset || Math.min(last, matching) > offset + rows.length) this.#question.again();
   }
 
   #rowAt(place) {
@@ -256,7 +251,10 @@ export class ItemList {
     if (this.#job === null) return;
     this.#paint();
     const [first, last] = this.#seen(DRAWN);
-    if (first < this.#offset || last > this.#offset + this.#rows.length) this.#ask();
+    if (first < this.#offset || last > this.#offset + this.#rows.length) {
+      this.#question.again();
+      this.#ask();
+    }
   }
 
   #paint() {

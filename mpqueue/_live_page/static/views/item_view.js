@@ -1,21 +1,20 @@
 // One item, with all that is known of it; while it runs, what it is at. Beside the list, over it on a phone.
 
 import { linkTo } from "../address.js";
-import { act, askForItem } from "../asking.js";
+import { act, askForItem, Question } from "../asking.js";
 import { confirm } from "../confirm.js";
 import { copyButton } from "../copy.js";
 import { byId, make, setAttribute, setText, show } from "../dom.js";
 import { asText, bytes, clock, duration, moment, plural, shade, statusName } from "../format.js";
 
 const EVERY = 700; // milliseconds between two questions for an item that runs
-const RARELY = 300; // the same for one whose job goes on
+const PAUSE = 300; // the same for one whose job goes on
 
 export class ItemView {
   #job = null;
   #index = null;
   #details = null; // the last answer
-  #version = -1; // the version of the job that it belongs to
-  #asking = false;
+  #question = new Question(() => PAUSE, () => this.#index !== null && this.render(this.#job, this.#live, 0));
   #live = false;
   #due = 0; // when it is asked for again, while it runs
   #used = null; // {pid, at, cpu} of its worker at the last answer
@@ -57,7 +56,7 @@ export class ItemView {
       this.#job = job;
       this.#index = index;
       this.#details = null;
-      this.#version = -1;
+      this.#question.drop();
       byId("item-body").replaceChildren();
       byId("item-body").scrollTop = 0;
       setText(this.heading, `Item ${job.labels.get(index) ?? index}`);
@@ -73,6 +72,7 @@ export class ItemView {
 
   close() {
     this.#index = null;
+    this.#question.drop();
     if (this.dialog.open) this.dialog.close();
   }
 
@@ -95,26 +95,24 @@ export class ItemView {
     this.#job = job;
     if (changed || !live) this.#showStatus();
     this.#showButtons();
-    if (live && (job.latest.version !== this.#version || performance.now() > this.#due)) this.#ask();
+    if (live) this.#ask();
     if (!live && this.#details === null) this.#showNothing();
     if (live && now && this.#details?.live) this.#tick(now);
   }
 
-  async #ask() {
-    if (this.#asking) return;
-    this.#asking = true;
-    const [job, index, version] = [this.#job, this.#index, this.#job.latest.version];
-    this.#due = Infinity;
-    const details = await askForItem(job.number, index);
-    if (job === this.#job && index === this.#index) {
-      if (details !== null) this.#version = version; // without an answer it is asked again
-      if (details) this.#take(details);
-      else if (this.#details === null) this.#showNothing();
+  #ask() {
+    if (performance.now() > this.#due) {
+      this.#due = Infinity;
+      this.#question.again();
     }
-    setTimeout(() => {
-      this.#asking = false;
-      if (this.#index !== null) this.render(this.#job, this.#live, 0);
-    }, RARELY);
+    this.#question.ask(
+      this.#job.latest.version,
+      () => askForItem(this.#job.number, this.#index),
+      (details) => {
+        if (details) this.#take(details);
+        else if (this.#details === null) this.#showNothing();
+      },
+    );
   }
 
   #take(details) {

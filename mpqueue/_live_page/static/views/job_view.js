@@ -1,17 +1,17 @@
 // The job that is looked at: its bar, its figures, how fast it went, and the buttons.
 
-import { act, askForThroughput } from "../asking.js";
+import { act, askForThroughput, Question } from "../asking.js";
 import { confirm } from "../confirm.js";
 import { byId, fill, place, say, setAttribute, setText, show } from "../dom.js";
 import { clock, count, duration, jobStatusName, percent, plural, rate, shade } from "../format.js";
 import { waits } from "./job_list.js";
 
-const EVERY = 2000; // milliseconds between two questions for the throughput
+const PAUSE = 2000; // milliseconds between two questions for the throughput
 
 export class JobView {
   #job = null;
   #live = false;
-  #throughput = null; // {job, version, at}
+  #throughput = new Question(() => PAUSE);
 
   constructor(onError, keys) {
     this.onError = onError;
@@ -60,6 +60,10 @@ export class JobView {
   }
 
   render(job, live, now, canAct) {
+    if (job !== this.#job) {
+      this.#throughput.drop();
+      show(byId("throughput"), false);
+    }
     this.#job = job;
     this.#live = live;
     show(byId("job"), job !== null);
@@ -81,7 +85,7 @@ export class JobView {
     const report = byId("report");
     show(report, Boolean(state.report) && live);
     setAttribute(report, "href", `jobs/${job.number}/report`);
-    this.#showThroughput(job, live);
+    if (live && state.startedAt) this.#askForThroughput(job);
   }
 
   // Only what there is something to say about.
@@ -104,23 +108,15 @@ export class JobView {
 
   // -- how fast it went ---------------------------------------------------------------------------------------
 
-  #showThroughput(job, live) {
-    const known = this.#throughput;
-    const version = `${job.state.version} ${job.state.status}`;
-    const other = known?.job !== job;
-    if (other) show(byId("throughput"), false);
-    const due = other || (known.version !== version && performance.now() > known.at + EVERY);
-    if (live && due && job.state.startedAt && !this.asking) this.#ask(job, version);
-  }
-
-  async #ask(job, version) {
-    this.asking = true;
-    const told = await askForThroughput(job.number);
-    this.asking = false;
-    this.#throughput = { job, version, at: performance.now() };
-    if (job !== this.#job) return;
-    show(byId("throughput"), told !== null);
-    place(byId("throughput"), told ?? "");
+  #askForThroughput({ number, state }) {
+    this.#throughput.ask(
+      `${state.version} ${state.status}`,
+      () => askForThroughput(number),
+      (drawn) => {
+        show(byId("throughput"), drawn !== null);
+        place(byId("throughput"), drawn ?? "");
+      },
+    );
   }
 
   // -- buttons ------------------------------------------------------------------------------------------------

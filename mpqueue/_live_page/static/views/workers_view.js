@@ -1,6 +1,6 @@
 // What each worker is at, and has been at: a strip of time for each, the last minutes. Also what it uses.
 
-import { askForHistory, labelOf, resize } from "../asking.js";
+import { askForHistory, labelOf, Question, resize } from "../asking.js";
 import { confirm } from "../confirm.js";
 import { byId, make, say, setAttribute, setText, show } from "../dom.js";
 import { bytes, count, duration, moment, plural } from "../format.js";
@@ -12,7 +12,7 @@ const COMPACT = 9; // workers from which on a row is low
 const DENSE = 25; // and from which on it has no words beside it
 const MOST_DOTS = 64;
 const NEAR = 5; // pixels from a mark at which it is meant
-const EVERY = 1000; // milliseconds between two questions for what they did
+const PAUSE = 1000; // milliseconds between two questions for what they did
 const GAP = 6000; // milliseconds between two looks at a worker, at most, between which its use is drawn
 
 export class WorkersView {
@@ -22,8 +22,7 @@ export class WorkersView {
   #size = 0; // workers that there are to be
   #wanted = null; // the same, once a button was pressed, until the program says so
   #asking = 0;
-  #asks = false; // for what they did
-  #due = 0; // when that is asked for again
+  #history = new Question(() => PAUSE, () => this.onChange());
   #seen = null; // notices which rows can be seen: only their strips are drawn
 
   constructor(onError, keys, onChange) {
@@ -117,7 +116,7 @@ export class WorkersView {
     setText(this.open, isOpen ? "Hide workers" : "Show each worker");
     this.#dots(store, selected, live);
     if (!isOpen) return;
-    if (live && !this.#asks && performance.now() >= this.#due) this.#ask(store);
+    if (live) this.#ask(store);
     setAttribute(this.list, "data-size", lanes.length >= DENSE ? "dense" : lanes.length >= COMPACT ? "compact" : "");
     show(byId("legend"), this.#shown === "work");
     const most = Math.max(1, ...[...store.samples.values()].flatMap((all) => all.map(([, , memory]) => memory)));
@@ -135,13 +134,16 @@ export class WorkersView {
     this.#axis();
   }
 
-  async #ask(store) {
-    this.#asks = true;
-    const told = await askForHistory(this.#span);
-    this.#asks = false;
-    this.#due = performance.now() + EVERY;
-    if (told !== null) store.history(told);
-    this.onChange();
+  #ask(store) {
+    this.#history.ask(
+      "now",
+      () => askForHistory(this.#span),
+      (told) => {
+        store.history(told);
+        this.#history.again(); // it goes on
+        this.onChange();
+      },
+    );
   }
 
   // One for each worker, by what it is at: the panel at a glance. Of many workers, a sample by what they are at.
