@@ -88,8 +88,8 @@ class FileSink:
         """Write that many rows, given as columns, like `write`."""
         raise NotImplementedError
 
-    def _write_rest(self) -> None:
-        """Write the rows that are held, before a whole file ends."""
+    def _write_held(self) -> None:
+        """Write the rows that are in memory, in a format that holds some."""
 
     def _end(self) -> None:
         """Write the end of the format behind the rows."""
@@ -101,7 +101,7 @@ class FileSink:
 
     def complete(self) -> None:
         """Complete the file, which gets its name."""
-        self._write_rest()
+        self._write_held()
         self._end_once()
         self._part.finish()
 
@@ -115,7 +115,9 @@ class FileSink:
             raise
 
     def leave(self) -> Path | None:
-        """Leave the file a part; returns its path."""
+        """Write the rows that are held, if possible, and leave the file a part; returns its path."""
+        with suppress(Exception):  # this may be why the file is left: it is then completed as it is
+            self._write_held()
         try:
             if self.rows:
                 self._end_once()
@@ -208,17 +210,7 @@ class SpreadingSink(FileSink):
         raise NotImplementedError
 
     def _write_held(self) -> None:
-        """Write all rows that are in memory."""
         self._write_waiting()
-
-    def _write_rest(self) -> None:
-        self._write_held()
-
-    def leave(self) -> Path | None:
-        """Write the rows that are held, if possible, and leave the file a part; returns its path."""
-        with suppress(Exception):  # this may be why the file is left: it is then completed as it is
-            self._write_held()
-        return super().leave()
 
 
 class TableSink(SpreadingSink):

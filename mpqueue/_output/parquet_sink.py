@@ -214,22 +214,19 @@ class ParquetSink(SpreadingSink):
 
     # -- the end ---------------------------------------------------------------------------------------------
 
-    def _end(self) -> None:
-        if self._writer is not None and not self._is_torn:
-            self._writer.close()
-
     def _write_held(self) -> None:
         super()._write_held()
         if self._tables and not self._is_torn:
             self._flush()
 
-    def _write_rest(self) -> None:
-        super()._write_rest()
+    def _end(self) -> None:
         if self._writer is None:
             if self._schema is None:
                 names: Sequence[str] = self.default if self.columns is None else self.columns
                 self._schema = self._arrow.schema([(name, self._arrow.null()) for name in names])
             self._writer = self._open_writer(self._part.file)
+        if not self._is_torn:
+            self._writer.close()
 
     def drop(self) -> None:
         """Remove what was written; the writer writes nothing any more."""
