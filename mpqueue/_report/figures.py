@@ -259,12 +259,6 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
     )
 
 
-#: The parts in which a worker waited.
-_WAITING = frozenset(
-    {"for_pickling", "for_unpickling", "for_parent", "transfer", "starting", "replacing", "others", "idle", "tail"}
-)
-
-
 def _work(sums: Sums, tail: float, whole: float) -> list[Part]:
     parts = [
         Part("handler", "in the handler", sums.handling, "your function"),
@@ -285,12 +279,6 @@ def _work(sums: Sums, tail: float, whole: float) -> list[Part]:
         Part("idle", "idle", sums.idle - tail, "nothing of this job was there to be done"),
         Part("tail", "idle at the end", tail, "the last items were running elsewhere"),
     ]
-    waited = sum(part.seconds for part in parts if part.key in _WAITING)
-    worked = sum(part.seconds for part in parts) - waited
-    if worked + waited > whole and waited:
-        # Chunks of one lane ran on several workers at a time: another kind of executor chooses among them.
-        share = max(0.0, whole - worked) / waited
-        parts = [part._replace(seconds=part.seconds * share) if part.key in _WAITING else part for part in parts]
     rest = whole - sum(part.seconds for part in parts)
     parts.append(Part("rest", "not accounted for", rest, "moments between two looks at the clock"))
     return [part for part in parts if part.seconds > 0.0005 * whole]
