@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import nlargest
@@ -206,8 +205,6 @@ def _collapsed(stacks: Mapping[Frames, float]) -> bytes:
 MOST_STACKS, MOST_OF_WORKER, MOST_OF_ITEM = 5_000, 1_000, 500
 #: The number of items whose stacks are kept.
 SLOWEST = 10
-#: Reports that wait until they are merged, by the next report or by a look.
-WAITING = 64
 
 
 class Merged(NamedTuple):
@@ -219,52 +216,25 @@ class Merged(NamedTuple):
 
 
 class JobSamples:
-    """The samples of one job. Satisfies `mpqueue._core.state.job_book.Samples`; `merged` may be called on any thread.
-
-    Merging costs 10 to 20 us per report. If no caller has looked, the coordinator merges 64 reports at a time.
-    """
+    """The samples of one job. Satisfies `mpqueue._core.state.job_book.Samples`. Any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[int, Sequence[int], bytes]] = deque()
-        self._clear()
-
-    def _clear(self) -> None:
-        self._whole = Stacks(MOST_STACKS)
-        self._workers: dict[int, Stacks] = {}
-        self._items: dict[int, Stacks] = {}
-        self._of_item: dict[int, float] = {}
-        self._known: dict[Stack, Stack] = {}
+        self.begin()
 
     def begin(self) -> None:
         """Forget the samples of an earlier run, as the job starts."""
         with self._lock:
-            self._waiting.clear()
-            self._clear()
+            self._whole = Stacks(MOST_STACKS)
+            self._workers: dict[int, Stacks] = {}
+            self._items: dict[int, Stacks] = {}
+            self._of_item: dict[int, float] = {}
+            self._known: dict[Stack, Stack] = {}
 
     def keep(self, lane: int, indices: Sequence[int], data: bytes) -> None:
-        """Keep a worker's samples of these items unmerged."""
-        self._waiting.append((lane, indices, data))
-        if len(self._waiting) >= WAITING:
-            with self._lock:
-                self._merge()
-
-    def merged(self) -> Merged:
-        """Merge and return all samples."""
+        """Add a worker's samples of these items. Costs 10 to 20 us."""
         with self._lock:
-            self._merge()
-            return Merged(
-                dict(self._whole.seconds),
-                {lane: dict(stacks.seconds) for lane, stacks in sorted(self._workers.items())},
-                {index: dict(stacks.seconds) for index, stacks in self._items.items()},
-            )
-
-    def _merge(self) -> None:
-        while self._waiting:
-            lane, indices, data = self._waiting.popleft()
-            worker = self._workers.get(lane)
-            if worker is None:
-                worker = self._workers[lane] = Stacks(MOST_OF_WORKER)
+            worker = self._workers.setdefault(lane, Stacks(MOST_OF_WORKER))
             items: dict[int, list[tuple[Stack, float]]] = {}
             for position, loaded, seconds in load_stacks(data):
                 if position < len(indices):  # later items were given to other workers
@@ -276,6 +246,15 @@ class JobSamples:
                 self._keep_item(index, samples)
             if len(self._known) > 2 * MOST_STACKS:
                 self._known = {stack: stack for stack in self._whole.seconds}
+
+    def merged(self) -> Merged:
+        """Return all samples."""
+        with self._lock:
+            return Merged(
+                dict(self._whole.seconds),
+                {lane: dict(stacks.seconds) for lane, stacks in self._workers.items()},
+                {index: dict(stacks.seconds) for index, stacks in self._items.items()},
+            )
 
     def _keep_item(self, index: int, samples: list[tuple[Stack, float]]) -> None:
         """Keep the item's stacks if it is among the slowest. Earlier tries of an item that was not are lost."""

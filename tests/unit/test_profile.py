@@ -110,7 +110,7 @@ def test_workers_are_merged_and_told_apart_and_so_are_the_slowest_items(monkeypa
     samples.keep(0, [10], report({0: 4.0}, "a"))
     merged = samples.merged()
     assert merged.whole == {stack("a", "b"): 3.0, stack("a"): 7.5}
-    assert list(merged.workers.items()) == [(0, {stack("a"): 7.5}), (1, {stack("a", "b"): 3.0})]
+    assert merged.workers == {0: {stack("a"): 7.5}, 1: {stack("a", "b"): 3.0}}
     assert merged.items == {40: {stack("a"): 3.0}, 10: {stack("a"): 4.0}}
     samples.begin()
     assert samples.merged() == ({}, {}, {})

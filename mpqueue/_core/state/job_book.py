@@ -53,7 +53,7 @@ class Samples(Protocol):
         """Begin again, as the job starts: earlier runs do not count any more."""
 
     def keep(self, lane: int, indices: Sequence[int], data: bytes) -> None:
-        """Keep a worker's samples of these items unmerged."""
+        """Add a worker's samples of these items."""
 
 
 @dataclass(eq=False)
