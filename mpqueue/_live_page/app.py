@@ -122,11 +122,9 @@ class Routes:
 
     async def _tell(self, viewer: Viewer) -> AsyncIterator[bytes]:
         try:
-            data: bytes | None = b"retry: 1000\n\n"
-            while data is not None:
-                if data:
-                    yield data
-                data = await self._feed.read(viewer)
+            yield b"retry: 1000\n\n"
+            while not viewer.is_over:
+                yield await self._feed.read(viewer)
         finally:
             self._feed.leave(viewer)
 

@@ -44,7 +44,7 @@ class Viewer:
         self.jobs: dict[int, str] = {}  #: the jobs' and the lanes' forms that it has read, by their numbers
         self.lanes: dict[int, dict[str, Any]] = {}
         self.beat = 0  #: of the last ``workers`` that it has read; 0: it has read nothing
-        self.is_over = False  #: it knows that the queue was closed
+        self.is_over = False  #: it has read all: the queue was closed
         self.wake = asyncio.Event()
         self.wake.set()
 
@@ -81,18 +81,12 @@ class PageFeed:
             for job in self._jobs.values():
                 job.listing.forget()
 
-    async def read(self, viewer: Viewer) -> bytes | None:
-        """Wait until something has changed since the viewer's last read, and return that. None at the end."""
+    async def read(self, viewer: Viewer) -> bytes:
+        """Wait until something has changed since the viewer's last read, and return that."""
         await viewer.wake.wait()
         viewer.wake.clear()
-        if viewer.is_over:
-            return None
-        data = self._news_for(viewer)
-        if self._ended:
-            viewer.is_over = True
-            viewer.wake.set()
-            data += as_event("closed", "{}")
-        return data
+        viewer.is_over = self._ended
+        return self._news_for(viewer) + (as_event("closed", "{}") if viewer.is_over else b"")
 
     def _news_for(self, viewer: Viewer) -> bytes:
         """Everything that has changed since the viewer's last read, which this is now; at first the whole state."""

@@ -28,7 +28,6 @@ from mpqueue._worker import worker_links
 
 if TYPE_CHECKING:
     from mpqueue._core.state.job_book import JobBook, JobView
-    from mpqueue._output.job_facts import Progress
     from mpqueue._parent.listeners import ListenerThread
 
 

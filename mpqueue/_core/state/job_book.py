@@ -321,7 +321,7 @@ class JobView(Protocol):
     started_at: float | None  #: seconds since the epoch
     finished_at: float | None  #: seconds since the epoch
     duration: float | None  #: seconds from its start to its end
-    epoch: int  #: how often it was started; if nothing runs, any number that changes when its items do
+    epoch: int  #: how often it was started here
     lanes: int  #: the lanes that have its items, as a set (`mpqueue._core.state.lane_book`)
     past: PastRun | None  #: the run before this one
     timings: Timings  #: empty for a job that another program ran

@@ -1,7 +1,7 @@
 // The page: what comes in goes into the store, and what is seen is drawn from there, once a frame at most.
 
 import { go, onBack, where } from "./address.js";
-import { askForPlace } from "./asking.js";
+import { askForPlace, Question } from "./asking.js";
 import { byId, setText, show } from "./dom.js";
 import { percent } from "./format.js";
 import { Keys } from "./keys.js";
@@ -97,24 +97,22 @@ function follow() {
   } else if (wanted.missing) {
     itemView.close();
     setText(byId("nowhere-text"), `The job “${id}” has no item “${item}”.`);
-  } else if (!wanted.asked && stream.live) find(job, wanted);
+  } else if (stream.live) find(job, wanted);
 }
 
-async function find(job, place) {
-  place.asked = true;
-  const found = await askForPlace(job.number, place.item);
-  if (place !== wanted) return; // the user has gone elsewhere meanwhile
-  if (found === undefined) {
-    place.asked = false; // the program was not reached: it is asked again when the page is drawn again
-    return;
-  }
-  if (found.index === null) place.missing = true;
-  else {
-    wanted = null;
-    itemView.open(job, found.index, itemView.index !== null);
-    items.at(found.index);
-  }
-  draw();
+const places = new Question(() => 0, draw);
+
+function find(job, place) {
+  const take = ({ index }) => {
+    if (place !== wanted) return; // the user has gone elsewhere meanwhile
+    if (index === null) place.missing = true;
+    else {
+      wanted = null;
+      itemView.open(job, index, itemView.index !== null);
+      items.at(index);
+    }
+  };
+  places.ask(place, () => askForPlace(job.number, place.item), take);
 }
 
 const CONNECTION = {
