@@ -224,7 +224,6 @@ class TableSink(SpreadingSink):
     def __init__(self, path: str | os.PathLike[str], columns: Sequence[str] | None = None, **options: Any) -> None:
         super().__init__(path, columns, **options)
         self._in_header = 0  #: how many columns were known when the header was written
-        self._widths: list[tuple[int, int]] = []  #: pairs: that many rows with that many columns
 
     def _append(self, columns: Mapping[str, list[Any]], count: int) -> None:
         """Write the rows, below the header."""
@@ -233,9 +232,6 @@ class TableSink(SpreadingSink):
         self._part.append((b"" if self._names else self._header(names)) + self._text(cells))
         self.rows += count
         self._in_header = self._in_header or len(names)
-        if self._widths and self._widths[-1][1] == len(names):
-            count += self._widths.pop()[0]
-        self._widths.append((count, len(names)))
 
     def _text(self, columns: Iterable[list[Any]]) -> bytes:
         return b"".join(csv_text(columns, self.delimiter, escape_formulas=self.escape_formulas))
@@ -252,13 +248,13 @@ class TableSink(SpreadingSink):
 
     def _widened(self, file: IO[bytes]) -> Iterator[bytes]:
         """The header with all columns, and all rows extended to them."""
+        delimiter, most = self.delimiter.encode(), len(self._names) - 1
         records = _records(file)
         next(records)
         yield self._header(self._names)
-        for count, width in self._widths:
-            more = self.delimiter.encode() * (len(self._names) - width) + b"\n"
-            for _ in range(count):
-                yield next(records)[:-1] + more
+        for record in records:
+            there = sum(part.count(delimiter) for part in record.split(b'"')[::2])  # outside of quotes
+            yield record[:-1] + delimiter * (most - there) + b"\n"
 
 
 class TabsSink(TableSink):

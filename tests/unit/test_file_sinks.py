@@ -149,6 +149,24 @@ def test_what_is_left_can_be_read(tmp_path: Path, form: str, results: list[Any],
     part.unlink()
 
 
+@pytest.mark.parametrize(("form", "delimiter"), [("csv", ","), ("tsv", "\t")])
+def test_rows_from_before_a_late_column_have_an_empty_cell_there(tmp_path: Path, form: str, delimiter: str) -> None:
+    sink = sinks.csv(tmp_path / f"rows.{form}")
+    text = f'a{delimiter}"{delimiter}\n{delimiter}"'
+    sink.open()
+    for result in ({"a": text}, {"a": 1, "b": 2}, {"c": 3}):
+        sink.write([{"id": 0, "result": result}])
+    sink.close()
+    with (tmp_path / f"rows.{form}").open(newline="") as file:
+        rows = list(csv.reader(file, delimiter=delimiter))
+    assert rows == [
+        ["id", "result.a", "result.b", "result.c"],
+        ["0", text, "", ""],
+        ["0", "1", "2", ""],
+        ["0", "", "", "3"],
+    ]
+
+
 def test_a_schema_names_the_columns_and_refuses_what_does_not_fit(tmp_path: Path) -> None:
     schema = pa.schema([pa.field("id", pa.int32()), pa.field("score", pa.float32()), pa.field("label", pa.string())])
     table = table_of([{"score": 0.5, "label": "cat"}, "fails", {"score": 1, "label": None}])
