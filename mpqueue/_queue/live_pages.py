@@ -150,18 +150,27 @@ def _place_in_line(book: JobBook) -> tuple[int, int, float, int]:
 LOOK_SECONDS = 1.0
 
 
+#: The least difference between the numbers of the jobs of two journals, as a power of 2: browsers have exact numbers up
+#: to 2**53.
+NUMBERS = 32
+
+
 class ShownRecord(PastJob):
     """A job as its journal had it at a look. Satisfies `_live_page.served.ShownJob`."""
 
-    def __init__(self, reader: Reader, recorded: RecordedJob, number: int, name: str, now: float) -> None:
-        """Take the record. ``now``: seconds since the epoch if a process runs the job, else 0."""
+    def __init__(self, reader: Reader, recorded: RecordedJob, first: int, suffix: str, now: float) -> None:
+        """Take the record. ``now``: seconds since the epoch if a process runs the job, else 0.
+
+        The numbers of the journal's jobs begin behind ``first``; their ids get the ``suffix``.
+        """
         self.line, self.is_live = recorded, bool(now)
-        self._shown_as = number, name, now
+        self._shown_as = first, suffix, now
         super().__init__(reader, recorded)
 
     def _say(self, recorded: RecordedJob) -> None:
         super()._say(recorded)
-        self.number, self.id, now = self._shown_as
+        first, suffix, now = self._shown_as
+        self.number, self.id = first + recorded.number, recorded.id + suffix
         if now:
             self.status = recorded.status
         if now and self.duration is None and self.started_at is not None:
@@ -176,12 +185,11 @@ class JournalView(Served):
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
-        self._readers = [Reader(own_path(path)) for path in paths]
+        readers = [Reader(path) for path in dict.fromkeys(map(own_path, paths))]
         super().__init__(SystemClock())
         self._lock = threading.Lock()
-        self._numbers: dict[tuple[str, int], int] = {}
-        self._shown: dict[int, ShownRecord] = {}
-        self._states: dict[str, object] = {}  #: of the files, and whether a process writes them
+        self._records: dict[Reader, dict[int, ShownRecord]] = {reader: {} for reader in readers}
+        self._states: dict[Reader, object] = {}  #: of the files, and whether a process writes them
         self._complaint = ""
         self._looked_at = self.now()
         self._books: list[ShownJob] = []
@@ -202,28 +210,23 @@ class JournalView(Served):
 
     def _look(self) -> None:
         """Look at the files that have changed."""
-        for reader in self._readers:
-            before = self._states.get(reader.path)
+        for at, reader in enumerate(self._records):
             in_use = reader.in_use
             state = (*reader.state(), in_use)
-            if state == before:
+            if state == self._states.get(reader):
                 continue
             jobs = reader.jobs()
-            self._states[reader.path] = state
-            self._take(reader, jobs, in_use=in_use)
-            self._books = [*self._shown.values()]
+            self._states[reader] = state
+            self._records[reader] = {
+                line.number: self._record(reader, line, at << NUMBERS, is_live=in_use and not line.status.final)
+                for line in jobs
+            }
+            self._books = [record for records in self._records.values() for record in records.values()]
 
-    def _take(self, reader: Reader, jobs: Sequence[RecordedJob], *, in_use: bool) -> None:
-        """Take a journal's current records: a job whose record has changed is another object."""
-        numbers = set[int]()
-        for line in jobs:
-            number = self._numbers.setdefault((reader.path, line.number), len(self._numbers) + 1)
-            numbers.add(number)
-            known, is_live = self._shown.get(number), in_use and not line.status.final
-            if known is not None and known.line == line and known.is_live == is_live:
-                continue
-            name = line.id if len(self._readers) == 1 else f"{line.id} ({os.path.basename(reader.path)})"
-            self._shown[number] = ShownRecord(reader, line, number, name, self.wall() if is_live else 0.0)
-        own = {number for (path, _), number in self._numbers.items() if path == reader.path}
-        for number in (own - numbers) & self._shown.keys():
-            del self._shown[number]
+    def _record(self, reader: Reader, line: RecordedJob, first: int, *, is_live: bool) -> ShownRecord:
+        """Return what is shown of a job: the same object until its record has changed."""
+        known = self._records[reader].get(line.number)
+        if known is not None and known.line == line and known.is_live == is_live:
+            return known
+        suffix = f" ({os.path.basename(reader.path)})" if len(self._records) > 1 else ""
+        return ShownRecord(reader, line, first, suffix, self.wall() if is_live else 0.0)
