@@ -6,6 +6,8 @@ What only one of them has is in its own file: `tests/integration/test_map.py`, `
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gc
 import itertools
 import pickle
@@ -332,8 +334,40 @@ def test_an_endless_input_is_read_as_its_results_are_taken(front_end: FrontEnd, 
 # -- iterators -------------------------------------------------------------------------------------------------------
 
 
+def drop(held: list[Any]) -> None:
+    held.clear()
+    gc.collect()
+
+
+def close(held: list[Any]) -> None:
+    for _ in range(2):
+        held[0].close()
+    assert list(held[0]) == [], "it stays at its end"
+
+
+def leave_block(held: list[Any]) -> None:
+    async def leave() -> None:
+        async with contextlib.aclosing(held[0]):
+            pass
+
+    asyncio.run(leave())
+
+
 @lazy
 def test_an_iterator_that_is_dropped_ends_its_work(front_end: FrontEnd, gate: Gate) -> None:
+    check_end(front_end, drop, gate)
+
+
+@of_each(lambda one: one.is_lazy and one.is_ours)
+@pytest.mark.parametrize("end", [close, leave_block])
+def test_an_iterator_that_is_closed_ends_its_work(
+    front_end: FrontEnd, end: Callable[[list[Any]], None], gate: Gate
+) -> None:
+    check_end(front_end, end, gate)
+
+
+def check_end(front_end: FrontEnd, end: Callable[[list[Any]], None], gate: Gate) -> None:
+    """An iterator that has given one result, and is ended so while its next items run, ends them and its input."""
     closed = threading.Event()
 
     def items() -> Iterator[int]:
@@ -346,8 +380,7 @@ def test_an_iterator_that_is_dropped_ends_its_work(front_end: FrontEnd, gate: Ga
         held = [iter(call(do.only(0, do.succeed, do.announce_pid(gate)), items()))]
         assert next(held[0]) == 0
         pids = gate.wait_for_count(2)
-        held.clear()
-        gc.collect()
+        end(held)
         wait_until(lambda: not any(is_running(int(pid)) for pid in gate.arrived()), what="the running items to end")
         assert closed.is_set(), "the input was closed"
         assert gate.arrived() == pids, "no other item has begun"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ from tests.support import handlers as do
 from tests.support.front_ends import Counted
 from tests.support.length import long
 from tests.support.loops import LONG_WORK, Run, each_loop, in_loops, turns_of_others
-from tests.support.programs import is_running, run_program
+from tests.support.programs import run_program
 from tests.support.systems import not_on_windows
 from tests.support.waiting import Gate, spend, wait_until
 
@@ -138,39 +137,6 @@ def test_what_is_read_is_dropped_with_its_result(tmp_path: Path) -> None:
     wait_until(lambda: alive == 0, what="the last items to go")
 
 
-# --- the end --------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def busy_iterator(folder: Path) -> Iterator[list[Any]]:
-    """A list of an iterator that has given one result, while its next item runs for ever; to be ended inside."""
-    gate, closed = Gate(folder), threading.Event()
-
-    def items() -> Iterator[int]:
-        try:
-            yield from itertools.count()
-        finally:
-            closed.set()
-
-    handler = do.only(0, do.succeed, do.announce_pid(gate))
-    held = [mpqueue.imap(handler, items(), chunksize=1, concurrency=1, buffersize=3)]
-    assert next(held[0]) == 0
-    (pid,) = gate.wait_for_count(1)
-    yield held
-    wait_until(lambda: not is_running(int(pid)), what="the running item to end")
-    assert closed.is_set(), "the input was closed"
-    assert gate.arrived() == {pid}, "no other item has begun"
-    assert mpqueue.map(do.double, [1]) == [2], "the pool goes on"
-    assert close_shared_pool(), "and no call uses it"
-
-
-def test_closing_ends_the_work_and_the_iterator_stays_at_its_end(tmp_path: Path) -> None:
-    with busy_iterator(tmp_path) as held:
-        held[0].close()
-        held[0].close()
-        assert list(held[0]) == []
-
-
 # --- the input ------------------------------------------------------------------------------------------------------
 
 
@@ -262,13 +228,6 @@ async def test_an_error_of_the_input_that_looks_like_the_end_does_not_end_the_lo
     with pytest.raises(RuntimeError, match="the input raised StopAsyncIteration") as caught:
         await anext(results)
     assert isinstance(caught.value.__cause__, StopAsyncIteration)
-
-
-@in_loops
-async def test_aclosing_ends_the_work(tmp_path: Path) -> None:
-    with busy_iterator(tmp_path) as held:
-        async with contextlib.aclosing(held[0]):
-            pass
 
 
 @in_loops
