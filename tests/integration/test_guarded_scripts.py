@@ -5,14 +5,12 @@ The same script with `multiprocessing`'s own pool, of processes that are spawned
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
-from tests.support.programs import PATIENCE, run_program, write_program
+from tests.support.programs import run_in_way, run_program, write_program
 
 pytestmark = pytest.mark.slow
 
@@ -276,30 +274,7 @@ RUN_ANYHOW = """
 @pytest.mark.long(but=["script", "-m module"])
 @pytest.mark.parametrize("way", ["script", "-m module", "-m package.module", "-c", "stdin", "-m package", "folder"])
 def test_the_main_module_is_imported_however_multiprocessing_would_find_it(way: str, tmp_path: Path) -> None:
-    body = textwrap.dedent(RUN_ANYHOW)
-    package = tmp_path / "package"
-    package.mkdir()
-    for path in (tmp_path / "program.py", package / "__main__.py", package / "module.py"):
-        path.write_text(body)
-    arguments = {
-        "script": ["program.py"],
-        "-m module": ["-m", "program"],
-        "-m package.module": ["-m", "package.module"],
-        "-c": ["-c", body],
-        "stdin": ["-"],
-        "-m package": ["-m", "package"],
-        "folder": ["package"],
-    }[way]
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        input=body if way == "stdin" else "",
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    done = run_in_way(tmp_path, RUN_ANYHOW, way)
     if way in ("script", "-m module", "-m package.module"):
         assert sorted(done.stdout.splitlines()) == ["[(1, ['set at the top'])]", "begun", "begun"]
     else:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.programs import run_program
+from tests.support.programs import run_in_way, run_program
 
 pytestmark = pytest.mark.slow
 
@@ -93,22 +91,9 @@ True
 
 
 @pytest.mark.long(but=["script", "-c"])
-@pytest.mark.parametrize("way", ["script", "-c", "stdin", "-m"])
+@pytest.mark.parametrize("way", ["script", "-c", "stdin", "-m module"])
 def test_program_without_a_guard_runs_once_and_its_functions_in_workers(way: str, tmp_path: Path) -> None:
-    script = textwrap.dedent(SCRIPT)
-    (tmp_path / "program.py").write_text(script)
-    arguments = {"script": ["program.py"], "-c": ["-c", script], "stdin": ["-"], "-m": ["-m", "program"]}[way]
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        input=script if way == "stdin" else "",
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == SAID
+    assert run_in_way(tmp_path, SCRIPT, way).stdout == SAID
 
 
 TEMPLATE = """

@@ -71,6 +71,35 @@ def run_program(
     return done
 
 
+def run_in_way(folder: Path, body: str, way: str) -> subprocess.CompletedProcess[str]:
+    """Run a script as Python is told to in that ``way``; it has to end with 0, and to say nothing on stderr."""
+    package = folder / "package"
+    package.mkdir()
+    for path in (folder / "program.py", package / "__main__.py", package / "module.py"):
+        write_program(path.parent, body, path.name)
+    text = textwrap.dedent(body)
+    arguments = {
+        "script": ["program.py"],
+        "-m module": ["-m", "program"],
+        "-m package.module": ["-m", "package.module"],
+        "-c": ["-c", text],
+        "stdin": ["-"],
+        "-m package": ["-m", "package"],
+        "folder": ["package"],
+    }[way]
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        input=text if way == "stdin" else "",
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done
+
+
 def run_until_not_killed(
     run: Callable[[], subprocess.CompletedProcess[str]], most: int = 10
 ) -> tuple[int, subprocess.CompletedProcess[str]]:
