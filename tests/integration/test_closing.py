@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import pickle
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -535,8 +534,3 @@ def test_fork_of_the_parent_gets_an_error_when_it_uses_the_queue(gate: Gate) -> 
         gate.open()
         assert run.result(300).results == ["a", "b"]
         assert len(workers_of(queue)) == 2
-
-
-def test_queue_can_not_be_pickled() -> None:
-    with JobQueue(1) as queue, pytest.raises(TypeError, match="a JobQueue can't be pickled"):
-        pickle.dumps(queue)

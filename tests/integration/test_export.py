@@ -204,12 +204,6 @@ def test_a_file_that_was_there_stays_where_writing_fails(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_device_is_refused_and_not_replaced(pictures: Job[Any, Any]) -> None:
-    with pytest.raises(OSError, match=r"expected a file, got the device or pipe '/dev/null'"):
-        pictures.export("/dev/null", format="csv")
-    assert Path("/dev/null").is_char_device()
-
-
 @pytest.mark.long
 def test_data_frames_and_parquet_hold_what_the_items_have(tmp_path: Path) -> None:
     """In a process of their own: these libraries start threads that stay."""

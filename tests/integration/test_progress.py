@@ -115,10 +115,11 @@ def test_a_callable_that_raises_is_logged_once_and_the_job_goes_on(
 
 
 def test_what_can_t_be_shown_is_refused_before_anything_is_created() -> None:
-    wrong: Any = "yes"
+    wrong: Any
     with JobQueue(1) as queue:
-        with pytest.raises(TypeError, match="progress"):
-            queue.run(["a"], do.succeed, progress=wrong)
+        for wrong in (1, None, "yes"):
+            with pytest.raises(TypeError, match=r"progress: expected True, False or a callable, got .* of type"):
+                queue.run(["a"], do.succeed, progress=wrong)
         assert queue.jobs() == []
     for call in (mpqueue.map, mpqueue.imap, mpqueue.starmap):
         with pytest.raises(TypeError, match="progress"):

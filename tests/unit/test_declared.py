@@ -85,12 +85,6 @@ def test_a_time_is_a_number_of_seconds_or_a_text(given: Any, seconds: float) -> 
     assert mpqueue.RetryPolicy(base_delay=given, max_delay=given).base_delay == seconds
 
 
-@pytest.mark.parametrize("wrong", ["soon", "", "-1", "0s", "nan"])
-def test_a_text_that_is_no_time_is_refused(wrong: str) -> None:
-    with pytest.raises(ValueError, match="timeout: expected a"):
-        read(GivenOptions, At.JOB, "create_job", {"timeout": wrong})
-
-
 def test_what_an_option_was_called_before_says_what_it_is_called_now() -> None:
     with pytest.raises(TypeError, match=r"create_job\(\) has no option 'cpus': write uses={'cpu': 2}"):
         read(GivenOptions, At.JOB, "create_job", {"cpus": 2})

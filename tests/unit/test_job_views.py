@@ -16,7 +16,6 @@ from mpqueue._options import JobOptions
 from mpqueue._output.notebook_forms import queue_as_html
 from mpqueue._queue.job import Job
 from mpqueue._queue.job_items import JobItem, as_json
-from mpqueue.errors import ItemError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import RETRY, QueueStats
 
@@ -112,13 +111,6 @@ def test_ids_and_results_reach_the_wire_whatever_they_are() -> None:
 
 
 # -- the job -----------------------------------------------------------------------------------------------------------
-
-
-def test_a_job_with_failures_raises_all_of_them(book: JobBook) -> None:
-    with pytest.raises(ExceptionGroup, match="1 of 4 items failed") as raised:
-        Job(book).raise_for_failures()
-    (error,) = raised.value.exceptions
-    assert isinstance(error, ItemError)
 
 
 def test_everything_has_a_short_repr(book: JobBook) -> None:

@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -183,23 +182,6 @@ def test_folded_stacks_are_a_line_each(tmp_path: Path) -> None:
     made = Profile("odd", {(A, odd): 1.5, (A,): 1e-9}, {}, {})
     lines = made.to_collapsed(tmp_path / "stacks.txt").read_text().splitlines()
     assert lines == ["handler (scans.py:10) 1", r"handler (scans.py:10);semi:colon (new\nline\udcff.py:1) 1500000"]
-
-
-@pytest.mark.parametrize("write", [Profile.to_speedscope, Profile.to_collapsed])
-def test_files_are_whole_or_as_they_were(
-    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any
-) -> None:
-    path = tmp_path / "profile"
-    path.write_text("before")
-    monkeypatch.setattr("os.replace", _refuse)
-    with pytest.raises(OSError, match="no room"):
-        write(profile, path)
-    assert path.read_text() == "before"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def _refuse(*_: Any) -> None:
-    raise OSError("no room")
 
 
 def test_the_page_has_a_flame_graph_whose_script_its_policy_names(profile: Profile, tmp_path: Path) -> None:

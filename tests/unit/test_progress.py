@@ -177,11 +177,5 @@ def test_a_broken_terminal_ends_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not progress.can_draw()
 
 
-@pytest.mark.parametrize("value", [1, "yes", None])
-def test_what_is_neither_a_bool_nor_a_callable_is_refused(value: Any) -> None:
-    with pytest.raises(TypeError, match=r"progress: expected True, False or a callable, got .* of type"):
-        Showing(value)
-
-
 def test_a_bar_is_labelled_by_the_function_s_name() -> None:
     assert (label_of(do.succeed), label_of(lambda item: item), label_of(object())) == ("succeed", None, None)
