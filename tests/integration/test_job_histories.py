@@ -1,20 +1,24 @@
 """Whatever happened to a recorded job before, its plan says what runs, and each item has what a dictionary would have.
 
-Random histories of lists and of open jobs: items that are edited and come in other orders, other versions and code,
-failures, ``redo``, programs that are killed (the next goes on with a copy of the files as they were then), and journals
-that are pruned. For streams see `test_stream_histories.py`.
+Random histories of lists, open jobs and streams: items that are edited and come in other orders, other versions and
+code, failures, ``redo``, loops that are left, programs that are killed (the next goes on with a copy of the files as
+they were then), and journals that are pruned.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+import mpqueue
 from mpqueue import ItemStatus, JobQueue, Rerun
 from mpqueue.testing import InlinePool
 from tests.support.histories import play
@@ -46,40 +50,21 @@ class Record(NamedTuple):
     code: int = 0
 
 
-class History:
-    """One job, and what a dictionary knows of it: by identity, what may be recorded."""
+class Recorded:
+    """One job, its items, each of an identity and a state, and its journal."""
 
-    def __init__(self, folder: Path, chance: random.Random, *, is_open: bool) -> None:
+    def __init__(self, folder: Path, chance: random.Random, items: list[tuple[int, int]]) -> None:
         self.folder = folder
         self.chance = chance
-        self.is_open = is_open
-        self.has_ids = chance.random() < 0.7
-        self.items: list[tuple[int, int]] = [(number, 0) for number in range(chance.randrange(1, 8))]
-        self.known: dict[int, set[Record]] = {}
+        self.items = items
+        self.has_ids = chance.random() < 0.6
         self.version: str | None = None
         self.run = 0
-        self.code = 1
-        self.called: list[int] = []
-        self.failing: set[int] = set()
-        self.dies_after: int | None = None
-        self.died = False
         self.copies = 0
 
     @property
     def path(self) -> Path:
         return self.folder / str(self.copies) / "run.db"
-
-    def as_item(self, at: tuple[int, int]) -> Any:
-        return {"id": at[0], "value": at[1]} if self.has_ids else at[0]
-
-    def note(self, item: Any, code: int) -> str:
-        identity = item["id"] if self.has_ids else item
-        if len(self.called) == self.dies_after:
-            self.copy()
-        self.called.append(identity)
-        if identity in self.failing:
-            raise ValueError(f"not {item}")
-        return f"{item} by {code} in run {self.run}"
 
     def copy(self) -> None:
         """The files as they are now are those of the next run, but for what says that they are in use."""
@@ -88,7 +73,33 @@ class History:
         for name in ("run.db", "run.db-wal"):
             if (self.path.parent / name).exists():
                 shutil.copy(self.path.parent / name, following)
-        self.died = True
+
+
+class History(Recorded):
+    """A list or an open job, and what a dictionary knows of it: by identity, what may be recorded."""
+
+    def __init__(self, folder: Path, chance: random.Random, *, is_open: bool) -> None:
+        super().__init__(folder, chance, [(number, 0) for number in range(chance.randrange(1, 8))])
+        self.is_open = is_open
+        self.known: dict[int, set[Record]] = {}
+        self.code = 1
+        self.called: list[int] = []
+        self.failing: set[int] = set()
+        self.dies_after: int | None = None
+        self.died = False
+
+    def as_item(self, at: tuple[int, int]) -> Any:
+        return {"id": at[0], "value": at[1]} if self.has_ids else at[0]
+
+    def note(self, item: Any, code: int) -> str:
+        identity = item["id"] if self.has_ids else item
+        if len(self.called) == self.dies_after:
+            self.copy()
+            self.died = True
+        self.called.append(identity)
+        if identity in self.failing:
+            raise ValueError(f"not {item}")
+        return f"{item} by {code} in run {self.run}"
 
     def edit(self) -> None:
         items, chance = self.items, self.chance
@@ -246,12 +257,123 @@ class History:
         self.known[identity] = after
 
 
-@pytest.mark.parametrize("is_open", [False, True], ids=["list", "open"])
-@pytest.mark.parametrize("part", range(10 if IS_LONG else 3))
-def test_any_history_of_a_job(tmp_path: Path, part: int, is_open: bool) -> None:
-    for number in range(30 if IS_LONG else 2):
+Key = tuple[Any, int]  # what an item is, and the how manieth of its like
+
+
+class StreamHistory(Recorded):
+    """A stream, and what a dictionary knows of it: by key, the states and results that may be recorded."""
+
+    def __init__(self, folder: Path, chance: random.Random) -> None:
+        super().__init__(folder, chance, [(chance.randrange(6), 0) for _ in range(chance.randrange(1, 12))])
+        self.known: dict[Key, set[tuple[int, str | None]]] = {}  #: a result of None: it has none
+        self.failing: set[tuple[int, int]] = set()
+
+    def as_item(self, at: tuple[int, int]) -> Any:
+        return {"id": at[0], "value": at[1]} if self.has_ids else at[0] * 10 + at[1]
+
+    def call(self, item: Any) -> str:
+        at = (item["id"], item["value"]) if self.has_ids else divmod(item, 10)
+        if at in self.failing:
+            raise ValueError(f"not {item}")
+        return f"{item} in run {self.run}"
+
+    def edit(self) -> None:
+        items, chance = self.items, self.chance
+        for _ in range(chance.randrange(4)):
+            what, place = chance.randrange(4), chance.randrange(len(items) + 1)
+            if what == 0 or place == len(items):
+                items.insert(place, (chance.randrange(6), 0))
+            elif what == 1:
+                del items[place]
+            elif what == 2:
+                items[place] = items[place][0], chance.randrange(3)
+            else:
+                chance.shuffle(items)
+        self.failing = set(chance.sample(items, min(len(items), chance.randrange(3))))
+
+    def go_on(self) -> None:
+        chance = self.chance
+        self.run += 1
+        self.edit()
+        version = chance.choice([None, None, None, "a", "b"])
+        redo = chance.choice([None] * 7 + ["all"])
+        if redo == "all" or (version is not None and version != self.version):
+            self.known.clear()
+            self.version = version
+        keys, came = [], Counter[Any]()
+        for at in self.items:
+            what = at[0] if self.has_ids else at
+            keys.append(((what, came[what]), at[1]))
+            came[what] += 1
+        items = [self.as_item(at) for at in self.items]
+        taken = chance.choice([None, chance.randrange(len(items) + 1)])
+        with contextlib.closing(
+            mpqueue.imap(self.call, iter(items), backend=InlinePool(), journal=self.path, job_id="job", max_retries=0,
+                         rerun=Rerun(version=version, redo=redo), on_error="collect",
+                         buffersize=chance.choice([None, 3]))
+        ) as results:  # fmt: skip
+            for number, (key, item) in enumerate(zip(keys, items, strict=True)):
+                if number == taken:
+                    break
+                self.check(key, item, next(results))
+            else:
+                assert next(results, None) is None
+            if taken is not None:
+                self.doubt(keys[taken:])
+            is_killed = taken is not None and chance.random() < 0.5
+            if is_killed:
+                self.copy()
+        if is_killed:
+            self.copies += 1
+        elif chance.random() < 0.2:
+            with JobQueue(1, journal=self.path) as queue:
+                if chance.random() < 0.5:
+                    queue.prune(gone=chance.random() < 0.5)
+                self.look(queue)
+
+    def check(self, key: tuple[Key, int], item: Any, result: Any) -> None:
+        place, state = key
+        known = self.known.get(place, {(state, None)})
+        recorded = {found for its_state, found in known if its_state == state}
+        may_run = any(its_state != state or found is None for its_state, found in known)
+        if isinstance(result, ValueError):
+            assert may_run, f"{item} failed, though it had ended well"
+            self.known[place] = {(state, None)}
+            return
+        assert result in recorded or (may_run and result == f"{item} in run {self.run}"), (item, result, recorded)
+        self.known[place] = {(state, result)}
+
+    def doubt(self, keys: list[tuple[Key, int]]) -> None:
+        """These were not taken: what has run of them may be recorded."""
+        for place, state in keys:
+            what = place[0] if not self.has_ids else (place[0], state)
+            self.known.setdefault(place, {(state, None)}).update(
+                {(state, f"{self.as_item(what)} in run {self.run}"), (state, None)}
+            )
+
+    def look(self, queue: JobQueue) -> None:
+        """What people see of it."""
+        shown = Counter(item.result for item in queue.load_job("job").items if item.status is ItemStatus.COMPLETED)
+        sure = [next(iter(worlds)) for worlds in self.known.values() if len(worlds) == 1]
+        expected = Counter(result for _, result in sure if result is not None)
+        assert expected <= shown
+
+
+#: How a history begins of each kind, and how many parts of how many there are.
+KINDS: dict[str, tuple[Callable[[Path, random.Random], Any], int, int]] = {
+    "list": (partial(History, is_open=False), *((10, 30) if IS_LONG else (3, 2))),
+    "open": (partial(History, is_open=True), *((10, 30) if IS_LONG else (3, 2))),
+    "stream": (StreamHistory, *((4, 2500) if IS_LONG else (4, 3))),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"), [(kind, part) for kind, (_, parts, _) in KINDS.items() for part in range(parts)]
+)
+def test_any_history_of_a_job(tmp_path: Path, kind: str, part: int) -> None:
+    begin, _, count = KINDS[kind]
+    for number in range(count):
         folder = tmp_path / str(number)
         (folder / "0").mkdir(parents=True)
-        history = History(folder, random.Random(f"{part} {number}"), is_open=is_open)
-        play(history, f"{part} {number}", 6)
+        play(begin(folder, random.Random(f"{part} {number}")), f"{part} {number}", 6)
         shutil.rmtree(folder)
