@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-import tarfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ import mpqueue
 from mpqueue import JobQueue
 from mpqueue.errors import JournalMismatchError
 from tests.support import journal_rc1 as rc1
+from tests.support.journals import unpacked
 from tests.support.kinds import EACH_KIND, Kind
 from tests.support.programs import run_program
 from tests.support.results import warned
@@ -253,9 +253,7 @@ def test_versions_of_installed_packages_are_told_with_what_has_changed(
 @pytest.fixture
 def of_rc1(tmp_path: Path) -> Path:
     """A journal that mpqueue 1.0.0rc1 wrote."""
-    with tarfile.open(Path(rc1.__file__).with_name("journal_rc1.tar.xz")) as packed:
-        packed.extractall(tmp_path, filter="data")
-    return tmp_path / "run.db"
+    return unpacked(rc1, tmp_path)
 
 
 def test_a_journal_of_the_version_before_goes_on_and_says_once_that_it_does_not_know_its_code(

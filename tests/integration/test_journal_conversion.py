@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import tarfile
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support import journal_0_1, journal_rc1
-from tests.support.journals import Line, lines_of, queue_of, rows_of
+from tests.support.journals import Line, lines_of, queue_of, rows_of, unpacked
 from tests.support.length import IS_LONG
 from tests.support.programs import run_program
 from tests.support.systems import not_on_windows
@@ -45,9 +44,7 @@ print(end_at_each(made, folder, convert, counts))
 @pytest.fixture
 def original(version: Any, tmp_path: Path) -> Path:
     """The journal of that version, unpacked."""
-    with tarfile.open(Path(version.__file__).with_suffix(".tar.xz")) as archive:
-        archive.extractall(tmp_path / "original", filter="data")
-    return tmp_path / "original" / "run.db"
+    return unpacked(version, tmp_path / "original")
 
 
 @pytest.mark.slow

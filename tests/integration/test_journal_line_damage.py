@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-import tarfile
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from mpqueue import JobQueue
 from mpqueue.errors import JournalError
 from tests.support import journal_rc1
 from tests.support.disk import Disk
-from tests.support.journals import lines_of, queue_of
+from tests.support.journals import lines_of, queue_of, unpacked
 from tests.support.kinds import EACH_KIND, JOB, Kind
 
 pytestmark = pytest.mark.slow
@@ -47,9 +46,8 @@ def test_a_damaged_line_of_a_job_is_refused_by_each_way_to_look(tmp_path: Path, 
     assert kind.run(repr, ITEMS, good) == expected
 
 
-def test_a_journal_whose_lines_have_no_checksum_yet_is_read_as_it_is_and_goes_on(tmp_path: Path, path: Path) -> None:
-    with tarfile.open(Path(journal_rc1.__file__).with_name("journal_rc1.tar.xz")) as packed:
-        packed.extractall(tmp_path, filter="data")
+def test_a_journal_whose_lines_have_no_checksum_yet_is_read_as_it_is_and_goes_on(tmp_path: Path) -> None:
+    path = unpacked(journal_rc1, tmp_path)
     before = path.read_bytes()
     assert [*lines_of(path)] == ["values", "named", "open", "stream"]
     assert path.read_bytes() == before

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import pickle
 import sqlite3
-import tarfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from mpqueue.errors import (
 )
 from tests.support import journal_0_1 as old
 from tests.support.disk import Disk
-from tests.support.journals import lines_of, rows_of
+from tests.support.journals import lines_of, rows_of, unpacked
 from tests.support.results import results_of
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
@@ -43,9 +42,7 @@ FAILED = {
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """The journal, unpacked."""
-    with tarfile.open(Path(old.__file__).with_name("journal_0_1.tar.xz")) as packed:
-        packed.extractall(tmp_path, filter="data")
-    return tmp_path / "run.db"
+    return unpacked(old, tmp_path)
 
 
 @pytest.fixture

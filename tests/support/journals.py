@@ -7,9 +7,11 @@ import io
 import json
 import re
 import sqlite3
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from mpqueue import Job, JobQueue
@@ -26,6 +28,13 @@ class Line(NamedTuple):
     completed: int
     failed: int
     total: int
+
+
+def unpacked(version: ModuleType, folder: Path) -> Path:
+    """The journal that a version wrote: that of `journal_0_1` or `journal_rc1`, which lies beside it."""
+    with tarfile.open(Path(str(version.__file__)).with_suffix(".tar.xz")) as packed:
+        packed.extractall(folder, filter="data")
+    return folder / "run.db"
 
 
 def lines_of(path: Path | str) -> dict[str, Line]:
