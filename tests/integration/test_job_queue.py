@@ -148,21 +148,34 @@ def test_job_tells_when_it_ran_and_how_long() -> None:
     assert first.started_at <= second.started_at
 
 
+#: What each call expects, and the jobs that it refuses.
+EXPECTED = {
+    "start": ("a pending job to start", "running paused completed"),
+    "pause": ("a running job to pause", "pending completed"),
+    "resume": ("a paused job to resume", "pending completed"),
+    "clear_job": ("a pending or finished job to clear", "running paused"),
+}
+
+
 @pytest.mark.holds("error: JobStateError")
-def test_start_refuses_a_job_that_is_not_pending(gate: Gate) -> None:
+def test_each_call_refuses_a_job_whose_status_it_is_not_for(gate: Gate) -> None:
+    def check(status: str) -> None:
+        for call, (expected, refused) in EXPECTED.items():
+            if status in refused.split():
+                with pytest.raises(JobStateError, match=f"expected {expected}, got one that is {status}"):
+                    getattr(queue, call)("job")
+
     with JobQueue(1) as queue:
         queue.create_job("job", ["a"], do.block_until_told(gate))
+        check("pending")
         run = queue.start("job")
-        with pytest.raises(JobStateError, match="expected a pending job to start, got one that is running"):
-            queue.start("job")
+        check("running")
         queue.pause("job")
-        with pytest.raises(JobStateError, match="got one that is paused"):
-            queue.start("job")
+        check("paused")
         queue.resume("job")
         gate.open()
         run.result()
-        with pytest.raises(JobStateError, match="got one that is completed"):
-            queue.start("job")
+        check("completed")
         assert run.job.results == ["a"]
 
 
@@ -214,19 +227,9 @@ def test_stats_count_running_with_paused_and_pending_and_all_that_ended(gate: Ga
 
 
 @pytest.mark.holds("seed: clear_job: the job is removed from the queue")
-def test_cleared_job_is_gone_from_the_queue_and_readable_where_it_is_held(gate: Gate) -> None:
+def test_cleared_job_is_gone_from_the_queue_and_readable_where_it_is_held() -> None:
     with JobQueue(1) as queue:
-        queue.create_job("job", ["a", "b"], do.block_until_told(gate))
-        run = queue.start("job")
-        gate.wait_for("a")
-        with pytest.raises(JobStateError, match="expected a pending or finished job to clear, got one that is running"):
-            queue.clear_job("job")
-        queue.pause("job")
-        with pytest.raises(JobStateError, match="paused"):
-            queue.clear_job("job")
-        queue.resume("job")
-        gate.open()
-        job = run.result()
+        job = queue.run(["a", "b"], do.succeed, id="job")
         queue.clear_job("job")
         assert queue.get_job("job") is None
         assert queue.jobs() == []

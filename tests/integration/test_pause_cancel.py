@@ -94,21 +94,6 @@ def test_pause_lets_active_items_end_and_starts_no_new_ones_until_resumed(tmp_pa
     assert recorder.names("job").count(JOB_RESUMED) == 1
 
 
-def test_pause_and_resume_refuse_pending_and_finished_jobs() -> None:
-    with JobQueue(1) as queue:
-        queue.create_job("job", ["a"], do.succeed)
-        with pytest.raises(JobStateError, match="expected a running job to pause, got one that is pending"):
-            queue.pause("job")
-        with pytest.raises(JobStateError, match="expected a paused job to resume, got one that is pending"):
-            queue.resume("job")
-        job = queue.start("job").result()
-        with pytest.raises(JobStateError, match="got one that is completed"):
-            queue.pause("job")
-        with pytest.raises(JobStateError, match="got one that is completed"):
-            queue.resume("job")
-        assert job.status is JobStatus.COMPLETED
-
-
 # --- cancel ---------------------------------------------------------------------------------------------------------
 
 
