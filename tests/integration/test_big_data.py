@@ -105,15 +105,6 @@ def test_a_worker_that_keeps_a_handler_s_table_keeps_what_was_in_it() -> None:
             del job
 
 
-def test_a_table_that_was_changed_goes_over_anew() -> None:
-    table = np.zeros(COUNT)
-    handler = closed_over(table)
-    with JobQueue(1) as queue:
-        for turn in range(4):
-            table[:] = turn
-            assert queue.run([5], handler).results == [turn]
-
-
 def test_the_table_of_a_worker_that_was_killed_is_not_filled_again() -> None:
     table = array(7)
 
