@@ -185,21 +185,16 @@ def test_each_call_refuses_a_job_whose_status_it_is_not_for(gate: Gate) -> None:
     "error: JobNotFoundError",
 )
 def test_unknown_ids_raise_and_get_job_returns_none() -> None:
-    calls: list[Callable[[JobQueue], object]] = [
-        lambda queue: queue.start("nobody"),
-        lambda queue: queue.pause("nobody"),
-        lambda queue: queue.resume("nobody"),
-        lambda queue: queue.cancel("nobody"),
-        lambda queue: queue.clear_job("nobody"),
-        lambda queue: queue.retry_failed("nobody"),
-    ]
+    unknown: list[Any] = ["nobody", 5, None, b"job"]
     with JobQueue(1) as queue:
-        for call in calls:
-            with pytest.raises(JobNotFoundError, match="job 'nobody'") as caught:
-                call(queue)
+        calls: list[Callable[[Any], object]]
+        calls = [queue.start, queue.pause, queue.resume, queue.cancel, queue.clear_job, queue.retry_failed]
+        for job_id, call in itertools.product(unknown, calls):
+            with pytest.raises(JobNotFoundError, match=f"job {job_id!r}") as caught:
+                call(job_id)
             assert isinstance(caught.value, KeyError)
             assert not str(caught.value).startswith(("'", '"'))
-        assert queue.get_job("nobody") is None
+        assert [queue.get_job(job_id) for job_id in [*unknown, []]] == [None] * 5
 
 
 @pytest.mark.holds("seed: get_stats: running with paused, pending, completed and total")

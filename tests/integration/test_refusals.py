@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 
 import mpqueue
-from mpqueue import ItemPicklingError, JobNotFoundError, JobQueue, MPQueueError, RetryPolicy, share
+from mpqueue import ItemPicklingError, JobNotFoundError, JobQueue, RetryPolicy, share
 from tests.support import handlers as do
 from tests.support.results import check_nothing_created
 from tests.support.systems import LINUX_ONLY
@@ -401,17 +401,6 @@ def test_object_that_cannot_be_shared_is_refused() -> None:
         share(threading.Lock())
     with pytest.raises(ItemPicklingError, match=r"^share: expected"):
         share(do.Unpicklable())
-
-
-def test_looking_for_an_id_that_is_no_string_finds_nothing(queue: JobQueue) -> None:
-    calls: list[Callable[[Any], object]]
-    calls = [queue.start, queue.pause, queue.resume, queue.cancel, queue.clear_job, queue.retry_failed]
-    for job_id in (5, None, b"job"):
-        for call in calls:
-            with pytest.raises(MPQueueError, match=re.escape(repr(job_id))):
-                call(job_id)
-        assert queue.get_job(job_id) is None  # type: ignore[arg-type]
-    assert queue.get_job([]) is None  # type: ignore[arg-type]
 
 
 def test_items_are_looked_at_once_and_before_anything_is_created() -> None:
