@@ -302,15 +302,6 @@ def test_a_job_whose_last_items_end_while_the_queue_drains_has_completed(fleet: 
     assert (job.status, job.completed) == (JobStatus.COMPLETED, 2)
 
 
-def test_a_drain_does_not_complete_a_job_that_something_else_has_stopped(fleet: FakeLanes) -> None:
-    job = fleet.started([succeed(3.0)])
-    fleet.run_until(1.0)
-    fleet.cancel(job, why="its sink fails")
-    fleet.close(within=5.0)
-    fleet.run_until_over(job)
-    assert (job.status, job.stopped_why) == (JobStatus.CANCELLED, "its sink fails")
-
-
 @pytest.mark.parametrize(("first", "second", "over"), [(None, 2.0, 3.0), (50.0, 2.0, 3.0), (2.0, 50.0, 3.0)])
 def test_a_drain_cuts_short_what_would_wait_for_longer(
     first: float | None, second: float, over: float, fleet: FakeLanes
@@ -364,11 +355,12 @@ def test_a_run_that_has_ended_is_known_to_the_next_one(fleet: FakeLanes) -> None
     assert (past.started_at, past.seconds) == before
 
 
-def test_the_first_reason_for_which_a_job_is_cancelled_stays(fleet: FakeLanes) -> None:
-    job = fleet.started([succeed(5.0)] * 4)
+def test_the_first_reason_for_which_a_job_is_cancelled_stays_also_where_the_queue_drains(fleet: FakeLanes) -> None:
+    job = fleet.started([succeed(3.0)])
     fleet.run_until(1.0)
     fleet.cancel(job, why="its disk is full")
     fleet.cancel(job, why="another")
+    fleet.close(within=5.0)
     fleet.run_until_over(job)
     assert (job.status, job.stopped_why) == (JobStatus.CANCELLED, "its disk is full")
 
