@@ -65,8 +65,3 @@ def rights_of(target: Path) -> int | None:
         if stat.S_ISREG(found.st_mode) and found.st_uid == this_user():
             return stat.S_IMODE(found.st_mode) & 0o777
     return None
-
-
-def is_trusted(user: int) -> bool:
-    """True for this user, and for root, against which there is no defence."""
-    return user in (this_user(), 0)
