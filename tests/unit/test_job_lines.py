@@ -10,6 +10,7 @@ import pytest
 
 from mpqueue._parent.journal.schema import (
     APPLICATION,
+    BODIES,
     COLUMNS,
     SAID,
     SCHEMA,
@@ -51,6 +52,21 @@ def test_a_line_is_sealed_with_every_change_and_not_whole_after_any_other(journa
             journal.execute(f"DROP TRIGGER {trigger}")
         journal.execute(f"UPDATE jobs SET {column} = '7'")
         assert not whole(journal), column
+        journal.execute("ROLLBACK TO before")
+    assert whole(journal)
+
+
+def test_the_seal_covers_every_column_and_of_a_body_whether_there_is_one(journal: sqlite3.Connection) -> None:
+    columns = {name for _, name, *_ in journal.execute("PRAGMA table_info(jobs)")}
+    assert sorted((*COLUMNS, *BODIES)) == sorted(columns - {"seal"})
+    seal_lines(journal)
+    journal.execute(LINE)
+    for trigger in ("check_changed", "seal_changed"):
+        journal.execute(f"DROP TRIGGER {trigger}")
+    for body in BODIES:
+        journal.execute("SAVEPOINT before")
+        journal.execute(f"UPDATE jobs SET {body} = x'00'")
+        assert not whole(journal), body
         journal.execute("ROLLBACK TO before")
     assert whole(journal)
 
