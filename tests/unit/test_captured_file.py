@@ -40,6 +40,23 @@ def test_what_a_reader_has_not_seen_stays_whatever_offset_others_write_at(file: 
     assert file.rest() == b"two three"
 
 
+def test_what_is_written_between_a_read_and_the_freeing_of_its_memory_comes_with_the_next_read(
+    file: CapturedFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = capture.read_at
+
+    def read_and_write(fd: int, size: int, offset: int) -> bytes:
+        data = read(fd, size, offset)
+        os.write(fd, b"late")
+        return data
+
+    os.write(file.fd, b"early ")
+    with monkeypatch.context() as patched:
+        patched.setattr(capture, "read_at", read_and_write)
+        assert file.rest() == b"early "
+    assert (file.rest(), file.rest()) == (b"late", b"")
+
+
 @pytest.mark.skipif(not IS_LINUX, reason="elsewhere no program truncates it: /dev/stderr is a duplicate there")
 @pytest.mark.parametrize("text", [b"", b"as long", b"longer, and more"])
 def test_a_file_that_a_program_has_truncated_is_read_from_its_beginning(file: CapturedFile, text: bytes) -> None:
