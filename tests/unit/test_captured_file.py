@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mpqueue._os import memory_files
+from mpqueue._os import files, memory_files
 from mpqueue._os.process_facts import end_of_file
 from mpqueue._os.system import IS_LINUX
 from mpqueue._worker import capture
@@ -43,7 +43,7 @@ def test_what_a_reader_has_not_seen_stays_whatever_offset_others_write_at(file: 
 def test_what_is_written_between_a_read_and_the_freeing_of_its_memory_comes_with_the_next_read(
     file: CapturedFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = capture.read_at
+    read = files.read_at
 
     def read_and_write(fd: int, size: int, offset: int) -> bytes:
         data = read(fd, size, offset)
