@@ -510,10 +510,3 @@ def check_on_error(value: object, known: tuple[str, ...]) -> None:
     """Raise ValueError for an unknown mode."""
     if not isinstance(value, str) or value not in known:
         raise ValueError(f"on_error: expected one of {', '.join(map(repr, known))}, got {shown(value)}")
-
-
-def check_prune(job_id: object, gone: object) -> None:
-    """Raise TypeError or ValueError for arguments that `JobQueue.prune` does not take."""
-    if job_id is not None:
-        check_text("job_id", job_id)
-    check_bool("gone", gone)

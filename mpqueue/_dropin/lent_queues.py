@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 
 from mpqueue._engines.loky.loky_pool import count_cpus
-from mpqueue._options import GivenOptions, check_concurrency
+from mpqueue._options import GivenOptions
 from mpqueue._os.process_handle import in_each_fork
 from mpqueue._parent.interpreter_exit import is_exiting
 from mpqueue._parent.lane_protocol import Backend
@@ -47,8 +47,6 @@ class SharedPool:
 
     def borrow(self, concurrency: int | None) -> JobQueue:
         """Return the queue, with at least that many workers (None: one per CPU). `give_back` it once."""
-        if concurrency is not None:
-            check_concurrency(concurrency)
         with self._lock:
             if self._queue is not None and self._queue._host.engine.broken is not None:
                 self._leave()

@@ -771,8 +771,8 @@ class JobQueue(SafeEmitter):
         thread is just creating; TypeError or ValueError.
         """
         self._closer.check_open("prune its journal")
-        pruned = None if job_id is None else self._jobs.id_of(job_id)
-        checks.check_prune(pruned, gone)
+        pruned = None if job_id is None else checks.check_text("job_id", self._jobs.id_of(job_id))
+        checks.check_bool("gone", gone)
         age = None if older_than is None else check_seconds("older_than", older_than)
         return self._jobs.prune(pruned, gone=gone, older_than=age)
 
