@@ -28,14 +28,13 @@ from mpqueue._core.state.books import EndedCounts
 from mpqueue._core.state.job_book import POISON, JobBook
 from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneSeconds, LaneState
 from mpqueue._core.state.pending import Care
-from mpqueue._core.state.timings import Timings
 from mpqueue._wire.frames import STRETCH_SECONDS
 from mpqueue._wire.memory.ledger import SETTLE, Phase
 from mpqueue.errors import Retry
 from mpqueue.status import JobStatus
 from tests.support.fake_lanes import FakeLanes
 from tests.support.invariants import EPSILON, check_ended, check_invariants, may_serve
-from tests.support.runs import WAITING, WORKING
+from tests.support.timekeeper import Timekeeper
 
 
 @dataclass
@@ -61,15 +60,6 @@ def audited(lanes: int, **options: Any) -> FakeLanes:
     return fleet
 
 
-def check_timings(timings: Timings) -> None:
-    """Each second of each worker, from the start of a run to its end, is counted once."""
-    spent = [getattr(timings.sums, name) for name in (*WAITING, *WORKING)]
-    if timings.finished is None:
-        return  # all of its items had ended in an earlier life of the program
-    assert min(spent) >= -EPSILON
-    assert math.isclose(sum(spent), timings.lanes * (timings.finished - timings.started), abs_tol=EPSILON)
-
-
 class Auditor:
     """Watches from its making on. ``steps`` is how many steps of the scheduler it has seen."""
 
@@ -89,12 +79,14 @@ class Auditor:
         self._starts: set[tuple[int, int]] = set()  #: lanes and generations whose worker was asked for
         self._counts = EndedCounts()
         self._apart_since: float | None = None  #: since when one that has to run apart waits
+        self._timekeeper = Timekeeper(fleet.books)
         self._worked: tuple[LaneSeconds | None, float, float, int] = (None, 0.0, 0.0, 0)
         fleet.watchers.append(self._step)
         fleet.item_watchers.append(self._items_begin)
 
     def _step(self, message: Message, commands: list[Command]) -> None:
         self.steps += 1
+        self._timekeeper.step(message, commands)
         if isinstance(message, ChunkReported):
             self._chunk_reported(message)
         if isinstance(message, JobCancelled) and message.job.status.final:
@@ -200,7 +192,7 @@ class Auditor:
         assert hearing is not None or (told.status is JobStatus.CANCELLED and not self.started[job.number])
         if hearing is not None:
             assert (told.completed, told.failed) == (hearing.completed, hearing.failed)
-            check_timings(job.timings)
+            self._timekeeper.check(job)
         assert told.duration == (job.duration or 0.0) >= 0
         self.finished[job.number] += 1
         self._ended[job.number] = told.completed, told.failed

@@ -166,7 +166,7 @@ def test_the_package_does_not_use_its_own_front_door(path: Path) -> None:
 
 #: What looks inside, with fakes, and what only serves that; all else says what users are promised.
 _LOOKS_INSIDE = {"unit", "simulation", *(f"{name}.py" for name in ("auditor", "cluster", "fake_lanes", "fake_worker"))}
-_LOOKS_INSIDE |= {"invariants.py", "runs.py", "option_pages.py"}
+_LOOKS_INSIDE |= {"invariants.py", "runs.py", "timekeeper.py", "option_pages.py"}
 _FROM_OUTSIDE = [path for path in TESTS if not _LOOKS_INSIDE & set(path.parts)]
 
 #: What one file may import all the same, and why.
