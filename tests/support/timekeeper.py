@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field
 
 from mpqueue._core.commands import AnnounceStarted, AnnounceState, Command
-from mpqueue._core.messages import ChunkReported, FaultFound, LaneDied, LaneInitialized, LaneReady, Message
+from mpqueue._core.messages import ChunkReported, LaneDied, LaneInitialized, LaneReady, Message
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneState
@@ -134,10 +134,6 @@ class Timekeeper:
                 run.deaths.append((now, number, before.got_at))
             if time.is_there and before.job is job:
                 run.spent["lost"] += now - time.since
-        elif isinstance(message, FaultFound):
-            time = run.lane(number)
-            time.lost_to_others = False
-            run.deaths.append((now, number, None))
         elif number in run.lanes:
             time = run.lanes[number]
             time.lost_to_others = time.lost_to_others and not time.is_there
