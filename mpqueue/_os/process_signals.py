@@ -1,9 +1,13 @@
-"""Signals: the one that asks for a stack, their state in a worker, and those that end a process or a group."""
+"""Signals: the one that asks for a stack, their state in a worker, and those that end a process or a group.
+
+And the frame in which a thread is.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import os
 import signal
 import sys
@@ -142,6 +146,25 @@ def _handles_signal(frame: FrameType) -> bool:
         if any(one is interrupted for one in (value if type(value) is tuple else (value,))):
             return interrupted is not None
     return False
+
+
+def frame_of(thread: int) -> FrameType | None:
+    """Return the frame in which the thread with that identifier is; None if it has ended.
+
+    `sys._current_frames` holds a lock of the interpreter. Before Python 3.12 a garbage collection may begin there, and
+    finalizers in Python let other threads run. One that starts or ends a thread then waits for that lock and keeps the
+    global lock: nothing in the process ever goes on. So meanwhile nothing is collected.
+    """
+    if thread == threading.get_ident():
+        return sys._getframe(1)  # noqa: SLF001 - the public name of both, as their documentation has it
+    collects = sys.version_info < (3, 12) and gc.isenabled()
+    if collects:
+        gc.disable()
+    try:
+        return sys._current_frames().get(thread)  # noqa: SLF001
+    finally:
+        if collects:
+            gc.enable()
 
 
 def signal_name(exitcode: int | None) -> str | None:

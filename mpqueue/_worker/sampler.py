@@ -13,13 +13,13 @@ import _thread
 import contextlib
 import os
 import queue
-import sys
 import threading
 import time
 from types import CoroutineType, FrameType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._os import system as clock
+from mpqueue._os.process_signals import frame_of
 from mpqueue._wire.frames import OTHERS, Place, Stack, Stacks, dump_stacks
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class JobSampling:
 
     def look(self) -> None:
         """Attribute the time since the last look to the handler's place now. On the sampler's thread; 10 to 30 us."""
-        frame = sys._current_frames().get(self._thread)  # noqa: SLF001 - its public name, as its documentation has it
+        frame = frame_of(self._thread)
         with self._lock:
             running, since = self._running, self._since
             if frame is None or running is None or since is None:

@@ -24,6 +24,7 @@ from multiprocessing import process
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
+from mpqueue._os.process_signals import frame_of
 from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.packed_functions import globals_of
 
@@ -129,7 +130,7 @@ def script_here(*, starts_now: bool) -> Script | None:
 
 def _line_of(main: ModuleType) -> int | None:
     """Return the line of the main module that is running; None if it has run."""
-    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    frame = frame_of(threading.main_thread().ident or 0)
     while frame is not None:
         if frame.f_globals is vars(main) and frame.f_code.co_name == "<module>":
             return frame.f_lineno
