@@ -378,7 +378,7 @@ class Coordinator:
                 self._take_in(received, deadline)
             except BaseException:
                 if received is not None:
-                    self.inbox.post(received)  # it is refused with all others
+                    self.inbox.post(received)  # it is answered, or freed, with all others
                 raise
             received = None  # the results in it must not live until the next message
             if self.picklers.lines:

@@ -72,7 +72,7 @@ def run_program(
 
 
 def run_in_way(folder: Path, body: str, way: str) -> subprocess.CompletedProcess[str]:
-    """Run a script as Python is told to in that ``way``; it has to end with 0, and to say nothing on stderr."""
+    """Run a script in one of the ways in which Python runs one; it exits with 0 and writes nothing to stderr."""
     package = folder / "package"
     package.mkdir()
     for path in (folder / "program.py", package / "__main__.py", package / "module.py"):

@@ -1,6 +1,6 @@
 """A timekeeper beside a scheduler: where a job's time went, by what could be seen of its lanes from step to step.
 
-It looks at lanes only: who is there, whose items they have. What `Timings` adds up as it is told must come to the same.
+It looks at the lanes only: which have a worker, and whose items each has. The sums of `Timings` must be the same.
 """
 
 from __future__ import annotations

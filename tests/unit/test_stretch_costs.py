@@ -1,4 +1,4 @@
-"""What a stretch's items cost: the peak of memory is told only of an item that ran alone, and only if it is its own."""
+"""The costs of a stretch's items: a peak of memory is reported only for an item that ran alone, and only its own."""
 
 from __future__ import annotations
 
