@@ -130,7 +130,7 @@ def takes(declared: type, at: At, *, without: tuple[str, ...] = ()) -> Callable[
 
     def decorate(function: F) -> F:
         own = inspect.signature(function)
-        first = [one for one in own.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        first = [one for one in own.parameters.values() if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)]
         taken = {one.name for one in first} | {*without}
         rest = [_parameter(one) for one in options_at(declared, at).values() if one.name not in taken]
         function.__signature__ = own.replace(parameters=[*first, *rest])  # type: ignore[attr-defined]

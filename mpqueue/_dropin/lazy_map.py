@@ -15,7 +15,7 @@ from mpqueue._core.state.item_table import Failure
 from mpqueue._declared import At, takes
 from mpqueue._dropin.lent_queues import Loan, lend
 from mpqueue._dropin.stream_results import Arrivals, StreamResults, ToRaise
-from mpqueue._dropin.whole_map import enough_workers, read_call, record_of
+from mpqueue._dropin.whole_map import check_one_iterable, enough_workers, read_call, record_of
 from mpqueue._options import GivenOptions, OnItemError, check_on_error
 from mpqueue._output.progress import DRAWING_WAIT_S, length_of, showing_stream
 from mpqueue._parent.replies import Turns
@@ -43,7 +43,7 @@ def imap(
 def imap(
     fn: Callable[[Any], Any],
     items: Iterable[Any],
-    *,
+    *more: object,
     on_error: OnItemError = "raise",
     **options: Any,
 ) -> ItemIterator[Any]:
@@ -67,6 +67,7 @@ def imap(
     does not grow with the items, recorded or not. Raises `JournalError`; and, in the item's place, TypeError for an
     item without identity, and errors of ``key``.
     """
+    check_one_iterable("imap", more)
     return _iterate("imap", fn, items, on_error, options, ordered=True)
 
 
@@ -80,7 +81,7 @@ def _typed_as(_: F) -> Callable[[Callable[..., Any]], F]:
 def imap_unordered(
     fn: Callable[[Any], Any],
     items: Iterable[Any],
-    *,
+    *more: object,
     on_error: OnItemError = "raise",
     **options: Any,
 ) -> ItemIterator[Any]:
@@ -89,6 +90,7 @@ def imap_unordered(
     With ``journal``, recorded results come as soon as their items are read. `imap` with the same function or ``job_id``
     is the same stream.
     """
+    check_one_iterable("imap_unordered", more)
     return _iterate("imap_unordered", fn, items, on_error, options, ordered=False)
 
 

@@ -50,7 +50,7 @@ def map(
 def map(
     fn: Callable[[Any], Any],
     items: Iterable[Any],
-    *,
+    *more: object,
     on_error: OnError = "raise",
     **options: Any,
 ) -> list[Any]:
@@ -85,6 +85,7 @@ def map(
 
     An interruption (Ctrl-C) ends the running items, and goes on.
     """
+    check_one_iterable("map", more)
     return _map("map", fn, items, on_error, options)
 
 
@@ -125,7 +126,7 @@ async def amap(
 async def amap(
     fn: Callable[[Any], Any],
     items: Iterable[Any],
-    *,
+    *more: object,
     on_error: OnError = "raise",
     **options: Any,
 ) -> list[Any]:
@@ -134,6 +135,7 @@ async def amap(
     Works in asyncio and in trio. The items are read and copied at once, in the loop's thread; with ``journal`` they are
     also compared with the record there, about 500,000 items per second.
     """
+    check_one_iterable("amap", more)
     borrow, begin = _prepare("amap", fn, items, on_error, options)
     async with borrow() as queue:
         run = begin(queue)
@@ -294,6 +296,15 @@ DROPIN_RETRY = RetryPolicy(max_retries=3, base_delay=0.1)
 
 #: Arguments of `map` and the like beside the options.
 OWN_NAMES = ("fn", "items", "on_error")
+
+
+def check_one_iterable(name: str, more: tuple[object, ...]) -> None:
+    """Raise TypeError for a call with several iterables of items, as the built-in `map` takes them."""
+    if more:
+        raise TypeError(
+            f"{name}() takes one iterable of items, got {1 + len(more)}: zip() makes one of them, whose items are "
+            "tuples, and mpqueue.starmap() calls the function with the parts of each"
+        )
 
 
 def read_call(

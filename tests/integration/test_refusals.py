@@ -317,6 +317,15 @@ MISNAMED: list[tuple[Callable[[Any], object], str]] = [
     (lambda queue: anything.stages([1], [abs], n_jobs=2), r"did you mean concurrency\?$"),
     (lambda queue: anything.imap_unordered(abs, [1], callback=abs), r": queue.on\('item:completed', function\)"),
     (lambda queue: anything.starmap(pow, [(1, 2)], tries=1), r"did you mean max_retries\?$"),
+    *(
+        (call, r"^\w+\(\) takes one iterable of items, got 2: zip\(\) makes one of them, .*mpqueue.starmap\(\) calls")
+        for call in (
+            lambda queue: anything.map(pow, [1], [2]),
+            lambda queue: asyncio.run(anything.amap(pow, [1], [2])),
+            lambda queue: anything.imap(pow, [1], [2]),
+            lambda queue: anything.imap_unordered(pow, [1], [2]),
+        )
+    ),
     # what it was called in 1.0.0rc1
     (
         lambda queue: anything.JobQueue(max_items_per_worker=100),
