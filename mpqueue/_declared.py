@@ -16,7 +16,7 @@ from enum import Flag, auto
 from typing import Any, NamedTuple, TypeVar
 
 from mpqueue._call_checks import no_such_key, no_such_option
-from mpqueue._plain import PLAIN, plain
+from mpqueue._plain import plain
 from mpqueue._text import shown
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -114,15 +114,11 @@ def read_keys(declared: type[T], at: At, name: str, given: object) -> T:
 def _made(declared: type[T], known: Mapping[str, Option], given: Mapping[str, Any], of: str = "") -> T:
     made = object.__new__(declared)
     for name, value in given.items():
+        kind = known[name].kind
         if value is not known[name].default:
-            vars(made)[name] = _checked(known[name], f"{of}[{name!r}]" if of else name, value)
+            checked = value if kind is None else kind.check(f"{of}[{name!r}]" if of else name, value)
+            vars(made)[name] = plain(checked)
     return made
-
-
-def _checked(declared_as: Option, name: str, value: Any) -> Any:
-    if declared_as.kind is not None:
-        value = declared_as.kind.check(name, value)
-    return value if type(value) in PLAIN else plain(value)
 
 
 def takes(declared: type, at: At, *, without: tuple[str, ...] = ()) -> Callable[[F], F]:

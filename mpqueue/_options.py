@@ -110,18 +110,49 @@ def check_progress(name: str, value: Any) -> Any:
     return value
 
 
+def memory_limit(name: str, value: int | str, platform: str = system.NAME) -> int:
+    """A worker's limit in bytes. Raises NotImplementedError if the system does not report the memory of a process."""
+    if platform != "linux":
+        raise NotImplementedError(
+            f"{name}: the memory of workers is known on Linux only, this is {platform!r}; leave it out"
+        )
+    from mpqueue._os import process_facts
+
+    if platform == system.NAME and (why := process_facts.why_not_told()) is not None:
+        raise NotImplementedError(f"{name}: the memory of workers is not known, since {why}, or leave it out")
+    size = size_in_bytes(name, value)
+    if size < LEAST_MEMORY and not isinstance(value, str):
+        raise ValueError(
+            f'{name}: expected the bytes that a worker may have, got {shown(value)}; did you mean "{size}GB"?'
+        )
+    return size
+
+
+def size_in_bytes(name: str, value: int | str, low: int = 1) -> int:
+    """Return a number of bytes, which may be given as text. Raises TypeError or ValueError."""
+    if not isinstance(value, str):
+        check_number(name, value, low=low, integer=True)
+        return int.__index__(value)
+    found = _SIZE.fullmatch(value) if len(value) <= LONGEST_SIZE else None
+    if found is None:
+        raise ValueError(
+            f'{name}: expected a number of bytes or a text such as "2GB", "1.5 GiB" or "800MB", got {value!r:.60}'
+        )
+    number, unit, binary = found.groups()
+    size = int(float(number) * (1024 if binary else 1000) ** " kmgt".index((unit or " ").lower()))
+    if size < low:
+        raise ValueError(f"{name}: expected at least {low} byte, got {value!r}")
+    return size
+
+
 def _whole(low: float, word: str) -> ValueKind:
     return ValueKind(partial(check_number, low=low, integer=True), int, "N", word)
-
-
-def _check_memory(name: str, value: Any) -> int:
-    return memory_limit(name, value)
 
 
 COUNT, POSITIVE = _whole(0, "a whole number from 0 up"), _whole(1, "a whole number from 1 up")
 WHOLE = _whole(-math.inf, "a whole number")
 SECONDS = ValueKind(partial(check_seconds, exclusive=True), str, "T")
-MEMORY = ValueKind(_check_memory)
+MEMORY = ValueKind(memory_limit)
 YES_NO = ValueKind(check_bool)
 TEXT = ValueKind(check_text, str, "TEXT")
 
@@ -334,55 +365,15 @@ def job_options(
     queue: QueueOptions, asked: GivenOptions, *, where: str = "create_job", count_cores: Callable[[], int] | None = None
 ) -> JobOptions:
     """Return the options of a job; its own override the queue's. Raises TypeError or ValueError."""
+    given = vars(asked)
     return JobOptions(
         retry=choose_policy(where, asked, queue.retry),
         timeout=queue.timeout if asked.timeout is None else asked.timeout,
         setup_timeout=queue.per_worker.setup_timeout,
         max_lanes=choose_concurrency(asked.concurrency, count_cores),
         seed=draw_seed() if asked.seed is None else asked.seed,
-        **while_running(asked),
+        **{name: given[name] for name in _WHILE_RUNNING & given.keys()},
     )
-
-
-def while_running(asked: GivenOptions) -> dict[str, Any]:
-    """Return the given options that `JobOptions` has too, by name."""
-    given = vars(asked)
-    return {name: given[name] for name in _WHILE_RUNNING & given.keys()}
-
-
-def memory_limit(name: str, value: int | str, platform: str = system.NAME) -> int:
-    """A worker's limit in bytes. Raises NotImplementedError if the system does not report the memory of a process."""
-    if platform != "linux":
-        raise NotImplementedError(
-            f"{name}: the memory of workers is known on Linux only, this is {platform!r}; leave it out"
-        )
-    from mpqueue._os import process_facts
-
-    if platform == system.NAME and (why := process_facts.why_not_told()) is not None:
-        raise NotImplementedError(f"{name}: the memory of workers is not known, since {why}, or leave it out")
-    size = size_in_bytes(name, value)
-    if size < LEAST_MEMORY and not isinstance(value, str):
-        raise ValueError(
-            f'{name}: expected the bytes that a worker may have, got {shown(value)}; did you mean "{size}GB"?'
-        )
-    return size
-
-
-def size_in_bytes(name: str, value: int | str, low: int = 1) -> int:
-    """Return a number of bytes, which may be given as text. Raises TypeError or ValueError."""
-    if not isinstance(value, str):
-        check_number(name, value, low=low, integer=True)
-        return int.__index__(value)
-    found = _SIZE.fullmatch(value) if len(value) <= LONGEST_SIZE else None
-    if found is None:
-        raise ValueError(
-            f'{name}: expected a number of bytes or a text such as "2GB", "1.5 GiB" or "800MB", got {value!r:.60}'
-        )
-    number, unit, binary = found.groups()
-    size = int(float(number) * (1024 if binary else 1000) ** " kmgt".index((unit or " ").lower()))
-    if size < low:
-        raise ValueError(f"{name}: expected at least {low} byte, got {value!r}")
-    return size
 
 
 def check_resources(resources: Mapping[str, int | str] | None) -> Mapping[str, int]:

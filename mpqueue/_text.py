@@ -50,12 +50,8 @@ def visible_line(text: str) -> str:
 
 
 def _escape(found: re.Match[str]) -> str:
-    character = found[0]
-    return _SHORT.get(character) or _escaped(ord(character))
-
-
-def _escaped(code: int) -> str:
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    character, code = found[0], ord(found[0])
+    return _SHORT.get(character) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
 
 
 def fitting(text: str, stream: object) -> str:
@@ -123,7 +119,9 @@ class _Shortened(reprlib.Repr):
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - its own code
-            return _reprless(x, error)
+            if issubclass(type(x), int):
+                return _long_number(x)
+            return f"<{type(x).__name__}: its repr() raised {type(error).__name__}>"
 
     def repr_instance(self, x: Any, level: int) -> str:
         """Return the ``repr`` of an object, shortened."""
@@ -137,12 +135,6 @@ class _Shortened(reprlib.Repr):
 
 
 _shortened = _Shortened(20)
-
-
-def _reprless(value: object, error: BaseException) -> str:
-    if issubclass(type(value), int):
-        return _long_number(value)  # type: ignore[arg-type]
-    return f"<{type(value).__name__}: its repr() raised {type(error).__name__}>"
 
 
 def _long_number(value: int) -> str:
@@ -222,14 +214,12 @@ def seconds_in(text: str) -> float:
     """Return the seconds that a text means. Raises ValueError."""
     words = text.strip().lower() if len(text) <= _LONGEST else ""
     forms = (_PLAIN, _IN_UNITS, *_CLUSTERS)
-    form = next((form for form in forms if words and form.fullmatch(words)), None)
-    if form is None:
+    found = next((found for form in forms if words and (found := form.fullmatch(words))), None)
+    if found is None:
         raise ValueError(
             f"expected a time such as 90, 90s, 15m, 3h50m, 1d or 1-12:00:00 (a number alone: seconds), got {text!r:.60}"
         )
-    found = form.fullmatch(words)
-    assert found is not None
-    units = ("s",) if form is _PLAIN else tuple(_UNITS)
+    units = ("s",) if found.re is _PLAIN else tuple(_UNITS)
     seconds = sum(float(number or 0) * _UNITS[unit] for number, unit in zip(found.groups(), units, strict=True))
     if seconds > _MOST:
         raise ValueError(f"expected a time of at most {_MOST / _UNITS['d']:.0f}d, got {text!r}")
