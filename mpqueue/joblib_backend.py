@@ -142,7 +142,8 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         if workers == 1:
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
         if self._calls is not None and parallel is not self.parallel:
-            raise FallbackToBackend(self._another())  # all calls under one `parallel_config` share this object
+            # All calls under one `parallel_config` share this object.
+            raise FallbackToBackend(MPQueueBackend(backend=self._engine, **self._own_options, **self.backend_kwargs))
         self.parallel = parallel
         self._release(kill=False)
         options = {**self.backend_kwargs, **options}
@@ -187,10 +188,6 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         if ensure_ready:
             options = self.parallel._backend_kwargs  # noqa: SLF001 - joblib's own backends do the same
             self.configure(n_jobs=self.parallel.n_jobs, parallel=self.parallel, **options)
-
-    def _another(self) -> MPQueueBackend:
-        """Return a backend with the same options, for another call at the same time."""
-        return MPQueueBackend(backend=self._engine, **self._own_options, **self.backend_kwargs)
 
     def _release(self, *, kill: bool) -> None:
         """Give the pool back; with ``kill``, batches that wait are cancelled and running ones are killed."""
@@ -249,7 +246,7 @@ class _Pools:
         with self._lock:
             pool = self._pools.setdefault(key, SharedPool(threads, prepare, engine))
             for other_key, other in list(self._pools.items()):
-                if other is not pool and other.end_if_idle():
+                if other is not pool and other.end():
                     del self._pools[other_key]
         return pool
 
@@ -258,8 +255,8 @@ class _Pools:
         with self._lock:
             pools, self._pools = self._pools, {}
         for pool in pools.values():
-            if not pool.end_if_idle():
-                pool.close()
+            if not pool.end():
+                pool.end(kill=True)
 
     def reset_in_fork(self) -> None:
         """Forget the parent's pools in a forked child."""

@@ -28,10 +28,7 @@ def close_shared_pool(*, kill: bool = False) -> bool:
     """
     from mpqueue._dropin.lent_queues import shared_pool  # the other functions don't need it
 
-    if kill:
-        shared_pool.close()
-        return True
-    return shared_pool.end_if_idle()
+    return shared_pool.end(kill=kill)
 
 
 def facts() -> dict[str, bool]:

@@ -133,11 +133,6 @@ class CallStream:
         """Open the stream, under the lock."""
         return open_stream(self._queue, run_call, self._on_ended, self._options, showing=self._showing)
 
-    @property
-    def _going(self) -> Stream | None:
-        """The stream, if it was opened and has not ended."""
-        return self._stream if self._is_open and not self._is_over else None
-
     def drop(self, receiver: Receiver, *, kill: bool = False) -> bool:
         """Cancel this call; True if it is cancelled. See `CallFuture.cancel`."""
         index = receiver._index
@@ -162,10 +157,10 @@ class CallStream:
         self._tell(Stream.cancel)
 
     def _tell(self, call: Callable[..., None], *arguments: Any) -> None:
-        """Call a method of the stream that only posts a message."""
-        if (stream := self._going) is not None:
+        """Call a method of the stream that only posts a message, if it was opened and has not ended."""
+        if self._is_open and not self._is_over:
             with contextlib.suppress(QueueClosedError):  # it has ended; or this is a fork of its owner
-                call(stream, *arguments)
+                call(self._stream, *arguments)
 
     def check_waiting_allowed(self) -> None:
         """Raise RuntimeError if waiting for a future would wait for itself."""

@@ -136,7 +136,8 @@ def _iterate(
         lent.end(kill=True)
         lent.await_end()
         raise
-    made._start()
+    while made._read() and arrivals.news.is_empty():  # the work begins before the first result is requested
+        pass
     return made
 
 
@@ -165,10 +166,6 @@ class ItemIterator(StreamResults[R]):
         self._one_too_many: Failure | None = None  #: the error that ends it, by ``max_failures``
         super().__init__(stream, arrivals, items, window, lent)
         self._turns = Turns(self._now)
-
-    def _start(self) -> None:
-        while self._read() and self._arrivals.news.is_empty():
-            pass
 
     def __aiter__(self) -> Self:
         return self

@@ -48,12 +48,20 @@ class SharedPool:
     def borrow(self, concurrency: int | None) -> JobQueue:
         """Return the queue, with at least that many workers (None: one per CPU). `give_back` it once."""
         with self._lock:
-            if self._queue is not None and self._queue._host.engine.broken is not None:
-                self._leave()
-            if self._queue is None:
-                self._open(concurrency)
             queue = self._queue
-            assert queue is not None
+            if queue is not None and queue._host.engine.broken is not None:
+                self._queue = None
+                close_beside(partial(queue.close, kill=True))
+                queue = None
+            if queue is None:
+                queue = JobQueue(
+                    concurrency,
+                    per_worker={"threads": self._threads},
+                    initializer=self._initializer,
+                    backend=self._backend,
+                )
+                self._look_later(queue)
+                self._queue, self._users = queue, 0
             self._users += 1
             self._was_used = True
         try:
@@ -62,13 +70,6 @@ class SharedPool:
             self.give_back(queue)
             raise
         return queue
-
-    def _open(self, concurrency: int | None) -> None:
-        queue = JobQueue(
-            concurrency, per_worker={"threads": self._threads}, initializer=self._initializer, backend=self._backend
-        )
-        self._look_later(queue)
-        self._queue, self._users = queue, 0
 
     def _look_later(self, queue: JobQueue) -> None:
         look = partial(self._look, weakref.ref(queue))  # a queue's own timers must not hold it
@@ -94,32 +95,18 @@ class SharedPool:
             if queue is self._queue:
                 self._users -= 1
 
-    def close(self) -> None:
-        """End the pool now; the next call makes a new one. Calls that use it fail."""
-        queue = self._take()
-        if queue is not None:
-            queue.close(kill=True)
+    def end(self, *, kill: bool = False) -> bool:
+        """End the pool and wait for that; the next call makes a new one.
 
-    def end_if_idle(self) -> bool:
-        """End the pool, unless a call uses it (then False); the next call makes a new one."""
+        If a call uses it, returns False and leaves it running; with ``kill`` it ends too, and such calls fail.
+        """
         with self._lock:
-            if self._users:
+            if self._users and not kill:
                 return False
-            queue = self._take()
-        if queue is not None:
-            queue.close()
-        return True
-
-    def _take(self) -> JobQueue | None:
-        with self._lock:
             queue, self._queue = self._queue, None
-        return queue
-
-    def _leave(self) -> None:
-        """Drop the queue, which an internal error has ended: the next call makes a new one."""
-        queue = self._take()
         if queue is not None:
-            close_beside(partial(queue.close, kill=True))
+            queue.close(kill=kill)
+        return True
 
     def reset_in_fork(self) -> None:
         """Forget the pool in a forked child: it is the parent's, and its lock may be held."""

@@ -83,7 +83,15 @@ class Executor(concurrent.futures.Executor):
         **options: Unpack[PoolKeywords],
     ) -> None:
         max_workers = None if max_workers is None else operator.index(max_workers)  # as the standard library does
-        _check(max_workers, initializer, max_tasks_per_child)
+        # The same checks and errors as there.
+        if max_workers is not None and max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        if max_tasks_per_child is not None and not isinstance(max_tasks_per_child, int):
+            raise TypeError("max_tasks_per_child must be an integer")
+        if max_tasks_per_child is not None and max_tasks_per_child <= 0:
+            raise ValueError("max_tasks_per_child must be >= 1")
         asked, engine, of_calls = read_call("Executor", At.POOL, options, _OWN_NAMES)
         self._queue = JobQueue(
             max_workers,
@@ -171,26 +179,14 @@ class Executor(concurrent.futures.Executor):
             raise
 
 
-def _check(max_workers: int | None, initializer: object, max_tasks_per_child: int | None) -> None:
-    """Check arguments as `ProcessPoolExecutor` does, with the same errors."""
-    if max_workers is not None and max_workers <= 0:
-        raise ValueError("max_workers must be greater than 0")
-    if initializer is not None and not callable(initializer):
-        raise TypeError("initializer must be a callable")
-    if max_tasks_per_child is not None:
-        if not isinstance(max_tasks_per_child, int):
-            raise TypeError("max_tasks_per_child must be an integer")
-        if max_tasks_per_child <= 0:
-            raise ValueError("max_tasks_per_child must be >= 1")
-
-
 def _results(
     futures: deque[Future[R]], more: Iterator[Future[R]], time_left: Callable[[], float | None]
 ) -> Iterator[R]:
     """Yield the results; for each one taken, one more call is submitted. Holds no result."""
     try:
         while futures:
-            yield _take(futures, time_left())
+            futures[0].exception(time_left())  # waits; one that is not ready in time is still among them
+            yield futures.popleft().result()
             futures.extend(itertools.islice(more, 1))
     finally:
         for future in futures:  # perhaps in a garbage collection, on any thread
@@ -198,12 +194,6 @@ def _results(
                 future._drop_later()
             else:  # of a subclass's own submit
                 future.cancel()
-
-
-def _take(futures: deque[Future[R]], timeout: float | None) -> R:
-    result = futures[0].result(timeout)
-    futures.popleft()
-    return result
 
 
 class _Calls(CallStream):
@@ -312,7 +302,8 @@ def error_of(failure: Failure) -> BaseException:
     made = error if failure.own is None else _kin(failure.own)
     cause = error.__cause__ if made.__cause__ is None else made.__cause__
     if isinstance(cause, RemoteTraceback):
-        cause = _traceback(cause.text)
+        # The type that the standard library uses: some programs look at its ``tb``.
+        cause = _RemoteTraceback(f'\n"""\n{cause.text}"""')  # type: ignore[arg-type] # a text there too
     made.__cause__ = cause
     return made
 
@@ -336,10 +327,3 @@ def _kin(error: BaseException) -> BaseException:
             return error._itself
         case _:
             return error
-
-
-def _traceback(text: str) -> BaseException:
-    """The type that the standard library uses: some programs look at its ``tb``."""
-    made: type[Any] = _RemoteTraceback
-    remote: BaseException = made(f'\n"""\n{text}"""')
-    return remote

@@ -230,7 +230,8 @@ class Pool(standard.Pool):
         except HandlerPicklingError as error:
             result._raise(own_error(error))
         else:
-            result._started(run)
+            result._run = run
+            run.add_done_callback(result._collect)  # it may have ended before
         return result
 
     def _next_seed(self) -> int:
@@ -282,7 +283,7 @@ class Pool(standard.Pool):
             return max(stream.window(workers), 2 * size * workers)
 
         iterator: PoolIterator[R] = PoolIterator(stream, arrivals, items, window, Loan(self._queue, keeps=self))
-        iterator._start()
+        iterator._input.start()
         self._iterators.add(iterator)
         return iterator
 
@@ -317,8 +318,6 @@ class Pool(standard.Pool):
         """
         if self._state == standard.RUN:
             raise ValueError("Pool is still running")
-        if self._state not in (standard.CLOSE, standard.TERMINATE):
-            raise ValueError("In unknown state")
         self._queue._host.check_waiting_allowed("pool.join()")
         for iterator in list(self._iterators):
             iterator._input.lift_window()
@@ -467,11 +466,6 @@ class MapResult(AsyncResult[list[T]], standard.MapResult[T]):
 
     _run: JobRun | None = None  #: until it is ready
 
-    def _started(self, run: JobRun) -> None:
-        """Take the batch's run, which may have ended before."""
-        self._run = run
-        run.add_done_callback(self._collect)
-
     def _cancel(self) -> None:
         if (run := self._run) is not None:
             run._kill()
@@ -497,9 +491,6 @@ class PoolIterator(StreamResults[R], standard.IMapIterator):  # type: ignore[typ
     """
 
     _timed_out = multiprocessing.TimeoutError
-
-    def _start(self) -> None:
-        self._input.start()
 
     def next(self, timeout: float | None = None) -> R:
         """Return the next result. Raises `multiprocessing.TimeoutError` if none comes within ``timeout`` seconds."""

@@ -57,10 +57,6 @@ class StreamResults(Generic[R]):
         self._lent_has_ended = False
         self._all_done = False  #: True once it has ended with the last result
 
-    def _start(self) -> None:
-        """Begin to read the input, so that the work begins before the first result is requested."""
-        raise NotImplementedError
-
     def __iter__(self) -> Self:
         return self
 
