@@ -6,9 +6,7 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Sequence
 from types import TracebackType
-from typing import TextIO
 
 from mpqueue._call_checks import nearest, option_meant
 from mpqueue._cli import dashboard_command as dashboard
@@ -44,14 +42,14 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse() -> argparse.Namespace:
     """Parse the command line; inputs, and a job, may come after options, which argparse alone does not allow."""
     parser = make_parser()
     if "_ARGCOMPLETE" in os.environ:  # a shell asks what may come next
         import argcomplete  # an extra
 
         argcomplete.autocomplete(parser)
-    words = sys.argv[1:] if arguments is None else arguments
+    words = sys.argv[1:]
     args, rest = parser.parse_known_args(words)
     args.after_dashes = len(words) - words.index("--") - 1 if "--" in words else 0
     end = rest.index("--") if "--" in rest else len(rest)  # of the options: no words after it are options
@@ -91,37 +89,39 @@ def _without_ours(error: BaseException) -> TracebackType | None:
     return trace or error.__traceback__
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main() -> int:
     """Run the command line; returns the exit code."""
     standard_streams.keep_taken()  # before a file of ours gets such a descriptor
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the program ends
     try:
-        return _do(arguments)
+        return _do()
     finally:
         for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
-            _let_end(stream, descriptor)
+            try:
+                if stream is not None and not stream.closed:
+                    stream.flush()
+            except OSError:  # reported before; otherwise the interpreter writes that output again at its end
+                _write_nowhere(descriptor)
 
 
-def _do(arguments: Sequence[str] | None) -> int:
+def _do() -> int:
     try:
-        args = _parse(arguments)
-        code = int(args.command(args))
+        args = _parse()
+        try:
+            code = int(args.command(args))
+        except EndedBeforeStart:
+            return run.say_drained(recorded=args.journal is not None)
         if sys.stdout is not None:
             with on_stdout():  # the prints of the user's modules
                 return code
         return code
-    except OutputError as error:
-        say_error(str(error))
-        return Exit.FAILED
     except UsageError as error:
         say_error(str(error))
         return Exit.USAGE
-    except MPQueueError as error:
+    except (OutputError, MPQueueError) as error:
         say_error(str(error))
         return Exit.FAILED
-    except EndedBeforeStart as end:
-        return run.say_drained(recorded=end.recorded)
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except BrokenPipeError:  # the reader of stdout has gone; nothing more can be written to it, even at exit
@@ -132,21 +132,8 @@ def _do(arguments: Sequence[str] | None) -> int:
         return Exit.FAILED
 
 
-def _let_end(stream: TextIO | None, descriptor: int) -> None:
-    """Keep the interpreter from writing again, at its end, the output that failed: that was reported."""
-    try:
-        if stream is not None and not stream.closed:
-            stream.flush()
-    except OSError:
-        _write_nowhere(descriptor)
-
-
 def _write_nowhere(descriptor: int) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     if null != descriptor:
         os.dup2(null, descriptor)
         os.close(null)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mpqueue._cli.flags import Add
 from mpqueue._cli.outputs import Tell
-from mpqueue._cli.usage import Exit, UsageError, coloured, first_given, say, usage_errors
+from mpqueue._cli.usage import Exit, coloured, say, usage_errors
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._output.export import record_of
 from mpqueue._queue.job import Job
@@ -25,19 +23,6 @@ _COLUMNS = ("id", "item", "status", "elapsed", "peak_memory", "error")
 UNKNOWN = dict[str, Any].fromkeys(("elapsed", "setup", "workers", "at_a_time", "duration", "result_size"))
 #: The least seconds of a setup that are mentioned.
 WORTH_TELLING = 0.05
-
-
-def add_dry_run(add: Add) -> None:
-    """Add ``--dry-run``."""
-    add("--dry-run", action="store_true", help="run the first, the middle and the last item only, each "
-        "once, and print what all would take; no output and no journal is written")  # fmt: skip
-
-
-def check_dry_run(args: argparse.Namespace) -> None:
-    """Raise UsageError for options that make sense for a whole run only."""
-    other = first_given(args, "plan", "profile", "dashboard")
-    if other is not None:
-        raise UsageError(f"--dry-run: expected no {other} as well, which is for a whole run")
 
 
 def some_of(items: Sequence[Any]) -> list[Any]:
@@ -70,7 +55,8 @@ def say_estimate(
     for item in job.items:
         say(f"{item.label}: ", *_told(item))
     done = [item for item in job.items if item.status is ItemStatus.COMPLETED]
-    estimate = _estimate(done, total, workers, fitting, _setup_of(job) if setup else 0.0) if done else UNKNOWN
+    longest_setup = max((span.setup for span in job.report().figures.spans), default=0.0) if setup else 0.0
+    estimate = _estimate(done, total, workers, fitting, longest_setup) if done else UNKNOWN
     if done:
         say(", ".join(_in_words(estimate, total, done)))
     with usage_errors("--", (ValueError,)):
@@ -111,11 +97,6 @@ def _in_words(estimate: Mapping[str, Any], total: int, done: Sequence[JobItem]) 
     whole = f"about {seconds(estimate['duration'])} for {number(total)} on {counted(estimate['workers'], 'worker')}"
     size_of_one = estimate["result_size"]
     yield f"{whole}{limit}" + ("" if size_of_one is None else f"; the result of one is {size(size_of_one)}")
-
-
-def _setup_of(job: Job) -> float:
-    """Seconds of the longest setup."""
-    return max((span.setup for span in job.report().figures.spans), default=0.0)
 
 
 def _size_of(result: Any) -> int | None:

@@ -32,10 +32,6 @@ class EndedBeforeStart(BaseException):
     It is no Exception, so that no code on its way catches it.
     """
 
-    def __init__(self, *, recorded: bool) -> None:
-        super().__init__()
-        self.recorded = recorded  #: the job is in a journal
-
 
 class EarlyEnd:
     """A block in which the first SIGTERM ends the command; the next one acts as before the block.
@@ -45,7 +41,6 @@ class EarlyEnd:
     """
 
     def __init__(self, args: argparse.Namespace, began_at: float) -> None:
-        self._recorded = args.journal is not None
         self._within: float = args.drain
         self._ends_at = None if args.time_limit is None else began_at + args.time_limit
         self._has_begun = SafeEvent()  #: the job has started, or never will
@@ -100,7 +95,7 @@ class EarlyEnd:
     def _end(self) -> None:
         if self._may_end_command:
             self._has_begun.set()
-            raise EndedBeforeStart(recorded=self._recorded)
+            raise EndedBeforeStart
         self._told.set()
 
     def _watch(self) -> None:

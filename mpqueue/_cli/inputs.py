@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import reduce
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -37,7 +37,7 @@ _ROWS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 
 def read_items(inputs: Sequence[str], kind: str | None) -> list[Any]:
     """Return the items. Raises UsageError for a file that can't be read, or has another format than the option says."""
-    kind = _kind_of(inputs, kind)
+    kind = kind_of(inputs, kind)
     if inputs.count(STDIN) > 1:
         raise UsageError(f"-: expected stdin once, got it {inputs.count(STDIN)} times")
     if kind == "files":
@@ -55,12 +55,8 @@ def read_items(inputs: Sequence[str], kind: str | None) -> list[Any]:
     return items
 
 
-def of_files(inputs: Sequence[str], kind: str | None) -> bool:
-    """True if the items are files."""
-    return _kind_of(inputs, kind) == "files"
-
-
-def _kind_of(inputs: Sequence[str], kind: str | None) -> str:
+def kind_of(inputs: Sequence[str], kind: str | None) -> str:
+    """Return how the inputs are read: as the option says, else as files, or as the lines of stdin alone."""
     return kind or ("lines" if list(inputs) == [STDIN] else "files")
 
 
@@ -214,7 +210,7 @@ def _folder_of(name: str) -> str | None:
     module, here = name.rpartition(":")[0], os.getcwd()
     if module.endswith(".py"):
         return str(Path(module).resolve().parent)
-    return None if _spec_in([here], module.partition(".")[0]) is None else here
+    return None if PathFinder.find_spec(module.partition(".")[0], [here]) is None else here
 
 
 def _import(name: str, what: str) -> Any:
@@ -229,11 +225,11 @@ def _import(name: str, what: str) -> Any:
     file = _found_in([here], top)
     if file is not None and file == os.path.join(here, f"{name}.py"):
         return _import_file(Path(file), what)
-    if _spec_in([here], top) is not None:
+    if PathFinder.find_spec(top, [here]) is not None:
         _put_first(here)
     elif here not in sys.path:
         sys.path.append(here)  # what the module imports may be there
-    if file is not None and not _leads_to(top, file):
+    if file is not None and not _is_same(_place_of(top), file):
         raise UsageError(
             f"{what}: expected {name!r} in the current folder ({file}), but that name leads to {_place_of(top)}; "
             f"rename one of them, or name the file: {name.replace('.', '/')}.py:function"
@@ -251,7 +247,9 @@ def _import(name: str, what: str) -> Any:
 def _import_file(file: Path, what: str) -> Any:
     """The module of exactly that file, also in workers: if its name leads elsewhere, by its path."""
     _put_first(str(file.parent))
-    is_plain = "." not in file.stem and file.stem not in sys.stdlib_module_names and _leads_to(file.stem, str(file))
+    is_plain = (
+        "." not in file.stem and file.stem not in sys.stdlib_module_names and _is_same(_place_of(file.stem), str(file))
+    )
     module = importlib.import_module(file.stem if is_plain else module_name_of(str(file)))
     if is_plain and not _is_same(_found_in(sys.path, file.stem), str(file)):
         raise UsageError(
@@ -268,10 +266,6 @@ def _put_first(folder: str) -> None:
     importlib.invalidate_caches()
 
 
-def _leads_to(name: str, file: str) -> bool:
-    return _is_same(_place_of(name), file)
-
-
 def _place_of(name: str) -> str | None:
     """Return the file of that module, loaded or to be imported; None if there is none."""
     if name in sys.modules:
@@ -282,12 +276,8 @@ def _place_of(name: str) -> str | None:
 
 def _found_in(folders: list[str], name: str) -> str | None:
     """The file of that module in the first of these folders that has it."""
-    spec = _spec_in(folders, name)
+    spec = PathFinder.find_spec(name, folders)
     return None if spec is None else spec.origin
-
-
-def _spec_in(folders: list[str], name: str) -> ModuleSpec | None:
-    return PathFinder.find_spec(name, folders)
 
 
 def _is_same(one: str | None, other: str | None) -> bool:

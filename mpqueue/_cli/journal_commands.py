@@ -15,7 +15,6 @@ from mpqueue._cli.outputs import (
     ROW,
     STDOUT,
     StdoutRows,
-    Tell,
     add_json,
     job_line,
     open_output,
@@ -214,28 +213,24 @@ def retry(args: argparse.Namespace) -> int:
     began_at = monotonic()
     log_to_stderr("WARNING")
     with EarlyEnd(args, began_at) as early_end, told_on_stdout(as_json=args.json) as tell:
-        return _retry(args, early_end, tell)
-
-
-def _retry(args: argparse.Namespace, early_end: EarlyEnd, tell: Tell) -> int:
-    reader = _reader(args.journal)
-    job = _choose(reader, args.job)
-    job_id = job.id
-    _search_as_then(reader, job)
-    with open_queue(args, policy_of(args)) as queue:
-        with usage_errors("--resources: ", (ValueError,)):
-            book = queue._host.jobs.reopen(job_id, "run it again", unfinished=True).book
-        progress = progress_of(args, job_id)
-        if book.status is not JobStatus.PENDING and not book.failed and not args.quiet:
-            say(f"nothing to retry: no item of job {job_id!r} has failed")
-        if book.status is JobStatus.PENDING:
-            run: JobRun = queue.start(job_id, progress=progress)
-        else:
-            run = queue.retry_failed(job_id, progress=progress)
-        early_end.drain_from_now(queue, run)
-        code = follow(queue, run, None, args, early_end)
-    tell(job_line(run.job), None)
-    return code
+        reader = _reader(args.journal)
+        job = _choose(reader, args.job)
+        job_id = job.id
+        _search_as_then(reader, job)
+        with open_queue(args, policy_of(args)) as queue:
+            with usage_errors("--resources: ", (ValueError,)):
+                book = queue._host.jobs.reopen(job_id, "run it again", unfinished=True).book
+            progress = progress_of(args, job_id)
+            if book.status is not JobStatus.PENDING and not book.failed and not args.quiet:
+                say(f"nothing to retry: no item of job {job_id!r} has failed")
+            if book.status is JobStatus.PENDING:
+                run: JobRun = queue.start(job_id, progress=progress)
+            else:
+                run = queue.retry_failed(job_id, progress=progress)
+            early_end.drain_from_now(queue, run)
+            code = follow(queue, run, None, args, early_end)
+        tell(job_line(run.job), None)
+        return code
 
 
 def _search_as_then(reader: Reader, job: RecordedJob) -> None:

@@ -9,13 +9,14 @@ from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mpqueue._cli.flags import Add
-from mpqueue._cli.usage import on_stdout, tell, usage_errors
+from mpqueue._cli.usage import on_stdout, usage_errors
 from mpqueue._os import standard_streams
 from mpqueue._output.export import COLUMNS, json_lines
 from mpqueue._output.file_sinks import FileSink, Row, as_columns, check_apart
 from mpqueue._output.formats import sink_for
 from mpqueue._output.progress import aside
 from mpqueue._queue.job import Job
+from mpqueue._text import fitting
 
 if TYPE_CHECKING:
     from mpqueue._parent.journal.journal_reader import RecordedJob
@@ -35,7 +36,8 @@ def told_on_stdout(*, as_json: bool) -> Iterator[Tell]:
 
     def tell_people(_: object, text: str | None) -> None:
         if text is not None:
-            tell(text)
+            with on_stdout() as stream:
+                print(fitting(text, stream), file=stream)  # characters that its encoding lacks are escaped
 
     def tell_programs(line: Mapping[str, Any] | None, _: object) -> None:
         if line is not None:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from mpqueue._cli.dry_run import add_dry_run, at_a_time, check_dry_run, run_some, say_estimate, some_of
+from mpqueue._cli.dry_run import at_a_time, run_some, say_estimate, some_of
 from mpqueue._cli.early_end import EarlyEnd, add_early_end
 from mpqueue._cli.flags import (
     Add,
@@ -26,7 +26,7 @@ from mpqueue._cli.flags import (
     word_of,
     write_profile,
 )
-from mpqueue._cli.inputs import KINDS, check_one_folder, load_function, of_files, read_items
+from mpqueue._cli.inputs import KINDS, check_one_folder, kind_of, load_function, read_items
 from mpqueue._cli.outputs import STDOUT, StdoutRows, Tell, add_json, job_line, open_output, told_on_stdout
 from mpqueue._cli.usage import Exit, UsageError, VisibleFormatter, coloured, first_given, say, say_error, usage_errors
 from mpqueue._core.state.item_table import ItemTable, make_table
@@ -125,7 +125,8 @@ def _add_input(add: Add) -> None:
         "name, path, url or id; for other items, their text)")  # fmt: skip
     add("--cost", choices=("size", "recorded"), help="which items run first: the largest files, or those that "
         "took longest in the last run by the journal (default: in their order)")  # fmt: skip
-    add_dry_run(add)
+    add("--dry-run", action="store_true", help="run the first, the middle and the last item only, each "
+        "once, and print what all would take; no output and no journal is written")  # fmt: skip
 
 
 def add_workers(add: Add) -> None:
@@ -241,7 +242,9 @@ def _run(args: argparse.Namespace, sink: StdoutRows | FileSink, early_end: Early
     with open_queue(args, policy_of(args)) as queue:
         job = None if more else _job(queue, args, items, functions, record, sink)
         if args.dashboard:
-            _serve(queue)
+            with usage_errors("--dashboard: ", (ImportError,)):
+                page = queue.serve()
+            say(coloured("live page, as long as this runs:", "bold"), f" {page.url}")
         job_id = "run" if more and args.journal is None else " ".join([args.handler, *args.more])
         progress = progress_of(args, job_id)
         try:
@@ -331,7 +334,9 @@ def _rerun_of(args: argparse.Namespace, items: list[Any]) -> Rerun:
         redo = names[0]
     elif names:
         redo = _ids_of(names, items, args.label)
-    return Rerun(update=True, key=_key_of(args), version=args.handler_version, redo=redo)
+    keys: dict[str, Callable[[Any], bytes | str] | None] = {"file": file_key, "content": content_key, "value": None}
+    kind = args.key or ("file" if kind_of(args.inputs, args.kind) == "files" else "value")
+    return Rerun(update=True, key=keys[kind], version=args.handler_version, redo=redo)
 
 
 def _ids_of(names: Sequence[str], items: list[Any], chosen: str | None) -> list[Hashable]:
@@ -396,7 +401,9 @@ def _dry_run(args: argparse.Namespace, tell: Tell) -> int:
 
     The journal is not read.
     """
-    check_dry_run(args)
+    other = first_given(args, "plan", "profile", "dashboard")
+    if other is not None:
+        raise UsageError(f"--dry-run: expected no {other} as well, which is for a whole run")
     with open_output(
         args.output, args.columns, raw_csv=args.raw_csv, journal=args.journal
     ) as sink:  # checked, but not opened
@@ -422,23 +429,11 @@ def _dry_run(args: argparse.Namespace, tell: Tell) -> int:
             return say_estimate(job, args.columns, len(items), workers, fitting, has_setup, tell)
 
 
-def _key_of(args: argparse.Namespace) -> Callable[[Any], bytes | str] | None:
-    kind = args.key or ("file" if of_files(args.inputs, args.kind) else "value")
-    keys: dict[str, Callable[[Any], bytes | str] | None] = {"file": file_key, "content": content_key, "value": None}
-    return keys[kind]
-
-
 def log_to_stderr(level: str) -> None:
     """Show log records from that level on."""
     handler = logging.StreamHandler()
     handler.setFormatter(VisibleFormatter("%(levelname)s %(name)s: %(where)s%(message)s", defaults={"where": ""}))
     logging.basicConfig(level=level, handlers=[handler])
-
-
-def _serve(queue: JobQueue) -> None:
-    with usage_errors("--dashboard: ", (ImportError,)):
-        page = queue.serve()
-    say(coloured("live page, as long as this runs:", "bold"), f" {page.url}")
 
 
 def follow(
@@ -472,7 +467,8 @@ def follow(
         return Exit.FAILED if job.failed else say_drained(recorded=args.journal is not None)
     say_end(job, quiet=args.quiet)
     if sink is not None and job.total and ended_before(job._book) == job.total and not args.quiet:
-        _say_nothing_left(job)
+        how = "--redo failed runs the failed items again" if job.failed else "--redo all runs all of them again"
+        say(coloured("nothing left to do:", "green"), f" all items had ended in earlier runs; {how}")
     _say_kept(sink)
     if early_end.left_some:
         return say_drained(recorded=args.journal is not None)
@@ -549,12 +545,6 @@ def _summary(job: Job) -> Iterator[str]:
         yield f", {counted(job.retries, 'retry')}"
     if job.duration is not None and ended_before(book) < job.total:
         yield f", in {took(job.duration)}"
-
-
-def _say_nothing_left(job: Job) -> None:
-    """Print why nothing has run, and what to do next."""
-    how = "--redo failed runs the failed items again" if job.failed else "--redo all runs all of them again"
-    say(coloured("nothing left to do:", "green"), f" all items had ended in earlier runs; {how}")
 
 
 def _say_unwritten(error: SinkError, *, recorded: bool) -> int:

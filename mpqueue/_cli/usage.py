@@ -90,12 +90,6 @@ def say(*parts: str) -> None:
         pass
 
 
-def tell(text: str) -> None:
-    """Print a line for people on stdout; characters that its encoding lacks are escaped. Raises OutputError."""
-    with on_stdout() as stream:
-        print(fitting(text, stream), file=stream)
-
-
 @contextmanager
 def on_stdout() -> Iterator[TextIO]:
     """Yield Python's stdout, and flush it at the end. Raises OutputError if it is closed, or can't be written to.
