@@ -259,7 +259,8 @@ def name_of(fn: Callable[..., Any]) -> str:
     while isinstance(fn, functools.partial | StarCall):
         fn = fn.func if isinstance(fn, functools.partial) else fn.function
     named = fn if hasattr(fn, "__qualname__") else type(fn)
-    return f"{named.__module__}.{named.__qualname__}"
+    home = getattr(named, "__objclass__", named)  # methods of built-in types have no module of their own
+    return f"{home.__module__}.{named.__qualname__}"
 
 
 @contextlib.contextmanager

@@ -472,8 +472,10 @@ def test_map_with_a_journal_calls_only_what_is_missing(path: Path, tmp_path: Pat
     assert again.arrived() == {"12"}
     assert mpqueue.starmap(pow, [(2, 3), (2, 4)], journal=path, concurrency=1) == [8, 16]
     assert mpqueue.map(abs, [-1, -2], journal=str(path), concurrency=1) == [1, 2]
+    assert mpqueue.map(str.upper, ["a"], journal=path, concurrency=1) == ["A"], "it has no module of its own"
     assert [*lines_of(path)] == [
         "squares",
         "map builtins.pow",
         "map builtins.abs",
+        "map builtins.str.upper",
     ]
