@@ -20,7 +20,6 @@ try:
 except ImportError as error:
     raise ImportError(f"mpqueue.otel needs OpenTelemetry ({error}): `pip install 'mpqueue[otel]'`") from error
 
-from mpqueue._core.state.books import EndedCounts
 from mpqueue._os.process_facts import memory_of, use_of
 from mpqueue._output.job_facts import unfinished
 from mpqueue._text import label, visible
@@ -112,7 +111,8 @@ class _Watcher:
         self._tracer = tracer
         self._context = context
         self._chunks = chunks
-        self._before = queue._engine.ended_now()  #: counts of the jobs that have ended
+        self._before = self._ended = queue._engine.ended_now()  #: counts at the beginning, and at the last look
+        self._died: dict[str, int] = {}  #: at the last look
         self._runs: dict[str, _Run] = {}
         self._seen: dict[int, _Worker] = {}  #: by lane
         self._durations = meter.create_histogram("mpqueue.job.duration", "s", "From a job's start to its end.")
@@ -162,6 +162,7 @@ class _Watcher:
 
         The counts and the duration are therefore taken from the event.
         """
+        self._look()
         run = self._runs.pop(event.job_id, None)
         if run is None:  # cancelled before it started
             return
@@ -190,17 +191,19 @@ class _Watcher:
 
     # -- metrics ---------------------------------------------------------------------------------------------
 
-    def _ended(self) -> EndedCounts:
-        queue = self._queue()
-        return self._before if queue is None else queue._engine.ended_now()
+    def _look(self) -> None:
+        """Take the totals of the queue; those of a queue that is gone are as of the end of its last job."""
+        if (queue := self._queue()) is not None:
+            self._ended, self._died = queue._engine.ended_now(), queue._engine.deaths_now()
 
     def _items(self, _: CallbackOptions) -> Iterable[Observation]:
-        ended = self._ended()
-        yield Observation(ended.completed - self._before.completed, {"mpqueue.item.status": "completed"})
-        yield Observation(ended.failed - self._before.failed, {"mpqueue.item.status": "failed"})
+        self._look()
+        yield Observation(self._ended.completed - self._before.completed, {"mpqueue.item.status": "completed"})
+        yield Observation(self._ended.failed - self._before.failed, {"mpqueue.item.status": "failed"})
 
     def _retries(self, _: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(self._ended().retries - self._before.retries)
+        self._look()
+        yield Observation(self._ended.retries - self._before.retries)
 
     def _active(self, _: CallbackOptions) -> Iterable[Observation]:
         yield Observation(len(self._runs))
@@ -233,10 +236,9 @@ class _Watcher:
             yield Observation(states[state], {"mpqueue.worker.state": state})
 
     def _deaths(self, _: CallbackOptions) -> Iterable[Observation]:
-        queue = self._queue()
-        if queue is not None:
-            for reason, count in queue._engine.deaths_now().items():
-                yield Observation(count, {"mpqueue.reason": reason})
+        self._look()
+        for reason, count in self._died.items():
+            yield Observation(count, {"mpqueue.reason": reason})
 
     def _cpu(self, _: CallbackOptions) -> Iterable[Observation]:
         for lane in self._own_processes():

@@ -129,6 +129,21 @@ def test_a_forgotten_queue_is_not_kept_alive() -> None:
     assert told.metric("mpqueue.items")["completed"] == 0
 
 
+def test_what_a_queue_has_done_is_told_after_it_is_gone() -> None:
+    told = Telemetry()
+    with JobQueue(1, retry=RetryPolicy(1, base_delay=0)) as queue:
+        told.instrument(queue)
+        queue.run(range(6), handle)
+        queue.run(["a"], do.segfault, id="deadly")
+    reference = weakref.ref(queue)
+    del queue
+    gc.collect()
+    assert reference() is None
+    assert told.metric("mpqueue.items") == {"completed": 5, "failed": 2}
+    assert told.metric("mpqueue.retries") == {None: 3}
+    assert told.metric("mpqueue.worker.deaths") == {"crash": 2}
+
+
 def test_jobs_items_and_workers_are_told_by_state(gate: Gate) -> None:
     told = Telemetry()
     with JobQueue(2, retry=RetryPolicy(1, base_delay=300)) as queue:
