@@ -121,13 +121,13 @@ def _made(declared: type[T], known: Mapping[str, Option], given: Mapping[str, An
     return made
 
 
-def takes(declared: type, at: At, *, without: tuple[str, ...] = ()) -> Callable[[F], F]:
+def takes(declared: type, at: At) -> Callable[[F], F]:
     """Give the function a signature, for `inspect.signature` and completion, that names the options that it takes."""
 
     def decorate(function: F) -> F:
         own = inspect.signature(function)
         first = [one for one in own.parameters.values() if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)]
-        taken = {one.name for one in first} | {*without}
+        taken = {one.name for one in first}
         rest = [_parameter(one) for one in options_at(declared, at).values() if one.name not in taken]
         function.__signature__ = own.replace(parameters=[*first, *rest])  # type: ignore[attr-defined]
         return function

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from mpqueue._queue.recorded.record_options import Rerun
     from mpqueue._wire.item_names import Label
 
-#: Tries after the first, by default.
-DEFAULT_MAX_RETRIES = 3
 #: The highest port number.
 MOST_PORT = 65535
 #: A number of bytes as text: 2GB, 1.5 GiB, 800m.
@@ -350,7 +348,7 @@ def queue_options(
         )
     return QueueOptions(
         concurrency=workers,
-        retry=choose_policy("JobQueue", asked, RetryPolicy(max_retries=DEFAULT_MAX_RETRIES)),
+        retry=choose_policy("JobQueue", asked, RetryPolicy()),
         timeout=asked.timeout,
         progress_interval=asked.progress_interval,
         per_worker=asked.per_worker or NO_LIMITS,  # type: ignore[arg-type] # as its check makes it

@@ -107,7 +107,10 @@ def _run(
     handler: Callable[[_Slice], list[Any]], data: Any, *, workers: int, columns: bool = False, **options: Any
 ) -> list[Any]:
     """Run the handler on slices of the data; returns its value for each row or column, in order."""
-    slices = _slices(data, workers, columns=columns)
+    labels = data.columns if columns else data.index
+    size = max(1, -(-len(labels) // (workers * _SLICES)))
+    parts_of = [slice(at, at + size) for at in range(0, len(labels), size)]
+    slices = [_Slice(data.iloc[:, part] if columns else data.iloc[part], labels[part]) for part in parts_of]
     parts: list[Any] = map_items(handler, slices, concurrency=workers, chunksize=1, **options)
     return [value for part in parts for value in part]
 
@@ -122,13 +125,6 @@ class _Slice:
     def __repr__(self) -> str:
         first, last = self.labels[0], self.labels[-1]
         return f"{first!r}" if len(self.labels) == 1 else f"{first!r} to {last!r}"
-
-
-def _slices(data: Any, workers: int, *, columns: bool) -> list[_Slice]:
-    labels = data.columns if columns else data.index
-    size = max(1, -(-len(labels) // (workers * _SLICES)))
-    parts = [slice(at, at + size) for at in range(0, len(labels), size)]
-    return [_Slice(data.iloc[:, part] if columns else data.iloc[part], labels[part]) for part in parts]
 
 
 def _call(function: Callable[..., Any], args: tuple[Any, ...], keywords: dict[str, Any], value: Any) -> Any:

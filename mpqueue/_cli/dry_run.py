@@ -39,10 +39,10 @@ def run_some(queue: JobQueue, items: Sequence[Any], handlers: Sequence[Any], **o
         return queue.run(chosen, handlers[0], id="dry run", chunksize=1, **options)
 
 
-def at_a_time(job: Job | None, workers: int, resources: Mapping[str, int] | None) -> int:
+def at_a_time(job: Job, workers: int, resources: Mapping[str, int]) -> int:
     """Return how many of the job's items run at a time on that many workers, by their needs."""
-    needs = job._book.needs if job is not None and isinstance(job._book, JobBook) else None
-    return workers if needs is None else min(workers, needs.most_at_a_time(workers, resources or {}))
+    needs = job._book.needs if isinstance(job._book, JobBook) else None
+    return workers if needs is None else min(workers, needs.most_at_a_time(workers, resources))
 
 
 def say_estimate(

@@ -91,21 +91,15 @@ def merged(given: list[dict[str, Any]] | None) -> dict[str, Any] | None:
 
 
 def _amounts(text: str) -> dict[str, int | str]:
-    return {name: amount if name == "memory" else _count(name, amount) for name, amount in _pairs(text)}
-
-
-def _pairs(text: str) -> list[tuple[str, str]]:
-    pairs = [part.partition("=") for part in text.split(",")]
-    for name, equals, amount in pairs:
-        if not (name.strip() and equals and amount.strip()):
+    amounts: dict[str, int | str] = {}
+    for part in text.split(","):
+        name, _, amount = map(str.strip, part.partition("="))
+        if not (name and amount):
             raise argparse.ArgumentTypeError(f"expected NAME=N, such as gpu=1, got {text!r}")
-    return [(name.strip(), amount.strip()) for name, _, amount in pairs]
-
-
-def _count(name: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{name}: expected a whole number, got {text!r}")
-    return int(text)
+        if name != "memory" and not (amount.isascii() and amount.isdigit()):
+            raise argparse.ArgumentTypeError(f"{name}: expected a whole number, got {amount!r}")
+        amounts[name] = amount if name == "memory" else int(amount)
+    return amounts
 
 
 # -- ``--backend``: the engine of a run's workers. ---------------------------------------------------------------------
@@ -125,13 +119,8 @@ def open_backend(name: str | None) -> Backend:
 SUFFIXES = (".html", ".json", ".folded", ".txt")
 
 
-def add_profile(add: Add) -> None:
-    """Add ``--profile``."""
-    add("--profile", type=_file, metavar="FILE", help="sample where handlers are, to the line: .html "
-        "for a report with a flame graph, .json for speedscope.app, .folded or .txt for flamegraph.pl")  # fmt: skip
-
-
-def _file(text: str) -> Path:
+def profile_file(text: str) -> Path:
+    """Return the file of ``--profile``. Raises ArgumentTypeError."""
     path = Path(text)
     if path.suffix.lower() not in SUFFIXES:
         raise argparse.ArgumentTypeError(f"expected a file named {', '.join(SUFFIXES)}, got {text!r}")

@@ -7,9 +7,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from mpqueue._cli.dry_run import at_a_time, run_some, say_estimate, some_of
@@ -18,11 +17,11 @@ from mpqueue._cli.flags import (
     Add,
     add_flags,
     add_needs,
-    add_profile,
     duration,
     given_flags,
     merged,
     open_backend,
+    profile_file,
     word_of,
     write_profile,
 )
@@ -159,7 +158,8 @@ def _add_output(add: Add) -> None:
     add("--unordered", action="store_true", help="write rows in the order in which items end, not in the input's")
     add_messages(add)
     add_json(add, "the counts (with -o FILE), the plan or the dry run as JSON Lines")
-    add_profile(add)
+    add("--profile", type=profile_file, metavar="FILE", help="sample where handlers are, to the line: .html "
+        "for a report with a flame graph, .json for speedscope.app, .folded or .txt for flamegraph.pl")  # fmt: skip
     add("--dashboard", action="store_true", help="serve a live page of the run on this machine; its address is printed")
     add("--log-level", default="WARNING", metavar="LEVEL", type=_level, help="level of handlers' log records (default: "
         "WARNING)")  # fmt: skip
@@ -333,22 +333,20 @@ def _rerun_of(args: argparse.Namespace, items: list[Any]) -> Rerun:
     if len(names) == 1 and names[0] in REDO:
         redo = names[0]
     elif names:
-        redo = _ids_of(names, items, args.label)
+        with usage_errors():
+            table = make_table(items)
+        table.label = args.label
+        redo = [table.id_of(at) for name in names for at in _named(name, table)]
     keys: dict[str, Callable[[Any], bytes | str] | None] = {"file": file_key, "content": content_key, "value": None}
     kind = args.key or ("file" if kind_of(args.inputs, args.kind) == "files" else "value")
     return Rerun(update=True, key=keys[kind], version=args.handler_version, redo=redo)
 
 
-def _ids_of(names: Sequence[str], items: list[Any], chosen: str | None) -> list[Hashable]:
-    """The ids of the items of these names. Raises UsageError for a name that no item has, or several."""
-    with usage_errors():
-        table = make_table(items)
-    table.label = chosen
-    return [table.id_of(at) for name in names for at in _named(name, table)]
-
-
 def _named(name: str, table: ItemTable) -> list[int]:
-    """The indices of the items with that id, text or label; of several equal texts, all of them."""
+    """The indices of the items with that id, text or label; of several equal texts, all of them.
+
+    Raises UsageError for a name that no item has, or several.
+    """
     found = [at for at, item in enumerate(table.payloads) if _is_named(name, table, at, item)]
     if len(found) > 1 and not all(isinstance(table.payloads[at], str) for at in found):
         both = " and ".join(f"items[{at}]" for at in found[:2])
@@ -415,10 +413,9 @@ def _dry_run(args: argparse.Namespace, tell: Tell) -> int:
         with open_queue(args, policy_of(args)) as whole:  # it starts no worker
             workers = fitting = whole.concurrency
             if not args.more:
-                _job(whole, args, items, functions, record, sink)
-                fitting = at_a_time(whole.last_job, workers, whole._options.resources)
-                for job in whole.jobs():  # the job is not run
-                    whole.clear_job(job)
+                not_run = _job(whole, args, items, functions, record, sink)
+                fitting = at_a_time(not_run, workers, whole._options.resources)
+                whole.clear_job(not_run.id)
         options: dict[str, Any] = {"label": args.label}
         if not args.more:
             options |= {"setup": functions[1], "uses": merged(args.uses)}
@@ -497,15 +494,14 @@ def end_running(queue: JobQueue, job_id: str) -> None:
 
 def progress_of(args: argparse.Namespace, job_id: str) -> ShowProgress:
     """A bar on a terminal; lines elsewhere, if wanted, which name the stages of that job."""
+
+    def stage(progress: Progress) -> str:  # the name of its function; "" for the job itself
+        return progress.job_id.removeprefix(job_id).removeprefix("/")
+
     wanted = False if args.quiet else args.progress
     if wanted is False or (wanted is None and not can_draw()):
         return False
-    return True if can_draw() or is_silenced() else LogLines(partial(_name_of_stage, job_id), say, least=0.0)
-
-
-def _name_of_stage(job_id: str, progress: Progress) -> str:
-    """Return the name of the function of this stage of that job; "" for the job itself."""
-    return progress.job_id.removeprefix(job_id).removeprefix("/")
+    return True if can_draw() or is_silenced() else LogLines(stage, say, least=0.0)
 
 
 def say_end(job: Job, *, quiet: bool = False) -> None:
