@@ -12,9 +12,7 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._output.export import record_of
 from mpqueue._queue.job import Job
 from mpqueue._queue.job_items import JobItem
-from mpqueue._queue.job_queue import JobQueue
 from mpqueue._text import counted, number, seconds, size, visible
-from mpqueue.errors import HandlerPicklingError
 from mpqueue.status import ItemStatus
 
 #: The columns about the items that ran.
@@ -28,15 +26,6 @@ WORTH_TELLING = 0.05
 def some_of(items: Sequence[Any]) -> list[Any]:
     """Return the first, the middle and the last of the items; fewer if there are fewer."""
     return [items[at] for at in sorted({0, len(items) // 2, len(items) - 1})] if items else []
-
-
-def run_some(queue: JobQueue, items: Sequence[Any], handlers: Sequence[Any], **options: Any) -> Job:
-    """Run some of the items, one at a time. ``options`` are those of the job."""
-    chosen = some_of(items)
-    with usage_errors(kinds=(HandlerPicklingError, TypeError, ValueError)):
-        if len(handlers) > 1:
-            return queue.run_stages(chosen, handlers, id="dry run", **options)
-        return queue.run(chosen, handlers[0], id="dry run", chunksize=1, **options)
 
 
 def at_a_time(job: Job, workers: int, resources: Mapping[str, int]) -> int:

@@ -45,13 +45,14 @@ def read_items(inputs: Sequence[str], kind: str | None) -> list[Any]:
     read: Callable[[TextIO], Iterable[Any]] = {"lines": _lines, "jsonl": _json_lines, "csv": _rows}[kind]
     items: list[Any] = []
     for name in _expanded(inputs) if inputs else [STDIN]:
+        source = "stdin" if name == STDIN else name
         with _opened(name, "" if kind == "csv" else "\n") as file:
             try:
                 items += read(file)
             except ValueError as error:
-                raise UsageError(f"{_named(name)}: expected {kind}, got {error}") from None
+                raise UsageError(f"{source}: expected {kind}, got {error}") from None
             except OSError as error:
-                raise UsageError(f"{_named(name)}: {error.strerror}") from None
+                raise UsageError(f"{source}: {error.strerror}") from None
     return items
 
 
@@ -119,10 +120,6 @@ def _encoding_of(file: io.TextIOWrapper) -> str:
             if file.buffer.peek(len(codecs.BOM_UTF8)).startswith(codecs.BOM_UTF8):
                 return "utf-8-sig"
     return file.encoding
-
-
-def _named(name: str) -> str:
-    return "stdin" if name == STDIN else name
 
 
 def _lines(file: TextIO) -> Iterator[str]:

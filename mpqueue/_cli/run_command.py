@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from mpqueue._cli.dry_run import at_a_time, run_some, say_estimate, some_of
+from mpqueue._cli.dry_run import at_a_time, say_estimate, some_of
 from mpqueue._cli.early_end import EarlyEnd, add_early_end
 from mpqueue._cli.flags import (
     Add,
@@ -406,7 +406,8 @@ def _dry_run(args: argparse.Namespace, tell: Tell) -> int:
         args.output, args.columns, raw_csv=args.raw_csv, journal=args.journal
     ) as sink:  # checked, but not opened
         items, functions, record = _read(args)
-        handlers = [functions[0], *(load_function(name, "module:handler") for name in args.more)]
+        chosen = some_of(items)
+        more = [load_function(name, "module:handler") for name in args.more]
         if args.journal is not None and args.cost == "recorded":
             args.cost = None
         args.journal = None
@@ -420,10 +421,14 @@ def _dry_run(args: argparse.Namespace, tell: Tell) -> int:
         if not args.more:
             options |= {"setup": functions[1], "uses": merged(args.uses)}
         if args.backend is None:
-            args.jobs = min(workers, max(1, len(some_of(items))) * (merged(args.uses) or {}).get("cpu", 1))
+            args.jobs = min(workers, max(1, len(chosen)) * (merged(args.uses) or {}).get("cpu", 1))
         with open_queue(args, ONE_TRY) as queue:
-            job, has_setup = run_some(queue, items, handlers, **options), functions[1] is not None
-            return say_estimate(job, args.columns, len(items), workers, fitting, has_setup, tell)
+            with usage_errors(kinds=REFUSED):
+                if more:
+                    job = queue.run_stages(chosen, [functions[0], *more], id="dry run", **options)
+                else:
+                    job = queue.run(chosen, functions[0], id="dry run", chunksize=1, **options)
+            return say_estimate(job, args.columns, len(items), workers, fitting, functions[1] is not None, tell)
 
 
 def log_to_stderr(level: str) -> None:

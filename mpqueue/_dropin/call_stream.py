@@ -233,7 +233,7 @@ class CallStream:
             receiver = self._receivers.pop(index, None)
             if receiver is None:  # another thread did it first
                 continue
-            if fault is None:
+            if fault is None or isinstance(receiver, CallBlock):
                 receiver._give_up()
             else:
                 receiver._raise(fault)
@@ -325,7 +325,6 @@ class CallBlock(Generic[R]):
         self._owner = owner
         self._left = len(indices)  #: outcomes that were not taken
         self._arrivals = Arrivals(ordered=True, first=indices.start)
-        self._fault: BaseException | None = None
 
     def results(self, time_left: Callable[[], float | None]) -> Iterator[R]:
         """Yield the results in order. A call's error is raised in its place; TimeoutError when no time is left.
@@ -350,7 +349,7 @@ class CallBlock(Generic[R]):
             self._owner.check_waiting_allowed()
         while not (indices := self._arrivals.take(len(self.indices))):
             if self._arrivals.are_over:
-                raise self._fault or CancelledError
+                raise self._owner._stream.fault or CancelledError
             self._arrivals.news.wait(time_left())
         return self._owner._stream.take_all(indices)
 
@@ -364,11 +363,6 @@ class CallBlock(Generic[R]):
         """Note that these calls have ended."""
         self._arrivals.news.put(indices)
 
-    def _raise(self, error: BaseException) -> None:
-        """Stop waiting for outcomes, because of this internal error."""
-        self._fault = error
-        self._give_up()
-
     def _give_up(self) -> None:
-        """Stop waiting for outcomes that will never come."""
+        """Stop waiting for outcomes that will never come: the stream has ended, perhaps by an internal error."""
         self._arrivals.news.put(None)

@@ -6,19 +6,16 @@ They share one warm pool, see `mpqueue._dropin.lent_queues`.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
-from mpqueue import _options as checks
 from mpqueue._call_checks import check_callable
 from mpqueue._core.state.item_table import ItemTable, read_all
 from mpqueue._declared import At, read, takes
 from mpqueue._dropin.lent_queues import Loan, lend
-from mpqueue._options import GivenOptions, JobOptions, OnError, QueueOptions, check_on_error
+from mpqueue._options import GivenOptions, JobOptions, OnError, QueueOptions, check_on_error, job_options
 from mpqueue._output.progress import Showing, ShowProgress, label_of
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._queue.arguments import check_job, choose_backend
@@ -256,8 +253,8 @@ def start_batch(
 
 def name_of(fn: Callable[..., Any]) -> str:
     """Return a function's name in a journal."""
-    while isinstance(fn, functools.partial | StarCall):
-        fn = fn.func if isinstance(fn, functools.partial) else fn.function
+    while isinstance(fn, partial | StarCall):
+        fn = fn.func if isinstance(fn, partial) else fn.function
     named = fn if hasattr(fn, "__qualname__") else type(fn)
     home = getattr(named, "__objclass__", named)  # methods of built-in types have no module of their own
     return f"{home.__module__}.{named.__qualname__}"
@@ -319,9 +316,9 @@ def read_call(
     asked = read(GivenOptions, at, public_name, given, own_names)
     engine = choose_backend(asked.backend)
     defaults = QueueOptions(concurrency=1, retry=DROPIN_RETRY)
-    job = checks.job_options(defaults, asked, where=public_name, count_cores=getattr(engine, "count_cores", None))
+    job = job_options(defaults, asked, where=public_name, count_cores=getattr(engine, "count_cores", None))
     check_job(engine, job)
-    return asked, engine, dataclasses.replace(job, stops_at_once=True)
+    return asked, engine, replace(job, stops_at_once=True)
 
 
 def enough_workers(concurrency: int | None, items: int | None) -> int | None:
