@@ -135,7 +135,8 @@ class RetryPolicy:
             )
         if _matches(error, self.give_up_on):
             return Fail("its type is in give_up_on")
-        if not _matches(error, self.retry_on) and not (self.retry_on == (Exception,) and _is_base_only(error)):
+        is_base_only = not isinstance(error, Exception) or isinstance(error, RemoteError)
+        if not _matches(error, self.retry_on) and not (self.retry_on == (Exception,) and is_base_only):
             return Fail("its type is not in retry_on")
         return RetryAfter(self.delay(attempt, rng))
 
@@ -183,7 +184,3 @@ def _matches(error: BaseException, types: ErrorTypes | type[BaseException]) -> b
         return isinstance(error, types)
     names = (*error.bases, *_STAND_IN)
     return any(f"{entry.__module__}.{entry.__qualname__}" in names for entry in _type_tuple("types", types))
-
-
-def _is_base_only(error: BaseException) -> bool:
-    return not isinstance(error, Exception) or isinstance(error, RemoteError)

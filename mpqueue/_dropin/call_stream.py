@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol
@@ -101,11 +101,15 @@ class CallStream:
             self.give_up_rest()
 
     def submit_block(
-        self, function: Callable[..., MaybeCoroutine[R]], arguments: Sequence[tuple[Any, ...]]
+        self, function: Callable[..., MaybeCoroutine[R]], arguments: Iterable[tuple[Any, ...]]
     ) -> CallBlock[R]:
-        """Call the function with each of these arguments; does not wait."""
+        """Read all arguments, and call the function with each of them; does not wait for the calls."""
+        given = []
+        for args in arguments:  # not under the lock: they may wait for another thread's `submit`
+            self.check_open()  # and an endless input is not read for ever
+            given.append(args)
         packed = self.functions.pack(function)
-        calls = [Call(packed, args, {}) for args in arguments]
+        calls = [Call(packed, args, {}) for args in given]
         with self._lock:
             first = self._next_index()
             block: CallBlock[R] = CallBlock(self, range(first, first + len(calls)))

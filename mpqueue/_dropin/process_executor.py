@@ -31,7 +31,7 @@ from mpqueue._parent.interpreter_exit import is_exiting, on_exit
 from mpqueue._queue.arguments import script_for
 from mpqueue._queue.growing_jobs import Stream
 from mpqueue._queue.host import close_beside
-from mpqueue._queue.job_items import R, T
+from mpqueue._queue.job_items import R
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._worker.handlers.called import Call
 from mpqueue.errors import (
@@ -139,7 +139,7 @@ class Executor(concurrent.futures.Executor):
         calls = zip(*iterables, strict=False)
         # The `submit` of a subclass gets all calls, as in the standard library.
         if buffersize is None and getattr(self.submit, "__func__", None) is Executor.submit:
-            return self._calls.submit_block(fn, self._calls.read(calls)).results(time_left)
+            return self._calls.submit_block(fn, calls).results(time_left)
         submitted: Iterator[Future[Any]] = (self.submit(fn, *args) for args in calls)  # holds `self`
         return _results(deque(itertools.islice(submitted, buffersize)), submitted, time_left)
 
@@ -207,14 +207,6 @@ class _Calls(CallStream):
         super().__init__(queue, error_of, options, showing=showing)
         self._refusal: str | None = None
         self._take_back: Callable[[], None] = lambda: None
-
-    def read(self, calls: Iterable[T]) -> list[T]:
-        """Read the iterables completely. Not under the lock: they may wait for another thread's `submit`."""
-        made = []
-        for call in calls:
-            self.check_open()  # and an endless input is not read for ever
-            made.append(call)
-        return made
 
     def check_open(self) -> None:
         """Raise RuntimeError after its end."""
