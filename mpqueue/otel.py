@@ -20,6 +20,7 @@ try:
 except ImportError as error:
     raise ImportError(f"mpqueue.otel needs OpenTelemetry ({error}): `pip install 'mpqueue[otel]'`") from error
 
+from mpqueue._core.state.books import EndedCounts
 from mpqueue._os.process_facts import memory_of, use_of
 from mpqueue._output.job_facts import unfinished
 from mpqueue._text import label, visible
@@ -111,8 +112,8 @@ class _Watcher:
         self._tracer = tracer
         self._context = context
         self._chunks = chunks
-        self._before = self._ended = queue._engine.ended_now()  #: counts at the beginning, and at the last look
-        self._died: dict[str, int] = {}  #: at the last look
+        self._before = queue._engine.ended_now()  #: at the beginning
+        self._last = self._before, dict[str, int]()  #: at the last look: what has ended, and deaths by their reasons
         self._runs: dict[str, _Run] = {}
         self._seen: dict[int, _Worker] = {}  #: by lane
         self._durations = meter.create_histogram("mpqueue.job.duration", "s", "From a job's start to its end.")
@@ -191,19 +192,22 @@ class _Watcher:
 
     # -- metrics ---------------------------------------------------------------------------------------------
 
-    def _look(self) -> None:
-        """Take the totals of the queue; those of a queue that is gone are as of the end of its last job."""
-        if (queue := self._queue()) is not None:
-            self._ended, self._died = queue._engine.ended_now(), queue._engine.deaths_now()
+    def _look(self) -> tuple[EndedCounts, dict[str, int]]:
+        """Return the totals of the queue; those of a queue that is gone are as of the end of its last job."""
+        queue = self._queue()
+        if queue is None:
+            return self._last
+        self._last = now = queue._engine.ended_now(), queue._engine.deaths_now()
+        return now
 
     def _items(self, _: CallbackOptions) -> Iterable[Observation]:
-        self._look()
-        yield Observation(self._ended.completed - self._before.completed, {"mpqueue.item.status": "completed"})
-        yield Observation(self._ended.failed - self._before.failed, {"mpqueue.item.status": "failed"})
+        ended, _deaths = self._look()
+        yield Observation(ended.completed - self._before.completed, {"mpqueue.item.status": "completed"})
+        yield Observation(ended.failed - self._before.failed, {"mpqueue.item.status": "failed"})
 
     def _retries(self, _: CallbackOptions) -> Iterable[Observation]:
-        self._look()
-        yield Observation(self._ended.retries - self._before.retries)
+        ended, _deaths = self._look()
+        yield Observation(ended.retries - self._before.retries)
 
     def _active(self, _: CallbackOptions) -> Iterable[Observation]:
         yield Observation(len(self._runs))
@@ -236,8 +240,8 @@ class _Watcher:
             yield Observation(states[state], {"mpqueue.worker.state": state})
 
     def _deaths(self, _: CallbackOptions) -> Iterable[Observation]:
-        self._look()
-        for reason, count in self._died.items():
+        _ended, deaths = self._look()
+        for reason, count in deaths.items():
             yield Observation(count, {"mpqueue.reason": reason})
 
     def _cpu(self, _: CallbackOptions) -> Iterable[Observation]:
