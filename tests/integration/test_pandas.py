@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,21 @@ from pandas.testing import assert_frame_equal, assert_series_equal
 
 import mpqueue.pandas
 from mpqueue.testing import close_shared_pool
+from tests.support.waiting import Gate
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_stays")]
 
 
+def meet(gate: Gate, item: int) -> None:
+    gate.announce(item)
+    gate.wait_for(0, 1)
+
+
 @pytest.fixture(scope="module")
-def shared_pool_stays() -> Iterator[None]:
-    """Its workers live as long as this file's tests."""
-    mpqueue.map(abs, range(2), concurrency=2)
+def shared_pool_stays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Its workers live as long as this file's tests: both are there when the first one begins."""
+    both = Gate(tmp_path_factory.mktemp("both"))
+    mpqueue.map(partial(meet, both), range(2), concurrency=2, chunksize=1)
     yield
     close_shared_pool(kill=True)
 
