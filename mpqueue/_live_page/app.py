@@ -355,13 +355,13 @@ def _page_of(job: JobFeed, wish: Wish, now: Callable[[], float]) -> dict[str, An
     ``milliseconds`` is its cost, so that viewers of very long lists ask less often.
     """
     begun = now()
-    shown = job.shown()
-    found = job.listing.find(wish, shown.statuses)
-    indices, table = found.indices, job.book.table
-    rows = [page_json.row_of(table, at, shown.statuses[at]) for at in indices[wish.offset : wish.offset + wish.limit]]
-    told: dict[str, Any] = {"state": shown.state, "matching": len(indices), "offset": wish.offset, "rows": rows}
-    if found.searched < len(shown.statuses):
-        told["searched"] = found.searched
+    state, statuses = job.shown()
+    indices, searched = job.listing.find(wish, statuses)
+    table = job.book.table
+    rows = [page_json.row_of(table, at, statuses[at]) for at in indices[wish.offset : wish.offset + wish.limit]]
+    told: dict[str, Any] = {"state": state, "matching": len(indices), "offset": wish.offset, "rows": rows}
+    if searched < len(statuses):
+        told["searched"] = searched
     told["milliseconds"] = round(1000 * (now() - begun))
     if wish.place_of is not None:
         told["at"] = indices.index(wish.place_of) if wish.place_of in indices else None

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import ceil, inf
 from typing import Any, NamedTuple
 
-from mpqueue._core.state.item_table import ItemTable
+from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.timings import Span
 from mpqueue._live_page.listing import Listing
 from mpqueue._live_page.page_json import encode
 from mpqueue._live_page.served import ShownJob
 from mpqueue._os.process_facts import use_of
-from mpqueue._output.job_facts import Counts, Watch, count_statuses, facts_of, head_of, left_of
+from mpqueue._output.job_facts import Counts, Watch, count_statuses, facts_of, left_of
 from mpqueue._parent.running import LaneNow
 from mpqueue._report.job_report import has_report
 from mpqueue.events import milliseconds
@@ -20,13 +20,6 @@ from mpqueue.status import COMPLETED, FAILED, PROCESSING, JobStatus
 
 #: The most items of a lane, running one after another, that are shown as running.
 FEW = 32
-
-
-class Shown(NamedTuple):
-    """A job at one moment: ``state`` agrees with ``statuses``, a byte for each item."""
-
-    state: dict[str, Any]
-    statuses: bytes
 
 
 class JobFeed:
@@ -68,26 +61,27 @@ class JobFeed:
 
     # -- what is shown ---------------------------------------------------------------------------------------
 
-    def shown(self) -> Shown:
-        """Return the job's state, with all its items. Reads the whole column: 10 us per 100,000 items."""
+    def shown(self) -> tuple[dict[str, Any], bytes]:
+        """Return the job's state, and the statuses that agree with it, a byte for each item.
+
+        Reads the whole column: 10 us per 100,000 items.
+        """
         table = self.book.table  # if it is read from a journal now, the status is of the same moment
         status = str(self.book.status)  # before the column: if the status is final, the column is too
-        statuses = self._statuses(table)
-        return Shown(self._state(status, statuses), statuses)
-
-    def state(self) -> dict[str, Any]:
-        """Return the job's state. Items of a job that does not run are not read: they may be in a journal."""
-        if self.book.active:
-            return self.shown().state
-        return self._state(str(self.book.status), None)
-
-    def _statuses(self, table: ItemTable) -> bytes:
         count = len(table)  # first: a row is complete once it counts
         column = bytearray(bytes(table.status)[:count])
         for index in self._running if self.book.active else ():
             if index < count and column[index] not in (COMPLETED, FAILED):  # the claim may be older than the outcome
                 column[index] = PROCESSING
-        return bytes(column)
+        statuses = bytes(column)
+        return self._state(status, statuses), statuses
+
+    def state(self) -> dict[str, Any]:
+        """Return the job's state. Items of a job that does not run are not read: they may be in a journal."""
+        if self.book.active:
+            state, _ = self.shown()
+            return state
+        return self._state(str(self.book.status), None)
 
     def _state(self, status: str, statuses: bytes | None) -> dict[str, Any]:
         book = self.book
@@ -96,6 +90,7 @@ class JobFeed:
         else:
             counts = count_statuses(statuses)
         runs, is_over = status == "running", JobStatus(status).final
+        stage = book.stage if isinstance(book, JobBook) else None
         facts = facts_of(book, self._now()) if is_over else self._facts
         rate = facts.rate if runs or is_over else None
         state = {
@@ -115,7 +110,7 @@ class JobFeed:
             "startedAt": _milliseconds(book.started_at),
             "finishedAt": _milliseconds(book.finished_at),
             "recorded": None if book.here else True,
-            "stage": head_of(book),
+            "stage": None if stage is None else stage.pipeline.head.number,
             "report": has_report(book) or None,
             "stoppedWhy": book.stopped_why,
             "before": self._before if runs else None,

@@ -29,7 +29,7 @@ def exact_array(arrow: Any, values: Sequence[Any], kind: Any) -> Any:
     Floats may be rounded to the precision of the type; all other values are unchanged.
     """
     array = arrow.array(values, type=kind)
-    _check(arrow, values, array)
+    _compare(arrow, values, array.to_pylist())
     return array
 
 
@@ -37,7 +37,7 @@ def inferred_array(arrow: Any, values: Sequence[Any]) -> Any:
     """Return an array of the type that pyarrow infers; raises as `exact_array`, since pyarrow may mix types."""
     array = arrow.array(values)
     if not _are_of_one_kind_inside(values):
-        _check(arrow, values, array)
+        _compare(arrow, values, array.to_pylist())
     return array
 
 
@@ -76,11 +76,8 @@ def _are_of_one_kind_inside(values: Sequence[Any]) -> bool:
     return kinds == {int, float} or _is_of_one_kind(values)
 
 
-def _check(arrow: Any, values: Sequence[Any], array: Any) -> None:
-    _compare(arrow, values, array.to_pylist())
-
-
 def _compare(arrow: Any, values: Sequence[Any], there: Sequence[Any]) -> None:
+    """Raise ValueError for a value that is another one there."""
     for value, found in zip(values, there, strict=True):
         if not _is_same(arrow, value, found):
             raise ValueError(f"which would be {found!r} there")

@@ -12,13 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
-from mpqueue._output.export import (
-    COLUMNS,
-    SPREAD,
-    csv_text,
-    json_lines,
-    spread,
-)
+from mpqueue._output.export import COLUMNS, SPREAD, csv_text, json_lines, spread
 from mpqueue._output.part_file import PartFile, part_of
 from mpqueue._text import counted
 from mpqueue.errors import JobStateError, shown
@@ -122,18 +116,15 @@ class FileSink:
             if self.rows:
                 self._end_once()
         finally:
-            self.left = self._as_given(self._part.leave())
-        return self.left
+            part = self._part.leave()
+            if part is not None and self.path.absolute().parent == part.parent:
+                part = self.path.parent / part.name  # as the path was given, which leads to the same place still
+            self.left = part
+        return part
 
     def drop(self) -> None:
         """Remove what was written."""
         self._part.drop()
-
-    def _as_given(self, part: Path | None) -> Path | None:
-        """The part's path, relative to the current folder if `path` was given so and still leads to the same place."""
-        if part is None or self.path.absolute().parent != part.parent:
-            return part
-        return self.path.parent / part.name
 
     def __repr__(self) -> str:
         return f"<{self.path}: {counted(self.rows, 'row')}>"

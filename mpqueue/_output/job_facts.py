@@ -137,11 +137,6 @@ def total_of(book: JobView) -> Total:
     return Total(book.total, grows=True)
 
 
-def head_of(book: JobView) -> int | None:
-    """The number of the job whose inputs a stage works on, and which counts them; None for all other jobs."""
-    return book.stage.pipeline.head.number if isinstance(book, JobBook) and book.stage is not None else None
-
-
 def left_of(book: JobView) -> int:
     """The number of items of a job that have not ended, of those that there are so far."""
     return max(0, book.total - book.completed - book.failed)

@@ -37,12 +37,10 @@ def _line_of(job: Job) -> list[str]:
     status = str(job.status) if job.stopped_why is None else f"{job.status}: {job.stopped_why}"
     counts = map(number, (job.completed, job.failed, job.total, job.retries))
     times = "" if job.duration is None else took(job.duration)
-    return [escape(label(job.id)), escape(status), _bar_of(job.completed + job.failed, job.total), *counts, times]
-
-
-def _bar_of(ended: int, total: int) -> str:
-    """The browser's own bar, in the colours of the notebook's theme; the share as text where it has none."""
-    return f'<progress max="{total}" value="{ended}">{100 * ended // total} %</progress>' if total else ""
+    ended, total = job.completed + job.failed, job.total
+    # The browser's own bar, in the colours of the notebook's theme; the share as text where it has none.
+    bar = f'<progress max="{total}" value="{ended}">{100 * ended // total} %</progress>' if total else ""
+    return [escape(label(job.id)), escape(status), bar, *counts, times]
 
 
 def _table(columns: Iterable[str], lines: Iterable[Iterable[str]]) -> str:

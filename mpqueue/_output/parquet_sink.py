@@ -50,7 +50,12 @@ class ParquetSink(SpreadingSink):
 
     def _append(self, columns: Mapping[str, list[Any]], count: int) -> None:
         """Hold the rows, and write them once there is a group."""
-        table = self._table(columns) if self._given is None else self._fitted(columns)
+        if self._given is None:
+            infer = partial(inferred_array, self._arrow)
+            table = self._arrow.table({as_utf8(name): or_as_text(infer, values) for name, values in columns.items()})
+        else:
+            arrays = [self._column(field, columns) for field in self._given]
+            table = self._arrow.Table.from_arrays(arrays, schema=self._given)
         self._tables.append(table)
         self._size += table.nbytes
         self._count += count
@@ -59,20 +64,8 @@ class ParquetSink(SpreadingSink):
         if self._size >= GROUP or self._count >= GROUP_ROWS:
             self._flush()
 
-    def _table(self, columns: Mapping[str, list[Any]]) -> Any:
-        return self._arrow.table(
-            {
-                as_utf8(name): or_as_text(partial(inferred_array, self._arrow), values)
-                for name, values in columns.items()
-            }
-        )
-
-    def _fitted(self, columns: Mapping[str, list[Any]]) -> Any:
-        """The rows in the given schema. Raises ValueError for a value that does not fit."""
-        arrays = [self._column(field, columns) for field in self._given]
-        return self._arrow.Table.from_arrays(arrays, schema=self._given)
-
     def _column(self, field: Any, columns: Mapping[str, list[Any]]) -> Any:
+        """A column as the given schema has it. Raises ValueError for a value that does not fit."""
         values = columns[field.name]
         try:
             return self._exact(field, values)
@@ -126,7 +119,8 @@ class ParquetSink(SpreadingSink):
         if self._writer is None:
             self._writer = self._open_writer(self._part.file)
         group = self._arrow.concat_tables(tables).combine_chunks()
-        self._reserve(group.nbytes)
+        # Before the group is written, so that the file can be completed even on a full disk.
+        self._part.reserve(group.nbytes + group.nbytes // 8 + FOOTER)
         self._is_torn = True
         self._writer.write_table(group)
         self._is_torn = False
@@ -136,10 +130,6 @@ class ParquetSink(SpreadingSink):
     def _open_writer(self, file: Any) -> Any:
         self._out = _Whole(file)
         return self._parquet.ParquetWriter(self._out, self._schema)
-
-    def _reserve(self, size: int) -> None:
-        """Reserve space for a group before it is written, so that the file can be completed even on a full disk."""
-        self._part.reserve(size + size // 8 + FOOTER)
 
     def _united(self, schemas: list[Any]) -> Any:
         """A schema for all of these; a column whose types do not go together becomes text."""

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from mpqueue._options import check_progress
 from mpqueue._os.standard_streams import understand_codes
@@ -45,21 +45,11 @@ _BLOCKS = str.maketrans({"#": "█", ".": "░"})
 
 def can_draw() -> bool:
     """True if a bar would be seen: stderr is a terminal that moves its cursor, or this is a notebook."""
-    return (_is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb") or in_notebook()
-
-
-def open_bar(label: str | None) -> Bar:
-    """Return a bar, which is empty until it is drawn."""
-    understand_codes()
-    label = None if label is None else fitting(visible_line(label), sys.stderr)
-    return NotebookBar(label) if in_notebook() else TerminalBar(label)
-
-
-def _is_terminal(stream: TextIO | None) -> bool:
     try:
-        return stream is not None and stream.isatty()
+        is_terminal = sys.stderr is not None and sys.stderr.isatty()
     except ValueError:  # closed
-        return False
+        is_terminal = False
+    return (is_terminal and os.environ.get("TERM") != "dumb") or in_notebook()
 
 
 def in_notebook() -> bool:
@@ -67,13 +57,6 @@ def in_notebook() -> bool:
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and "IPKernelApp" in shell.config
-
-
-def _width() -> int:
-    """Return the width of a line on stderr, in columns."""
-    with contextlib.suppress(OSError, ValueError):
-        return os.get_terminal_size(sys.stderr.fileno()).columns or NARROW
-    return NARROW
 
 
 def write_below(lines: Iterable[str]) -> None:
@@ -119,7 +102,9 @@ class TerminalBar:
 
     def draw(self, progress: Progress) -> None:
         """Show the job's progress."""
-        columns = _width() - 1
+        columns = NARROW - 1
+        with contextlib.suppress(OSError, ValueError):
+            columns = (os.get_terminal_size(sys.stderr.fileno()).columns or NARROW) - 1
         head, tail = _around(progress, self._label, columns)
         space = " " * head.endswith("%")
         bar = _drawn(progress, _share(progress, columns) - len(space)).translate(_BLOCKS)
@@ -306,7 +291,9 @@ class Display:
         if callable(showing.progress):
             self._show = showing.progress
         else:
-            self._bar = open_bar(showing.label)
+            understand_codes()
+            label = None if showing.label is None else fitting(visible_line(showing.label), sys.stderr)
+            self._bar = NotebookBar(label) if in_notebook() else TerminalBar(label)
             self._show = self._bar.draw
         self._watch = Watch(book, showing.total)
         self._lock = threading.RLock()
@@ -332,7 +319,10 @@ class Display:
                 if self._bar is not None:
                     self._bar.close()
                 if self._failures and self._book.failed:
-                    self._tell_failures()
+                    from mpqueue._output.failure_groups import MOST_FAILED, groups_of, shown_groups  # few need it
+
+                    groups = groups_of(self._book.table, MOST_FAILED)
+                    write_below(f"  {text}" for text in shown_groups(groups, MOST_GROUPS))
         except Exception:  # the run resolves all the same
             log.exception("showing the end of a job's progress failed")
         finally:
@@ -358,12 +348,6 @@ class Display:
             log.exception("the progress callable raised (%r); it is not called again, the job goes on", self._show)
             self._show = lambda _: None
         self._book.timings.heard.seconds += self._now() - began
-
-    def _tell_failures(self) -> None:
-        from mpqueue._output.failure_groups import MOST_FAILED, groups_of, shown_groups  # few programs need it
-
-        groups = groups_of(self._book.table, MOST_FAILED)
-        write_below(f"  {text}" for text in shown_groups(groups, MOST_GROUPS))
 
     def _progress(self) -> Progress:
         return self._watch.look(self._now(), sum(self._book.table.live.running().values()))

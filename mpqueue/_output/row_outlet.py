@@ -168,8 +168,7 @@ class RowOutlet:
 
     def finish(self) -> None:
         """Give the sink all rows that are held, and close it; warn about columns that no row had."""
-        self._end_order()
-        self._decide()
+        self._hand_on_rest()
         if self._unseen and self._rows and self._columns != self._default:
             log.warning("job %r: expected rows with the columns %s, got none that has %s",
                         self.job_id, ", ".join(self._columns), ", ".join(sorted(self._unseen)))  # fmt: skip
@@ -192,8 +191,7 @@ class RowOutlet:
     def _leave(self) -> object:
         try:
             with contextlib.suppress(Exception):  # the sink itself may fail
-                self._end_order()
-                self._decide()
+                self._hand_on_rest()
         finally:
             leave: Callable[[], object] = getattr(self._sink, "leave", self._sink.close)
             try:
@@ -202,9 +200,11 @@ class RowOutlet:
                 self._free()
         return left
 
-    def _end_order(self) -> None:
+    def _hand_on_rest(self) -> None:
+        """Hand on the rows that wait for earlier items, or for the columns."""
         if self._in_order is not None:
             self._in_order.end()
+        self._decide()
 
     def _hand_on(self, rows: list[Row]) -> None:
         if self._undecided is not None:
@@ -343,15 +343,14 @@ class RowsInOrder:
             _, batch = heapq.heappop(self._waiting)
             self._next += len(batch.indices)
             self._held -= batch.size
-            self._hand_on(self._rows_in(batch))
+            rows = batch.rows
+            if isinstance(rows, _InFile):
+                assert self._file is not None
+                rows = _load(read_at(self._file.fileno(), rows.length, rows.at))
+            self._hand_on(self._rows_of(batch.indices) if rows is None else rows)
         if self._file is not None and not self._waiting:
             self._file.truncate(0)
             self._end = 0
-
-    def _rows_in(self, batch: _RowBatch) -> list[Row]:
-        if batch.rows is None:
-            return self._rows_of(batch.indices)
-        return self._read(batch.rows) if isinstance(batch.rows, _InFile) else batch.rows
 
     def _put_aside(self) -> None:
         for _, batch in self._waiting:
@@ -369,11 +368,6 @@ class RowsInOrder:
         written = _InFile(self._end, len(data))
         self._end += len(data)
         return written
-
-    def _read(self, written: _InFile) -> list[Row]:
-        assert self._file is not None
-        rows: list[Row] = _load(read_at(self._file.fileno(), written.length, written.at))
-        return rows
 
 
 def _dump(rows: Sequence[Row]) -> bytes | None:
