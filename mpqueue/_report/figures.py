@@ -173,13 +173,6 @@ class Figures:
         """The part of `in_hand` in which workers were ready to run and had no CPU."""
         return min(1.0, self.sums.delayed / self.in_hand) if self.in_hand else 0.0
 
-    def slowest_is_outlier(self, factor: float) -> bool:
-        """Tell whether the slowest item took many times the median, and a good part of the run."""
-        if self.items is None or not self.slowest or self.items.median <= 0:
-            return False
-        longest = self.slowest[0].seconds
-        return longest > factor * self.items.median and longest > 0.2 * self.wall
-
     @property
     def cpus_used(self) -> float | None:
         """CPUs that the workers used on average; None if that was not measured."""
@@ -436,16 +429,12 @@ def _pace(spans: Sequence[tuple[float, Span]]) -> PaceFigures:
     return PaceFigures(math.fsum(busy * span.handling for busy, span in spans) / seconds, items, seconds / items)
 
 
-def _median_pace(spans: Sequence[Span]) -> float:
-    return statistics.median(span.handling / span.items for span in spans)
-
-
 def first_items(workers: Sequence[Sequence[Span]]) -> FirstItems | None:
     """Return the time of the workers' first items; None if there are too few later ones to tell what is usual."""
     later = _later(workers)
     if len(later) < LATER:
         return None
-    usual = _median_pace(later)
+    usual = statistics.median(span.handling / span.items for span in later)
     extra = math.fsum(max(0.0, first.handling - first.items * usual) for first, *_ in workers)
     return FirstItems(len(workers), extra, usual)
 

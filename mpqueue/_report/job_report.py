@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 import sys
 import textwrap
@@ -38,14 +37,24 @@ class Report:
         return fitting(self._text(), sys.stdout)
 
     def _text(self) -> str:
-        return write_text(self.figures, self.advice, self.profile)
+        lines = [f"Job {self.figures.job_id!r} {headline(self.figures)}"]
+        for line in subtitles(self.figures):
+            lines += _wrapped(f"  {line}")
+        for section in sections(self.figures, self.advice, self.profile):
+            lines += _shown(section)
+        return visible("\n".join(line.rstrip() for line in lines))
 
     def __repr__(self) -> str:
         return f"<Report on job {self.figures.job_id!r}: {self.figures.status}>"
 
     def to_html(self) -> str:
         """The report as one self-contained page with plots, for light and dark."""
-        return write_page(self.figures, self.advice, self.profile)
+        look = files("mpqueue._live_page").joinpath("static/look.css").read_text()
+        style = look + files("mpqueue._report").joinpath("report.css").read_text()
+        title = escape(f"{self.figures.job_id}: why it took {seconds(self.figures.wall)}")
+        head = _HEAD.format(title=title, style=style, policy=script_policy())
+        body = "\n".join(_body(self.figures, self.advice, self.profile))
+        return visible(f"{head}{body}\n</body>\n</html>\n")
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the report into a file: ``.html`` the page, ``.txt`` or ``.md`` the text. Returns its path.
@@ -63,8 +72,7 @@ class Report:
 
     def _repr_html_(self) -> str:
         """Return the page in a frame of its own, for notebooks."""
-        page = html.escape(self.to_html(), quote=True)
-        return f'<iframe srcdoc="{page}" style="width: 100%; height: 50rem; border: 0"></iframe>'
+        return f'<iframe srcdoc="{escape(self.to_html())}" style="width: 100%; height: 50rem; border: 0"></iframe>'
 
 
 def make_report(book: JobView, alone: JobView | None) -> Report:
@@ -100,16 +108,6 @@ def _figures(book: JobView) -> Figures:
 WIDTH, WIDEST = 100, 50
 #: The entries whose longer text is shown, and the lines of its end.
 OPENED, LAST_LINES = 5, 6
-
-
-def write_text(figures: Figures, advice: Sequence[str], profile: Profile | None = None) -> str:
-    """The whole report."""
-    lines = [f"Job {figures.job_id!r} {headline(figures)}"]
-    for line in subtitles(figures):
-        lines += _wrapped(f"  {line}")
-    for section in sections(figures, advice, profile):
-        lines += _shown(section)
-    return visible("\n".join(line.rstrip() for line in lines))
 
 
 def _shown(section: Section) -> Iterator[str]:
@@ -166,15 +164,6 @@ _HEAD = """<!doctype html>
 </head>
 <body>
 """
-
-
-def write_page(figures: Figures, advice: Sequence[str], profile: Profile | None = None) -> str:
-    """The whole page."""
-    look = files("mpqueue._live_page").joinpath("static/look.css").read_text()
-    style = look + files("mpqueue._report").joinpath("report.css").read_text()
-    title = escape(f"{figures.job_id}: why it took {seconds(figures.wall)}")
-    head = _HEAD.format(title=title, style=style, policy=script_policy())
-    return visible(head + "\n".join(_body(figures, advice, profile)) + "\n</body>\n</html>\n")
 
 
 def _body(figures: Figures, advice: Sequence[str], profile: Profile | None) -> Iterator[str]:

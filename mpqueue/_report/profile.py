@@ -93,7 +93,11 @@ class Profile:
 
         The file appears once it is complete. Raises OSError.
         """
-        return write_whole(path, _collapsed(self.stacks))
+        lines = []
+        for stack in sorted(self.stacks):
+            names = ";".join(str(frame).replace(";", ":") for frame in stack)
+            lines.append(f"{visible_line(names)} {max(1, round(self.stacks[stack] * 1e6))}\n")
+        return write_whole(path, "".join(lines).encode())
 
     def __repr__(self) -> str:
         return f"<Profile of job {self.job_id!r}: {in_words(self.seconds)} in {len(self.stacks):,} stacks>"
@@ -188,15 +192,6 @@ def _described(frame: Frame) -> dict[str, Any]:
         if frame.line:
             described["line"] = frame.line
     return described
-
-
-def _collapsed(stacks: Mapping[Frames, float]) -> bytes:
-    """The stacks in the folded format: one per line, its frames from the handler on, and its microseconds."""
-    lines = []
-    for stack in sorted(stacks):
-        names = ";".join(str(frame).replace(";", ":") for frame in stack)
-        lines.append(f"{visible_line(names)} {max(1, round(stacks[stack] * 1e6))}\n")
-    return "".join(lines).encode()
 
 
 # -- What all workers have sampled of one job's handler, as it comes. --------------------------------------------------

@@ -7,7 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 from mpqueue._core.state.timings import PastRun
-from mpqueue._report.figures import Figures, ItemTimes, Part
+from mpqueue._report.figures import Figures, Part
 from mpqueue._report.plots import bar_of_parts, draw_flames, histogram, throughput_of, timeline
 from mpqueue._report.profile import Profile
 from mpqueue._report.rules import memory_offer
@@ -45,15 +45,21 @@ def sections(figures: Figures, advice: Sequence[str], profile: Profile | None) -
     if advice:
         yield Section("What could make it quicker", [(text, "") for text in advice])
     if figures.worker_seconds:
-        yield _time_of_workers(figures)
+        title = f"Where the workers' time went ({figures.workers} x {seconds(figures.wall)})"
+        picture = partial(bar_of_parts, figures.work, figures.worker_seconds)
+        keys = [part.key for part in figures.work]
+        yield _of_parts(title, figures.work, figures.worker_seconds)._replace(picture=picture, keys=keys)
         yield Section("What each worker did", picture=partial(timeline, figures))
         if figures.sums.items:
             yield Section("Items per second", picture=partial(throughput_of, figures))
     if profile is not None:
         yield _where_handlers_were(profile)
-    if figures.items is not None:
-        line = times_line(figures.items)
-        yield Section("How long items took", picture=partial(histogram, figures.items), line=line)
+    if (items := figures.items) is not None:
+        line = (
+            f"An item took {seconds(items.mean)} on average; the median is {seconds(items.median)}, 90% took at most "
+            f"{seconds(items.p90)}, 99% {seconds(items.p99)}"
+        )
+        yield Section("How long items took", picture=partial(histogram, items), line=line)
         yield _slowest_items(figures)
     if figures.worker_seconds:
         title = f"What the parent did meanwhile (of {seconds(figures.wall)})"
@@ -156,13 +162,6 @@ def _memory(figures: Figures) -> Iterator[tuple[str, str]]:
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def _time_of_workers(figures: Figures) -> Section:
-    title = f"Where the workers' time went ({figures.workers} x {seconds(figures.wall)})"
-    table = _of_parts(title, figures.work, figures.worker_seconds)
-    picture = partial(bar_of_parts, figures.work, figures.worker_seconds)
-    return table._replace(picture=picture, keys=[part.key for part in figures.work])
-
-
 def _of_parts(title: str, parts: Sequence[Part], whole: float) -> Section:
     rows = [(part.name, percent(part.seconds / whole), seconds(part.seconds), part.meaning) for part in parts]
     return Section(title, columns=(("", False), ("share", True), ("time", True), ("", False)), rows=rows)
@@ -192,11 +191,3 @@ def _where_handlers_were(profile: Profile) -> Section:
     ]
     columns = (("own", True), ("with calls", True), ("line", False))
     return Section(title, picture=partial(draw_flames, profile), columns=columns, rows=rows)
-
-
-def times_line(items: ItemTimes) -> str:
-    """Say how long items took."""
-    return (
-        f"An item took {seconds(items.mean)} on average; the median is {seconds(items.median)}, 90% took at most "
-        f"{seconds(items.p90)}, 99% {seconds(items.p99)}"
-    )

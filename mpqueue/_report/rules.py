@@ -46,8 +46,9 @@ class Thresholds:
     #: The factor by which an item takes longer while many workers are busy; and the least number of items.
     slowdown: float = 1.4
     evidence: int = 5
-    #: The factor of the median from which on the slowest item is an outlier.
+    #: The factor of the median, and the part of the run, from which on the slowest item is an outlier.
     outlier: float = 5.0
+    outlier_of_run: float = 0.2
     #: Seconds of a loop below which no pool is worth its cost.
     short_loop: float = 0.1
     #: The most workers that are proposed for a handler that waits, as a factor.
@@ -255,7 +256,7 @@ def long_items(figures: Figures) -> Finding | None:
         return None  # no item ran that long meanwhile
     saved = figures.saved("tail")
     why = f"items are long for a job of {seconds(figures.wall)}. Cut them smaller."
-    if figures.slowest_is_outlier(LIMITS.outlier):
+    if slowest.seconds > max(LIMITS.outlier * items.median, LIMITS.outlier_of_run * figures.wall):
         why = (
             f"item {slowest.name} took {seconds(slowest.seconds)}, {number(slowest.seconds / items.median)} times the "
             "median. Cut it up, or put long items first (cost=)."
@@ -417,8 +418,14 @@ def unused_cpus(figures: Figures) -> Finding | None:
 @rule("waits", workers="more", handler="waits", cpu="enough")
 def more_workers(figures: Figures) -> Finding | None:
     """The handler waits, and more workers could wait at a time."""
-    waiting = handler_waits(figures)
-    if waiting is None or figures.shared or figures.elsewhere:
+    sums, items = figures.sums, figures.items
+    if not sums.cpu or not sums.handling or items is None or items.mean < LIMITS.short_item:
+        return None
+    if figures.shared or figures.elsewhere or more_would_not_help(figures):
+        return None
+    waited = figures.in_hand - sums.cpu - sums.delayed - sums.setup - sums.loading
+    waiting = min(1.0, waited / sums.handling)
+    if waiting < LIMITS.waits:
         return None
     used = max(figures.computed, 1 / LIMITS.most_workers)
     most = min(figures.total, int(figures.cpus / used), LIMITS.most_workers * figures.workers)
@@ -437,18 +444,6 @@ def more_workers(figures: Figures) -> Finding | None:
 
 #: The least peak of an item, in bytes, for which needs are proposed; and the percentage of the peak to propose.
 LEAST_MEMORY, SPARE = 200_000_000, 115
-
-
-def handler_waits(figures: Figures) -> float | None:
-    """Return the part of its time that the handler waits; None if it does not, or if that is not known."""
-    sums, items = figures.sums, figures.items
-    if not sums.cpu or not sums.handling or items is None or items.mean < LIMITS.short_item:
-        return None
-    if more_would_not_help(figures):
-        return None
-    waited = figures.in_hand - sums.cpu - sums.delayed - sums.setup - sums.loading
-    share = min(1.0, waited / sums.handling)
-    return share if share >= LIMITS.waits else None
 
 
 def more_would_not_help(figures: Figures) -> bool:

@@ -15,7 +15,7 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._options import JobOptions
 from mpqueue._report import plots, profile
 from mpqueue._report.figures import measure
-from mpqueue._report.job_report import write_page, write_text
+from mpqueue._report.job_report import Report
 from mpqueue._report.profile import SCHEMA, Frame, Frames, JobSamples, Profile, make_profile
 from mpqueue._wire.frames import OTHERS, Stack, Stacks, dump_stacks, load_stacks
 from mpqueue._wire.item_names import IdRule
@@ -214,6 +214,6 @@ def test_a_job_that_was_too_short_says_so() -> None:
     run = Run(range(1))
     run.chunk(0, 1)
     figures = measure(run.end(1), 1, 1)
-    nothing = Profile("short", {}, {}, {})
-    for written in (write_text(figures, [], nothing), write_page(figures, [], nothing)):
+    report = Report(figures, [], Profile("short", {}, {}, {}))
+    for written in (str(report), report.to_html()):
         assert "Nothing was sampled" in written
