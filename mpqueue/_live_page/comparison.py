@@ -30,8 +30,10 @@ def compare(one: JobFeed, other: JobFeed) -> dict[str, Any]:
     for a, b in pairs:
         if left.status[a] != right.status[b]:
             changed.append((a, b))
-        elif left.status[a] in (COMPLETED, FAILED) and _is_other(left.elapsed[a], right.elapsed[b]):
-            timed.append((a, b))
+        elif left.status[a] in (COMPLETED, FAILED):
+            short, long = sorted((left.elapsed[a], right.elapsed[b]))
+            if long - short >= LEAST and long >= FACTOR * short:
+                timed.append((a, b))
     timed.sort(key=lambda pair: -abs(left.elapsed[pair[0]] - right.elapsed[pair[1]]))
     slower = sum(right.elapsed[b] > left.elapsed[a] for a, b in timed)
     return {
@@ -79,10 +81,6 @@ def _matched(left: ItemTable, right: ItemTable) -> tuple[list[tuple[int, int]], 
     places = {right.id_of(at): at for at in range(len(right))}
     pairs = [(at, places[name]) for at in range(len(left)) if (name := left.id_of(at)) in places]
     return pairs, [len(left) - len(pairs), len(right) - len(pairs)]
-
-
-def _is_other(one: float, other: float) -> bool:
-    return abs(one - other) >= LEAST and max(one, other) >= FACTOR * min(one, other)
 
 
 def _outcome(table: ItemTable, index: int) -> dict[str, Any]:

@@ -133,11 +133,15 @@ class PageFeed:
         """Look repeatedly, until `stop`, or until the queue is no longer referenced."""
         while not self._stop.is_set():
             begun = self._served.now()
-            if not self._look():
+            if not self._look_at_jobs():
                 break
-            pause = INTERVAL if self._viewers else UNSEEN_INTERVAL
-            await _wait(self._stop, max(pause, RESTS * (self._served.now() - begun)))
-        self._look()
+            self._tell_news()
+            pause = max(INTERVAL if self._viewers else UNSEEN_INTERVAL, RESTS * (self._served.now() - begun))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):  # Python 3.11's `wait_for` may swallow a cancellation
+                    await self._stop.wait()
+        self._look_at_jobs()
+        self._tell_news()
         self._ended = True
         for viewer in self._viewers:
             viewer.wake.set()
@@ -150,15 +154,10 @@ class PageFeed:
         """Free all jobs: no viewer asks any more."""
         self._jobs.clear()
 
-    def _look(self) -> bool:
-        if not self._look_at_jobs():
-            return False
-        if self._viewers:
-            self._tell_news()
-        return True
-
     def _tell_news(self) -> None:
-        """Take the forms of all jobs and lanes, and wake the viewers if any has changed."""
+        """Take the forms of all jobs and lanes, and wake the viewers, if there are any, if a form has changed."""
+        if not self._viewers:
+            return
         now, size = self._served.now(), self._served.concurrency
         jobs = {number: job.form() for number, job in self._jobs.items()}
         lanes = {lane.number: self._lane_form(lane) for lane in self.lanes}
@@ -210,9 +209,3 @@ class PageFeed:
 def _changes(known: Mapping[int, Form], forms: Mapping[int, Form]) -> tuple[list[Form], list[int]]:
     """Return the forms that a viewer does not know, and the numbers of those that are gone."""
     return [form for number, form in forms.items() if known.get(number) != form], [*(known.keys() - forms.keys())]
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):  # Python 3.11's `wait_for` may swallow a cancellation
-            await event.wait()

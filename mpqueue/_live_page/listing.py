@@ -127,7 +127,9 @@ class Listing:
             if wish.descending:
                 order, flags = order[::-1], None if flags is None else flags[::-1]
             return Listed(order if flags is None else list(compress(order, flags)), searched)
-        ranked = self._order(wish.order, count)
+        ranked = self._orders[wish.order].get(
+            count, self._state(), lambda: _sorted_by(wish.order, self._job.table, count)
+        )
         ranked = ranked[::-1] if wish.descending else ranked
         # Items that did not run have no value to be sorted by, and come last in both directions.
         attempts = self._job.table.attempts
@@ -187,11 +189,6 @@ class Listing:
         search.cost += now - begun
         if search.at >= count:
             search.at, search.ended, search.whole = 0, now, True
-
-    # -- sorting ---------------------------------------------------------------------------------------------
-
-    def _order(self, by: str, count: int) -> list[int]:
-        return self._orders[by].get(count, self._state(), lambda: _sorted_by(by, self._job.table, count))
 
     def _state(self) -> object:
         job = self._job
