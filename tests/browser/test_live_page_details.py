@@ -17,7 +17,7 @@ from tests.browser.conftest import Open
 from tests.browser.test_accessibility import violations
 from tests.browser.test_live_page import button, row, start_blocked
 from tests.support import handlers as do
-from tests.support.page_results import return_picture
+from tests.support.page_results import encoded, return_picture
 from tests.support.waiting import Gate
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
@@ -115,6 +115,21 @@ def test_pictures_have_thumbnails_in_their_rows(queue: JobQueue, open_page: Open
     expect(pictures).to_have_count(5)
     for number in range(5):
         page.wait_for_function("image => image.naturalWidth > 0", arg=pictures.nth(number).element_handle())
+
+
+def test_a_row_that_another_item_takes_keeps_no_picture_of_the_one_before(queue: JobQueue, open_page: Open) -> None:
+    def describe(item: str) -> dict[str, Any]:
+        described: dict[str, Any] = {"alt_text": "a red square"}
+        return {**described, "thumbnail": encoded("PNG")} if item == "drawn" else described
+
+    queue.run(["drawn", "told"], describe, id="job")
+    page = open_page(queue.serve().url)
+    rows = page.get_by_role("option")
+    expect(rows.nth(0).locator("img")).to_have_count(1)
+    button(page, "^Sorted by item, ascending$").click()
+    expect(rows.nth(0)).to_contain_text("told")
+    expect(rows.nth(1).locator("img")).to_have_count(1)
+    expect(rows.nth(0).locator("img")).to_have_count(0)
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------

@@ -345,15 +345,14 @@ export class ItemList {
   }
 
   #fillText(element, item) {
-    const source = item.picture && this.#live ? `jobs/${this.#job.number}/items/${item.index}/picture?small` : null;
+    const source = item.picture ? `jobs/${this.#job.number}/items/${item.index}/picture?small` : null;
     const shown = element.querySelector("img")?.getAttribute("src") ?? null;
-    if (source === shown && (source === null || this.#live)) {
-      if (source === null) setText(element, textOf(item));
-      else setText(element.lastChild, textOf(item));
+    if (source === shown) {
+      setText(source === null ? element : element.lastChild, textOf(item));
       return;
     }
-    if (source === null) {
-      setText(element, textOf(item));
+    if (source === null || !this.#live) {
+      element.replaceChildren(textOf(item)); // also where the text is that of the item whose picture was here
       return;
     }
     const picture = make("img", { src: source, alt: "", loading: "lazy" });
