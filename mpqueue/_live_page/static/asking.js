@@ -1,5 +1,7 @@
 // What is asked of the program beside the stream. Nothing here throws.
 
+import { showError } from "./dom.js";
+
 // Undefined where there is no answer, or none that is any use; `missing` where the program says that there is no such thing.
 async function get(address, missing = undefined) {
   try {
@@ -76,11 +78,11 @@ export const askForJobs = () => get("jobs");
 // What the workers did in the last `seconds`, and what they use now.
 export const askForHistory = (seconds) => get(`workers?seconds=${seconds}`);
 
-// Press a button of a job: null where it was done, else why it could not be.
-export const act = (number, action, body = {}) => post(`jobs/${number}/${action}`, body);
+// Press a button of a job: true where it was done, else the page shows why it could not be.
+export const act = (job, action, body = {}) => post(`jobs/${job.number}/${action}`, body, job.id);
 
 // Have so many workers; answers as `act`.
-export const resize = (concurrency) => post("workers", { concurrency });
+export const resize = (concurrency) => post("workers", { concurrency }, "The number of workers stays");
 
 // Where each worker is: [{worker, stack}], or {error}.
 export async function askForStacks() {
@@ -96,18 +98,21 @@ export async function askForStacks() {
 let last = Promise.resolve(); // until the program has answered what was asked of it before
 
 // One at a time: a browser may have several on their way, and they come in any order.
-function post(address, body) {
-  last = last.then(() => send(address, body));
+function post(address, body, what) {
+  last = last.then(() => send(address, body, what));
   return last;
 }
 
-async function send(address, body) {
+async function send(address, body, what) {
+  let error = "";
   try {
     const answer = await fetch(address, { method: "POST", body: JSON.stringify(body) });
-    return answer.ok ? null : ((await answer.json()).error ?? answer.statusText);
+    if (!answer.ok) error = (await answer.json()).error ?? answer.statusText;
   } catch {
-    return "the program can't be reached.";
+    error = "the program can't be reached.";
   }
+  showError(error && `${what}: ${error}`);
+  return error === "";
 }
 
 const TOGETHER = 200; // milliseconds for which questions for labels are collected

@@ -30,12 +30,22 @@ export function make(tag, { text, children, ...attributes } = {}) {
   return element;
 }
 
+// What went wrong, above all else; "" once something went well.
+export function showError(text) {
+  setText(byId("banner"), text);
+  byId("banner").classList.add("error");
+  show(byId("banner"), text !== "");
+}
+
 // Said aloud by screen readers, when they have a moment.
 export function say(text) {
   const said = byId("said");
   said.textContent = "";
   requestAnimationFrame(() => (said.textContent = text));
 }
+
+// A bar that `fill` fills.
+export const makeBar = () => make("span", { class_: "bar", children: ["completed", "failed", "processing"].map((name) => make("span", { class_: name })) });
 
 // How a bar is filled, from a job's state. What ran is not shown once it is unknown whether it does.
 export function fill(bar, state, live = true) {

@@ -25,7 +25,7 @@ let drawing = false;
 let told = false; // all that there was when the stream began
 
 const keys = new Keys();
-const itemView = new ItemView(step, () => go(store.jobs.get(selected)?.id ?? null), showError);
+const itemView = new ItemView(step, () => go(store.jobs.get(selected)?.id ?? null));
 const items = new ItemList(openItem, draw);
 items.onRow = () => {
   // The next item was asked for before its row had come.
@@ -35,15 +35,15 @@ items.onRow = () => {
   }
 };
 let stepping = false;
-const jobView = new JobView(showError, keys);
-const failures = new FailuresView((group) => items.showGroup(group), showError);
+const jobView = new JobView(keys);
+const failures = new FailuresView((group) => items.showGroup(group));
 const compare = new CompareView((number, item) => {
   selected = number;
   openItem(store.jobs.get(number), item);
   draw();
 });
 const stages = new StagesView(select);
-const workers = new WorkersView(showError, keys, draw);
+const workers = new WorkersView(keys, draw);
 new StacksView((number) => {
   const lane = store.lanes.find((one) => one.number === number);
   return lane === undefined ? "" : what(store, lane, selected, stream.live, store.now(stream.live), draw);
@@ -159,12 +159,6 @@ const stream = new Stream(
     setTitle();
   },
 );
-
-function showError(text) {
-  setText(byId("banner"), text);
-  byId("banner").classList.add("error");
-  show(byId("banner"), text !== "");
-}
 
 function draw() {
   if (drawing || !told) return;

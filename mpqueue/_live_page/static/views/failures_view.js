@@ -13,9 +13,8 @@ export class FailuresView {
   #listed = undefined; // the key of the group whose items are listed
 
   // `onShow` lists the items of a group; of null, all failed ones.
-  constructor(onShow, onError) {
+  constructor(onShow) {
     this.onShow = onShow;
-    this.onError = onError;
     this.list = byId("failure-groups");
   }
 
@@ -58,12 +57,10 @@ export class FailuresView {
   }
 
   async #retry(group, button) {
-    const job = this.#job;
     button.disabled = true;
-    const error = await act(job.number, "retry-failed", { group: group.key });
+    const done = await act(this.#job, "retry-failed", { group: group.key });
     button.disabled = false;
-    this.onError(error === null ? "" : `${job.id}: ${error}`);
-    if (error === null) say(`${plural(group.count, "item")} run again.`);
+    if (done) say(`${plural(group.count, "item")} run again.`);
   }
 
   #row(group) {

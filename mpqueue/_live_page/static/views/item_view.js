@@ -20,11 +20,10 @@ export class ItemView {
   #used = null; // {pid, at, cpu} of its worker at the last answer
 
   // `step` moves on in the list; `onClose` is called when the user closes it.
-  constructor(step, onClose, onError) {
-    this.onError = onError;
+  constructor(step, onClose) {
     this.retry = byId("item-retry");
     this.cancel = byId("item-cancel");
-    this.retry.addEventListener("click", () => this.#act("retry-failed", {}));
+    this.retry.addEventListener("click", () => act(this.#job, "retry-failed", { items: [this.#index] }));
     this.cancel.addEventListener("click", () => this.#askBeforeCancel());
     this.dialog = byId("item");
     this.heading = byId("item-heading");
@@ -173,13 +172,7 @@ export class ItemView {
         yes: "Cancel the item",
       });
     }
-    if (agreed !== null) this.#act("cancel", agreed);
-  }
-
-  async #act(action, body) {
-    const job = this.#job;
-    const error = await act(job.number, action, { ...body, items: [this.#index] });
-    this.onError(error === null ? "" : `${job.id}: ${error}`);
+    if (agreed !== null) act(this.#job, "cancel", { ...agreed, items: [this.#index] });
   }
 
   #showNothing() {

@@ -1,7 +1,7 @@
 // The list of jobs, on a phone a choice: those at work first, then by when something happened to them last. Stages are
 // with their job. Its buttons stay the same elements, so that the focus stays where it is.
 
-import { byId, fill, make, setAttribute, setText, show } from "../dom.js";
+import { byId, fill, make, makeBar, setAttribute, setText, show } from "../dom.js";
 import { clock, count, duration, jobStatusName, percent, plural, rate, shade } from "../format.js";
 
 const MOST = 100; // jobs that are listed at a time, but for those that run
@@ -37,7 +37,7 @@ export class JobList {
     const jobs = this.#all;
     show(byId("job-tools"), jobs.length >= SOME);
     const words = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const fits = jobs.length >= SOME ? this.#all.filter((job) => KINDS[this.kind.value](job) && words.every((word) => job.id.toLowerCase().includes(word))) : this.#all;
+    const fits = jobs.length >= SOME ? jobs.filter((job) => KINDS[this.kind.value](job) && words.every((word) => job.id.toLowerCase().includes(word))) : this.#all;
     const shown = fits.filter((job, at) => at < MOST + this.#more || isActive(job) || job.number === selected);
     const numbers = new Set(shown.map((job) => job.number));
     for (const [number, entry] of this.#entries) {
@@ -73,7 +73,7 @@ export class JobList {
       const parts = {
         name: make("b", { text: job.id, title: job.id }),
         chip: make("span", { class_: "chip" }),
-        bar: make("span", { class_: "bar", children: ["completed", "failed", "processing"].map((name) => make("span", { class_: name })) }),
+        bar: makeBar(),
         left: make("span"),
         right: make("span"),
         wait: make("span", { class_: "wait" }),

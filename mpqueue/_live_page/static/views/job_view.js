@@ -13,8 +13,7 @@ export class JobView {
   #live = false;
   #throughput = new Question(() => PAUSE);
 
-  constructor(onError, keys) {
-    this.onError = onError;
+  constructor(keys) {
     this.buttons = Object.fromEntries(["pause", "resume", "retry", "cancel"].map((name) => [name, byId(name)]));
     this.buttons.pause.addEventListener("click", () => this.#act("pause", "resume"));
     this.buttons.resume.addEventListener("click", () => this.#act("resume", "pause"));
@@ -33,12 +32,9 @@ export class JobView {
   }
 
   // What the button does makes it vanish, maybe before the answer comes: the focus goes to the one in its place.
-  async #act(action, next, body) {
-    const job = this.#job;
+  async #act(action, next) {
     this.focusNext = next;
-    const error = await act(job.number, action, body);
-    if (error !== null) this.focusNext = undefined;
-    this.onError(error === null ? "" : `${job.id}: ${error}`);
+    if (!(await act(this.#job, action))) this.focusNext = undefined;
   }
 
   async #askBeforeCancel() {
@@ -53,8 +49,7 @@ export class JobView {
       yes: "Cancel the job",
     });
     if (agreed === null) return;
-    const error = await act(job.number, "cancel", agreed);
-    this.onError(error === null ? "" : `${id}: ${error}`);
+    await act(job, "cancel", agreed);
     byId("job-heading").setAttribute("tabindex", "-1");
     byId("job-heading").focus();
   }

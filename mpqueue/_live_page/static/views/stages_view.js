@@ -1,6 +1,6 @@
 // The stages of a job as boxes, with the number of items that wait between them.
 
-import { byId, fill, make, setAttribute, setText, show } from "../dom.js";
+import { byId, fill, make, makeBar, setAttribute, setText, show } from "../dom.js";
 import { count, plural, rate } from "../format.js";
 
 export class StagesView {
@@ -32,7 +32,7 @@ export class StagesView {
     const parts = {
       queue: make("span", { class_: "queue" }),
       name: make("b"),
-      bar: make("span", { class_: "bar", children: ["completed", "failed", "processing"].map((name) => make("span", { class_: name })) }),
+      bar: makeBar(),
       done: make("span", { class_: "quiet" }),
       running: make("span"),
       speed: make("span", { class_: "speed" }),

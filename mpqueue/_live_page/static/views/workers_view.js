@@ -25,8 +25,7 @@ export class WorkersView {
   #history = new Question(() => PAUSE, () => this.onChange());
   #seen = null; // notices which rows can be seen: only their strips are drawn
 
-  constructor(onError, keys, onChange) {
-    this.onError = onError;
+  constructor(keys, onChange) {
     this.onChange = onChange;
     this.list = byId("lanes");
     this.#seen = new IntersectionObserver((changes) => {
@@ -77,11 +76,10 @@ export class WorkersView {
     if (wanted < 1 || !this.live) return;
     this.#wanted = wanted;
     this.#asking += 1;
-    const error = await resize(wanted);
+    const done = await resize(wanted);
     this.#asking -= 1;
-    if (!this.#asking && (error !== null || this.#size === this.#wanted)) this.#wanted = null;
-    this.onError(error === null ? "" : `The number of workers stays: ${error}`);
-    if (error === null) say(`${plural(wanted, "worker")}.`);
+    if (!this.#asking && (!done || this.#size === this.#wanted)) this.#wanted = null;
+    if (done) say(`${plural(wanted, "worker")}.`);
   }
 
   #renderSize(store, live) {
