@@ -25,7 +25,8 @@ def compare(one: JobFeed, other: JobFeed) -> dict[str, Any]:
     ``items`` are those whose status differs, then those whose duration does, the largest difference first.
     """
     left, right = one.book.table, other.book.table
-    pairs, only = _matched(left, right)
+    places = {right.id_of(at): at for at in range(len(right))}
+    pairs = [(at, there) for at in range(len(left)) if (there := places.pop(left.id_of(at), None)) is not None]
     changed, timed = [], []
     for a, b in pairs:
         if left.status[a] != right.status[b]:
@@ -39,7 +40,7 @@ def compare(one: JobFeed, other: JobFeed) -> dict[str, Any]:
     return {
         "runs": [_figures(one, left), _figures(other, right)],
         "matched": len(pairs),
-        "only": only,
+        "only": [len(left) - len(pairs), len(right) - len(pairs)],
         "changed": len(changed),
         "slower": slower,
         "faster": len(timed) - slower,
@@ -71,16 +72,6 @@ def _ids_of(job: JobFeed) -> Sequence[Hashable]:
         return job.book.table.ids or ()
     except JournalError:  # it has been removed
         return ()
-
-
-def _matched(left: ItemTable, right: ItemTable) -> tuple[list[tuple[int, int]], list[int]]:
-    """The indices of items with the same id; and the number of items that only one of them has."""
-    if left.ids is None and right.ids is None:
-        both = min(len(left), len(right))
-        return [(at, at) for at in range(both)], [len(left) - both, len(right) - both]
-    places = {right.id_of(at): at for at in range(len(right))}
-    pairs = [(at, places[name]) for at in range(len(left)) if (name := left.id_of(at)) in places]
-    return pairs, [len(left) - len(pairs), len(right) - len(pairs)]
 
 
 def _outcome(table: ItemTable, index: int) -> dict[str, Any]:

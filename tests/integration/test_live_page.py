@@ -504,6 +504,25 @@ def test_jobs_of_the_journal_are_shown_compared_and_run_again(tmp_path: Path) ->
         assert len(page.get("jobs")) == 2
 
 
+def test_stages_are_compared_by_the_ids_of_their_inputs() -> None:
+    def fail_on_zero(item: int) -> int:
+        return 6 // item
+
+    def take(item: int) -> int:
+        return {0: 0, 1: 6, 2: 3}[item]
+
+    def fail_on_six(value: int) -> int:
+        return 1 // (value - 6)
+
+    with JobQueue(1, max_retries=0) as queue:
+        page = visit(queue.serve().url)
+        for load in (fail_on_zero, take):
+            queue.run_stages(range(3), [load, fail_on_six])
+        one, other = (state["number"] for state in page.get("jobs") if state["jobId"].endswith("fail_on_six"))
+        told = page.get(f"jobs/{one}/compare/{other}")
+        assert (told["matched"], told["only"], told["changed"]) == (2, [0, 1], 0)
+
+
 # --- the end ------------------------------------------------------------------------------------------------------
 
 
