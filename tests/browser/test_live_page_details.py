@@ -460,6 +460,18 @@ def test_two_runs_are_seen_side_by_side(queue: JobQueue, tmp_path: Path, open_pa
     expect(page.get_by_role("region", name="Error")).to_have_text("ValueError: not yet")
 
 
+def test_a_comparison_without_an_answer_does_not_say_that_there_is_nothing_to_compare(
+    queue: JobQueue, open_page: Open
+) -> None:
+    queue.run(range(3), do.double, id="yesterday")
+    queue.run(range(3), do.double, id="today")
+    page = open_page(queue.serve().url)
+    page.route("**/like", lambda route: route.abort())
+    button(page, "Compare…").click()
+    compared = page.get_by_role("dialog", name="today, compared")
+    expect(compared.get_by_role("status")).to_contain_text("the program can't be reached")
+
+
 def test_a_report_is_one_click_away_and_can_do_nothing(queue: JobQueue, open_page: Open) -> None:
     queue.run(range(20), do.double, id="job", profile=True)
     page = open_page(queue.serve().url)

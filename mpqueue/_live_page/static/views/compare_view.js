@@ -4,6 +4,7 @@ import { askForComparison, askForLike, askForThroughput } from "../asking.js";
 import { byId, make, place, setText, show } from "../dom.js";
 import { bytes, clock, count, duration, jobStatusName, moment, plural, statusName } from "../format.js";
 
+const NO_ANSWER = "They could not be compared: a job is not there any more, or the program can't be reached.";
 const seconds = (value) => (value === undefined || value === null ? "–" : duration(value));
 const ROWS = [
   ["Status", ({ status }) => jobStatusName({ status })],
@@ -61,7 +62,7 @@ export class CompareView {
     this.other.replaceChildren(...others.map((one) => make("option", { value: one.number, text: `${one.id} (${moment(one.state.startedAt)})` })));
     show(this.other.parentElement, first !== undefined);
     if (first === undefined) {
-      setText(byId("compare-note"), "No other job has the same handler, or items with the same ids.");
+      setText(byId("compare-note"), like === undefined ? NO_ANSWER : "No other job has the same handler, or items with the same ids.");
       return;
     }
     this.other.value = String(first.number);
@@ -75,7 +76,7 @@ export class CompareView {
     const [told, ...speeds] = await Promise.all([askForComparison(other, job), askForThroughput(other), askForThroughput(job)]);
     if (asked !== this.#asked) return;
     if (told === undefined) {
-      setText(byId("compare-note"), "They could not be compared: a job is not there any more, or the program can't be reached.");
+      setText(byId("compare-note"), NO_ANSWER);
       return;
     }
     const { runs, matched, only, changed, slower, faster, items } = told;
