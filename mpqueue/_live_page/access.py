@@ -46,7 +46,10 @@ _REFUSAL = "This page needs its whole address, with the token in it: the program
 
 
 class Guard:
-    """An ASGI application around another one; it lets only allowed requests through."""
+    """An ASGI application around another one; it lets only allowed requests through.
+
+    It calls ``admit`` of the connection's state, see `mpqueue._live_page.server`, once the sender has shown the token.
+    """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
         self._app = app
@@ -79,13 +82,13 @@ class Guard:
         if name not in self._hosts:
             return PlainTextResponse(f"There is no page of mpqueue under the name {name!r}.\n", REFUSED)
         if scope["path"] == self.place and self._is_token(_from_query(scope)):
-            _admit(scope)
+            scope["state"]["admit"]()
             return self._hand_out_cookie(scope)
         if not any(self._is_token(offered) for offered in _offered(headers)):
             if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") == "navigate":
                 return HTMLResponse(_ONCE_MORE, REFUSED)
             return PlainTextResponse(_REFUSAL, REFUSED)
-        _admit(scope)
+        scope["state"]["admit"]()
         if not _is_own(headers):
             return PlainTextResponse("Another site's request is not answered.\n", REFUSED)
         if not scope["path"].startswith(self.place):
@@ -101,11 +104,6 @@ class Guard:
 
     def _is_token(self, offered: str) -> bool:
         return hmac.compare_digest(offered.encode(errors="replace"), self.token.encode())
-
-
-def _admit(scope: Scope) -> None:
-    """Report to the door that this connection's sender has the token. Other servers than ours have no door."""
-    scope.get("state", {}).get("admit", lambda: None)()
 
 
 def _name(host: str) -> str:

@@ -43,6 +43,7 @@ MOST_BODY = 100_000
 MOST_ROWS = 200
 #: The most digits of a number in an address.
 MOST_DIGITS = 15
+NO_SUCH_JOB, NO_SUCH_ITEM = "There is no such job (any more).", "There is no such item (any more)."
 
 
 def make_app(served: Served, feed: PageFeed, hosts: tuple[str, ...]) -> Guard:
@@ -147,18 +148,32 @@ class Routes:
         """The job that the address names."""
         job = self._feed.find(request.path_params["number"])
         if job is None:
-            raise _no_such_job()
+            raise HTTPException(404, NO_SUCH_JOB)
         return job
 
     def items(self, job: JobFeed, request: Request) -> dict[str, Any]:
-        """A page of a job's items, with the job's state at that moment."""
-        return _page_of(job, _wish_of(request), self._served.now)
+        """A page of a job's items, and ``state``, which agrees with it. ``at`` is the place of the item asked for.
+
+        ``milliseconds`` is its cost, so that viewers of very long lists ask less often.
+        """
+        wish, begun = _wish_of(request), self._served.now()
+        state, statuses = job.shown()
+        indices, searched = job.listing.find(wish, statuses)
+        table = job.book.table
+        rows = [page_json.row_of(table, at, statuses[at]) for at in indices[wish.offset : wish.offset + wish.limit]]
+        told: dict[str, Any] = {"state": state, "matching": len(indices), "offset": wish.offset, "rows": rows}
+        if searched < len(statuses):
+            told["searched"] = searched
+        told["milliseconds"] = round(1000 * (self._served.now() - begun))
+        if wish.place_of is not None:
+            told["at"] = indices.index(wish.place_of) if wish.place_of in indices else None
+        return told
 
     def find(self, job: JobFeed, request: Request) -> dict[str, int]:
         """The index of the item with an id, as addresses have it: ``?id=a.png``."""
         index = page_json.index_of(job.book.table, request.query_params.get("id", ""))
         if index is None:
-            raise _no_such_item()
+            raise HTTPException(404, NO_SUCH_ITEM)
         return {"index": index}
 
     def labels(self, job: JobFeed, request: Request) -> dict[str, str]:
@@ -192,7 +207,7 @@ class Routes:
         number = request.path_params["other"]
         other = next((one for one in self._feed.all() if one.book.number == number), None)
         if other is None:
-            raise _no_such_job()
+            raise HTTPException(404, NO_SUCH_JOB)
         return compare(job, other)
 
     def item(self, job: JobFeed, request: Request) -> dict[str, Any]:
@@ -349,37 +364,10 @@ def _number(request: Request, name: str, default: int) -> int:
     return int(text)
 
 
-def _page_of(job: JobFeed, wish: Wish, now: Callable[[], float]) -> dict[str, Any]:
-    """The rows, and ``state``, which agrees with them. ``at`` is the place of the item that was asked for.
-
-    ``milliseconds`` is its cost, so that viewers of very long lists ask less often.
-    """
-    begun = now()
-    state, statuses = job.shown()
-    indices, searched = job.listing.find(wish, statuses)
-    table = job.book.table
-    rows = [page_json.row_of(table, at, statuses[at]) for at in indices[wish.offset : wish.offset + wish.limit]]
-    told: dict[str, Any] = {"state": state, "matching": len(indices), "offset": wish.offset, "rows": rows}
-    if searched < len(statuses):
-        told["searched"] = searched
-    told["milliseconds"] = round(1000 * (now() - begun))
-    if wish.place_of is not None:
-        told["at"] = indices.index(wish.place_of) if wish.place_of in indices else None
-    return told
-
-
 def _check_item(job: JobFeed, index: int) -> None:
     """Raise HTTPException if the job has no item of that index."""
     if index >= len(job.book.table):
-        raise _no_such_item()
-
-
-def _no_such_job() -> HTTPException:
-    return HTTPException(404, "There is no such job (any more).")
-
-
-def _no_such_item() -> HTTPException:
-    return HTTPException(404, "There is no such item (any more).")
+        raise HTTPException(404, NO_SUCH_ITEM)
 
 
 async def _refuse_action(_: Request, error: Exception) -> Response:

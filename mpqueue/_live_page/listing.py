@@ -144,7 +144,12 @@ class Listing:
         count, flags = len(statuses), None
         searched = count
         if wish.words:
-            search = self._search(wish.words, count)
+            with self._lock:
+                search = self._searches[wish.words] = self._searches.pop(wish.words, _Search(wish.words))
+                while len(self._searches) > SEARCHES:
+                    self._searches.popitem(last=False)
+            with search.lock:  # another request may search for the same words
+                self._go_on(search, count)
             flags, searched = bytes(search.hits[:count]).ljust(count, b"\0"), count if search.whole else search.at
         if wish.status is not None:
             flags = _both(flags, statuses.translate(bytes(code == wish.status for code in range(256))))
@@ -157,15 +162,6 @@ class Listing:
         return flags, searched
 
     # -- searching -------------------------------------------------------------------------------------------
-
-    def _search(self, words: tuple[str, ...], count: int) -> _Search:
-        with self._lock:
-            search = self._searches[words] = self._searches.pop(words, _Search(words))
-            while len(self._searches) > SEARCHES:
-                self._searches.popitem(last=False)
-        with search.lock:  # another request may search for the same words
-            self._go_on(search, count)
-        return search
 
     def _go_on(self, search: _Search, count: int) -> None:
         if search.at == 0:

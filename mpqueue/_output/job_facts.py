@@ -147,13 +147,6 @@ def ended_before(book: JobView) -> int:
     return book.completed_before + book.failed_before
 
 
-def elapsed_of(book: JobView, now: float) -> float:
-    """Seconds of the job's last run: up to ``now``, or to its end."""
-    if not book.here or not book.epoch:  # it has not run here
-        return book.duration or 0.0
-    return max(0.0, (book.timings.finished or now) - book.timings.started)
-
-
 def facts_of(
     book: JobView,
     now: float,
@@ -163,6 +156,10 @@ def facts_of(
 ) -> Progress:
     """Return the job's progress. ``partly_done`` is what its running items have done, together."""
     status, total = book.status, total_of(book)
+    if book.here and book.epoch:
+        elapsed = max(0.0, (book.timings.finished or now) - book.timings.started)
+    else:  # it has not run here
+        elapsed = book.duration or 0.0
     return Progress(
         job_id=book.id,
         status=status,
@@ -171,7 +168,7 @@ def facts_of(
         failed=book.failed,
         retries=book.retries - book.retries_before,
         partly_done=partly_done,
-        elapsed=elapsed_of(book, now),
+        elapsed=elapsed,
         already=ended_before(book),
         grows=total.grows,
         starting=book.timings.starting if status is JobStatus.RUNNING else 0,
