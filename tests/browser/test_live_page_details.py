@@ -74,6 +74,23 @@ def test_an_item_is_watched_while_it_runs(queue: JobQueue, gate: Gate, tmp_path:
     assert run.result().completed == 1
 
 
+def test_an_item_s_time_is_there_from_the_first_moment(queue: JobQueue, gate: Gate, open_page: Open) -> None:
+    page = open_page(queue.serve().url)
+    start_blocked(queue, gate)
+    expect(row(page, "Running")).to_have_count(2)
+    page.evaluate("""() => {
+        const body = document.getElementById("item-body");
+        window.seen = [];
+        new MutationObserver(() => seen.push(body.innerText)).observe(body, { childList: true, subtree: true });
+    }""")
+    row(page, "Running").first.click()
+    expect(page.get_by_role("region", name="While it runs")).to_contain_text(re.compile(r"For ?\d+:\d\d"))
+    seen = page.evaluate("seen")
+    assert any("For" in text for text in seen)
+    assert not [text for text in seen if "NaN" in text]
+    gate.open()
+
+
 def test_without_capture_output_the_page_says_how_to_keep_it(queue: JobQueue, gate: Gate, open_page: Open) -> None:
     page = open_page(queue.serve().url)
     start_blocked(queue, gate)

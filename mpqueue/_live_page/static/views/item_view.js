@@ -84,6 +84,7 @@ export class ItemView {
 
   render(job, live, now, canAct = this.canAct) {
     this.canAct = canAct;
+    if (now) this.now = now;
     const changed = live !== this.#live;
     this.#live = live;
     if (this.#index === null) return;
@@ -96,7 +97,7 @@ export class ItemView {
     this.#showButtons();
     if (live) this.#ask();
     if (!live && this.#details === null) this.#showNothing();
-    if (live && now && this.#details?.live) this.#tick(now);
+    if (live && now && this.#details?.live) this.#tick();
   }
 
   #ask() {
@@ -220,10 +221,9 @@ export class ItemView {
     return before?.pid === pid && cpu !== undefined ? Math.max(0, (1000 * (cpu - before.cpu)) / (at - before.at)) : null;
   }
 
-  #tick(now) {
-    this.now = now;
+  #tick() {
     const list = byId("live-item")?.querySelector("dl");
-    if (list?.children.length) setText(list.children[3].lastChild, clock(Math.max(0, now - this.#details.live.since)));
+    if (list?.children.length) setText(list.children[3].lastChild, clock(Math.max(0, this.now - this.#details.live.since)));
   }
 
   #livePanel() {
