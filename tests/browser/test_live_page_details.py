@@ -91,6 +91,15 @@ def test_an_item_s_time_is_there_from_the_first_moment(queue: JobQueue, gate: Ga
     gate.open()
 
 
+def test_a_moment_of_another_day_has_the_date_of_the_viewer_s_clock(queue: JobQueue, open_page: Open) -> None:
+    page = open_page(queue.serve().url, timezone_id="Asia/Tokyo")
+    told = page.evaluate("""async () => {
+        const { moment } = await import(new URL("format.js", location.href));
+        return moment(Date.UTC(2020, 0, 1, 23, 30));
+    }""")
+    assert told == "2020-01-02 08:30:00"
+
+
 def test_without_capture_output_the_page_says_how_to_keep_it(queue: JobQueue, gate: Gate, open_page: Open) -> None:
     page = open_page(queue.serve().url)
     start_blocked(queue, gate)

@@ -38,7 +38,7 @@ export function bytes(number) {
 export function moment(milliseconds) {
   const date = new Date(milliseconds);
   const time = date.toLocaleTimeString("en-GB");
-  return date.toDateString() === new Date().toDateString() ? time : `${date.toISOString().slice(0, 10)} ${time}`;
+  return date.toDateString() === new Date().toDateString() ? time : `${date.toLocaleDateString("sv")} ${time}`; // as 2026-12-31
 }
 
 const NAMES = {
