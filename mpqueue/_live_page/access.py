@@ -83,7 +83,11 @@ class Guard:
             return PlainTextResponse(f"There is no page of mpqueue under the name {name!r}.\n", REFUSED)
         if scope["path"] == self.place and self._is_token(_from_query(scope)):
             scope["state"]["admit"]()
-            return self._hand_out_cookie(scope)
+            if scope["method"] not in ("GET", "HEAD"):
+                return PlainTextResponse("Expected GET.\n", 405, {"Allow": "GET, HEAD"})
+            answer = RedirectResponse(self.place, 303)
+            answer.set_cookie(COOKIE, self.token, path=self.place, httponly=True, samesite="strict")
+            return answer
         if not any(self._is_token(offered) for offered in _offered(headers)):
             if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") == "navigate":
                 return HTMLResponse(_ONCE_MORE, REFUSED)
@@ -94,13 +98,6 @@ class Guard:
         if not scope["path"].startswith(self.place):
             return PlainTextResponse("Not found.\n", 404)
         return None
-
-    def _hand_out_cookie(self, scope: Scope) -> Response:
-        if scope["method"] not in ("GET", "HEAD"):
-            return PlainTextResponse("Expected GET.\n", 405, {"Allow": "GET, HEAD"})
-        answer = RedirectResponse(self.place, 303)
-        answer.set_cookie(COOKIE, self.token, path=self.place, httponly=True, samesite="strict")
-        return answer
 
     def _is_token(self, offered: str) -> bool:
         return hmac.compare_digest(offered.encode(errors="replace"), self.token.encode())

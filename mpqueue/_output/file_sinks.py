@@ -235,7 +235,6 @@ class TableSink(SpreadingSink):
             self._part.append(self._header(self.columns or self.default))
         if len(self._names) > self._in_header:
             self._part.rewrite(self._widened)
-            self._in_header = len(self._names)
 
     def _widened(self, file: IO[bytes]) -> Iterator[bytes]:
         """The header with all columns, and all rows extended to them."""

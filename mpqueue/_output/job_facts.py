@@ -194,17 +194,14 @@ class Watch:
             self._samples.clear()
         self._epoch, self._ended = book.epoch, ended
         if runs:
-            self._sample(now, ended + partly_done)
+            samples, done = self._samples, ended + partly_done
+            # The last sample moves along where it is close to the one before it, or nothing was done since.
+            if len(samples) > 1 and (now - samples[-2][0] < EVERY or samples[-2][1] == samples[-1][1]):
+                samples.pop()
+            samples.append((now, done))
+            while len(samples) > 2 and samples[1][0] < now - WINDOW and done - samples[1][1] >= LEAST:
+                samples.popleft()
         return facts_of(book, now, partly_done, self._pace(), self._total)
-
-    def _sample(self, now: float, done: float) -> None:
-        samples = self._samples
-        # The last sample moves along where it is close to the one before it, or nothing was done since.
-        if len(samples) > 1 and (now - samples[-2][0] < EVERY or samples[-2][1] == samples[-1][1]):
-            samples.pop()
-        samples.append((now, done))
-        while len(samples) > 2 and samples[1][0] < now - WINDOW and done - samples[1][1] >= LEAST:
-            samples.popleft()
 
     def _pace(self) -> float | None:
         if len(self._samples) < 2:

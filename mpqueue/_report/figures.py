@@ -338,7 +338,10 @@ def _tries(book: JobView) -> Tries:
     history = list(book.table.history.items())
     failed = [entry for at, entries in history for entry in entries[before.get(at, 0) :]]
     groups = alike((tried, Reason(tried.exception, tried.error, _trace_of(tried.exception))) for tried in failed)
-    errors = [(_of_many(reason.message, place), len(members)) for _, place, reason, members in groups[:5]]
+    errors: list[tuple[str, int]] = []
+    for _, place, reason, members in groups[:5]:
+        error = reason.message if len(reason.message) <= ERROR_LENGTH else f"{reason.message[:ERROR_LENGTH]}…"
+        errors.append((error if place is None else f"{error} at {visible_line(place)}", len(members)))
     count, seconds = book.table.tries_gone
     return Tries(len(failed) + count, math.fsum(entry.duration for entry in failed) + seconds, errors)
 
@@ -346,12 +349,6 @@ def _tries(book: JobView) -> Tries:
 def _trace_of(error: BaseException) -> str:
     cause = error.__cause__
     return cause.text if isinstance(cause, RemoteTraceback) else ""
-
-
-def _of_many(error: str, place: str | None) -> str:
-    """An error with the common text of similar ones, and the line that raised it."""
-    shown = error if len(error) <= ERROR_LENGTH else f"{error[:ERROR_LENGTH]}…"
-    return shown if place is None else f"{shown} at {visible_line(place)}"
 
 
 # -- Workers over time: how many were busy, and how long items took, overall and at first. -----------------------------

@@ -2,14 +2,14 @@
 
 import { askForComparison, askForLike, askForThroughput } from "../asking.js";
 import { byId, make, place, setText, show } from "../dom.js";
-import { bytes, clock, count, duration, jobStatusName, moment, plural, statusName } from "../format.js";
+import { bytes, count, duration, jobStatusName, moment, plural, statusName } from "../format.js";
 
 const NO_ANSWER = "They could not be compared: a job is not there any more, or the program can't be reached.";
 const seconds = (value) => (value === undefined || value === null ? "–" : duration(value));
 const ROWS = [
   ["Status", ({ status }) => jobStatusName({ status })],
   ["Started", ({ startedAt }) => (startedAt === undefined ? "–" : moment(startedAt))],
-  ["Took", ({ duration: value }) => (value === undefined ? "–" : value >= 100 ? clock(1000 * value) : duration(value)), "duration"],
+  ["Took", ({ duration: value }) => seconds(value), "duration"],
   ["Items", ({ total }) => count(total)],
   ["Completed", ({ completed }) => count(completed), "completed"],
   ["Failed", ({ failed }) => count(failed), "failed"],

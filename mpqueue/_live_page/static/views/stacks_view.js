@@ -2,7 +2,7 @@
 
 import { askForStacks } from "../asking.js";
 import { byId, make, say, setText } from "../dom.js";
-import { plural } from "../format.js";
+import { moment, plural } from "../format.js";
 
 const UNKNOWN = "Not known: the worker is stopped or ending, it did not answer, or the system does not tell whether it would.";
 
@@ -29,7 +29,7 @@ export class StacksView {
       setText(byId("stacks-note"), `The workers can't be asked: ${told.error}`);
       return;
     }
-    setText(byId("stacks-note"), `At ${new Date().toLocaleTimeString()}, the innermost call first.`);
+    setText(byId("stacks-note"), `At ${moment(Date.now())}, the innermost call first.`);
     byId("stacks-body").replaceChildren(...told.flatMap((one) => this.#parts(one)));
     say(`${plural(told.length, "stack")}.`);
   }
