@@ -53,6 +53,7 @@ from mpqueue._core.messages import (
     LaneObserved,
     Message,
     ModulesReloaded,
+    RecordsLeft,
     Slept,
     TimePassed,
 )
@@ -66,9 +67,10 @@ from mpqueue._parent.deliveries import Deliveries
 from mpqueue._parent.inbox import Clock, Inbox, Request, cpu_seconds, found
 from mpqueue._parent.lane_protocol import DemandPool, Lane, LanePool
 from mpqueue._parent.replies import Reply
-from mpqueue._parent.running import LaneNow, LaneStack, lanes_now, running_items, stacks_now
-from mpqueue._parent.traffic import Traffic, last_words
+from mpqueue._parent.running import running_items
+from mpqueue._parent.traffic import Traffic
 from mpqueue._parent.users_threads import Errands, Picklers
+from mpqueue._wire.frames import load_unsent
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.pickling.packed_handler import PackedHandler
 from mpqueue.errors import InternalError, JobStateError, MPQueueError, QueueClosedError
@@ -118,7 +120,11 @@ class Coordinator:
         self._more: deque[Message] = deque()
         self._planned: float | None = None  #: seconds that it may wait for the next step; None: any
         #: Frees objects that may be users', so that their `__del__` does not run here.
-        self._freeing = Errands(name.replace("coordinator", "freeing"), self._fault_in_freeing, self.inbox.call_later)
+        self._freeing = Errands(
+            name.replace("coordinator", "freeing"),
+            lambda error: self.post(found("while it freed what it was done with", error)),
+            self.inbox.call_later,
+        )
         self.picklers = Picklers(clock.now, self.inbox)
         self._traffic = Traffic(
             clock.now, self.post, self.do_later, announce, scheduler.books, self.picklers, self._hand_in, devices
@@ -150,7 +156,7 @@ class Coordinator:
             ForgetJob: self._traffic.forget_job,
             SetFlags: lambda lane, command: lane.set_flags(command.job, pause=command.pause, cancel=command.cancel),
             LowerLimit: lambda lane, command: lane.set_limit(command.chunk, command.position),
-            ObserveLane: self._observe_lane,
+            ObserveLane: lambda lane, command: lane.observe(partial(self._observed, command, self.clock.now())),
             GiveUpAnswer: self._give_up_answer,
         }
         self._actions |= {kind: partial(self._at_lane, carry_out) for kind, carry_out in at_lanes.items()}
@@ -207,14 +213,6 @@ class Coordinator:
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def lanes_now(self) -> list[LaneNow]:
-        """Return the work of each lane, as seen from outside."""
-        return lanes_now(self.scheduler.books, self._lane)
-
-    def stacks_now(self, patience: float) -> list[LaneStack]:
-        """Return each worker's stack, as seen from outside. Waits ``patience`` seconds at most; not on every thread."""
-        return stacks_now(self.scheduler.books, self._lane, patience)
-
     # -- inside requests -------------------------------------------------------------------------------------
 
     def open(self, pool: LanePool) -> None:
@@ -246,7 +244,12 @@ class Coordinator:
     def _decide(self, message: Message) -> None:
         doing: Message | Command = message
         try:
-            for command in self._ask_scheduler(message):
+            if type(message) is ChunkReported:
+                if message.returned:
+                    self._traffic.take_back(message.lane, message.generation, message.returned)
+            elif type(message) is LaneDied:
+                self._traffic.lane_gone(message.lane, message.generation)
+            for command in self.scheduler.handle(message, self.clock.now()):
                 doing = command
                 self._actions[type(command)](command)
         except Exception as error:
@@ -260,14 +263,6 @@ class Coordinator:
             LaneInitialized,
         ):
             self.scheduler.books.free_later(message)
-
-    def _ask_scheduler(self, message: Message) -> list[Command]:
-        if type(message) is ChunkReported:
-            if message.returned:
-                self._traffic.take_back(message.lane, message.generation, message.returned)
-        elif type(message) is LaneDied:
-            self._traffic.lane_gone(message.lane, message.generation)
-        return self.scheduler.handle(message, self.clock.now())
 
     def _break_down(self, error: InternalError) -> None:
         """End all jobs: all callers that wait for this queue get the error at once.
@@ -335,10 +330,6 @@ class Coordinator:
 
         self._in_turn(job, unsubscribe)  # it may not have had its turn yet
 
-    def when_quiet(self, answer: Reply[None]) -> None:
-        """Resolve ``answer`` once no job is active and no worker has work left."""
-        self.when(lambda: self.scheduler.quiet, answer)
-
     def when(self, condition: Callable[[], bool], answer: Reply[None]) -> None:
         """Resolve ``answer`` once the condition holds between two messages; at once if nothing works any more."""
         if self.broken is None:
@@ -370,12 +361,20 @@ class Coordinator:
     def _serve(self) -> None:
         self._lookout = Lookout(self.clock.now(), cpu_seconds)
         while self._running and self.broken is None:
-            deadline = self._deadline
+            deadline = self.scheduler.deadline
+            if self.picklers.lines and (due := self.picklers.deadline) is not None:
+                deadline = due if deadline is None else min(due, deadline)
             self._planned = None if deadline is None else max(0.0, deadline - self.clock.now())
             received = self.inbox.take(self._planned)
             self._received += 1
             try:
-                self._take_in(received, deadline)
+                now = self._awake()
+                if isinstance(received, Request):
+                    self._answer(received)
+                elif received is not None:
+                    self._step(received)
+                elif deadline is not None and now >= deadline:
+                    self._step(TimePassed())
             except BaseException:
                 if received is not None:
                     self.inbox.post(received)  # it is answered, or freed, with all others
@@ -399,28 +398,12 @@ class Coordinator:
             received = None
             self._free_elsewhere()
 
-    def _take_in(self, received: Message | Request | None, deadline: float | None) -> None:
-        now = self._awake()
-        if isinstance(received, Request):
-            self._answer(received)
-        elif received is not None:
-            self._step(received)
-        elif deadline is not None and now >= deadline:
-            self._step(TimePassed())
-
     def _awake(self) -> float:
         """Return the time. If no process could run meanwhile, that is the first step: else others would seem late."""
         now = self.clock.now()
         if (since := self._lookout.look(now, self._planned)) is not None:
             self._step(Slept(since, now))
         return now
-
-    @property
-    def _deadline(self) -> float | None:
-        deadline = self.scheduler.deadline
-        if self.picklers.lines and (due := self.picklers.deadline) is not None:
-            deadline = due if deadline is None else min(due, deadline)
-        return deadline
 
     def _free_elsewhere(self) -> None:
         """Free unneeded objects on another thread, now that no frame here refers to them.
@@ -435,9 +418,6 @@ class Coordinator:
         """Free this later if its holder is being freed on this thread; on other threads it may be freed there."""
         if threading.get_ident() == self.inbox.owner:
             self.scheduler.books.free_later(contents)
-
-    def _fault_in_freeing(self, error: BaseException) -> None:
-        self.post(found("while it freed what it was done with", error))
 
     def _answer_awaited(self) -> None:
         awaited, self._awaited = self._awaited, []
@@ -521,17 +501,16 @@ class Coordinator:
     def _take_last_words(self, message: LaneDied) -> None:
         """Take the log records that a dead worker may have left in its outbox."""
         lane = self._lane(message.lane)
-        if lane is not None and lane.generation == message.generation and (left := last_words(lane)) is not None:
-            self._decide(left)
+        if lane is None or lane.generation != message.generation:
+            return
+        if (unsent := load_unsent(lane.take_unsent())) is not None and unsent[1]:
+            self._decide(RecordsLeft(lane.number, lane.generation, *unsent))
 
     def _recycle_lane(self, command: RecycleLane) -> None:
         lane = self._lane(command.lane)
         if lane is not None:
             self._traffic.lane_gone(lane.number, lane.generation)
         self._pool_now.recycle(command.lane)
-
-    def _observe_lane(self, lane: Lane, command: ObserveLane) -> None:
-        lane.observe(partial(self._observed, command, self.clock.now()))
 
     def _give_up_answer(self, lane: Lane, _: GiveUpAnswer) -> None:
         if (report := self._traffic.give_up_answer(lane)) is not None:
@@ -573,7 +552,8 @@ class Coordinator:
 
     def _tell_finished(self, command: AnnounceFinished) -> None:
         if command.job.delivery is not None and self.deliveries.is_under_way(command.job):
-            self.deliveries.end(command, partial(self._tell_delivered, command))
+            # Announced once its sink is closed: if that fails, the job is cancelled.
+            self.deliveries.end(command, lambda: self._tell_finished(command._replace(status=command.job.status)))
             return
         command.job.table.live.running = dict
         subscribers = self._subscribers.pop(command.job.number, ())
@@ -582,7 +562,3 @@ class Coordinator:
         self._announce(command)
         if subscribers and command.job.table.live.has_user_objects:
             self.scheduler.books.free_later(subscribers)
-
-    def _tell_delivered(self, command: AnnounceFinished) -> None:
-        """Announce the end of a job whose sink was closed: if that failed, the job is cancelled."""
-        self._tell_finished(command._replace(status=command.job.status))

@@ -15,7 +15,7 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from mpqueue._core.messages import FailedItemsReset, JobStartAsked, Message, QueueClosing, QueueOpened
 from mpqueue._core.scheduler import Scheduler
@@ -30,7 +30,7 @@ from mpqueue._parent.interpreter_exit import check_running, is_exiting, on_exit
 from mpqueue._parent.lane_protocol import Backend, LanePool, LaneSettings
 from mpqueue._parent.listeners import ListenerThread
 from mpqueue._parent.replies import Reply, SafeEvent
-from mpqueue._parent.running import LaneNow, LaneStack, Sampler
+from mpqueue._parent.running import LaneNow, LaneStack, Sampler, lanes_now, stacks_now
 from mpqueue._wire.pickling.packed_handler import PackedHandler
 from mpqueue._wire.pickling.script import Script
 from mpqueue.errors import InternalError, JournalError, QueueClosedError
@@ -53,13 +53,6 @@ def _announce_nothing(*_: object) -> None:
     pass
 
 
-def _settings_of_resources(options: QueueOptions) -> dict[str, Any]:
-    """Return the scheduler's settings; none if the queue has no resources, as is common."""
-    if not options.resources:
-        return {}
-    return {"resources": dict(options.resources), "device": "gpu" if options.gpu_env else None}
-
-
 class QueueRuntime:
     """The threads and workers of a queue: started with the first call that needs them; ended once, by `shutdown`."""
 
@@ -80,14 +73,16 @@ class QueueRuntime:
         self._owner = os.getpid()
         self._number = next(_numbers)
         self.listeners = ListenerThread(f"mpqueue-listeners-{self._number}")
-        settings: dict[str, Any] = {
-            "max_items_per_worker": options.per_worker.items,
-            "max_memory_per_worker": options.per_worker.memory,
-            "has_initializer": initializer is not None,
-            "engine": backend.capabilities,
-            **_settings_of_resources(options),
-        }
-        self._scheduler = Scheduler(options.concurrency, random.Random(), **settings)
+        self._scheduler = Scheduler(
+            options.concurrency,
+            random.Random(),
+            max_items_per_worker=options.per_worker.items,
+            max_memory_per_worker=options.per_worker.memory,
+            has_initializer=initializer is not None,
+            engine=backend.capabilities,
+            resources=dict(options.resources),
+            device="gpu" if options.gpu_env else None,
+        )
         self._initializer = initializer
         self.has_initializer = initializer is not None
         self._preload = preload
@@ -171,7 +166,7 @@ class QueueRuntime:
 
     def lanes_now(self) -> list[LaneNow]:
         """Return the work of each lane; empty before the first job. On any thread."""
-        return [] if self._coordinator is None or self._pool is None else self._coordinator.lanes_now()
+        return [] if self._pool is None else lanes_now(self._scheduler.books, self._pool.lane)
 
     def ended_now(self) -> EndedCounts:
         """Return how many items have ended, and how many tries were followed by another. On any thread."""
@@ -186,7 +181,7 @@ class QueueRuntime:
 
         Waits at most ``patience`` seconds, on a thread that may.
         """
-        return [] if self._coordinator is None or self._pool is None else self._coordinator.stacks_now(patience)
+        return [] if self._pool is None else stacks_now(self._scheduler.books, self._pool.lane, patience)
 
     def begin(self, message: JobStartAsked | FailedItemsReset) -> None:
         """Prepare what a job needs, before it starts. On the coordinator's thread.
@@ -355,36 +350,34 @@ class QueueRuntime:
 
     def _end_jobs(self, coordinator: Coordinator, kill: bool, by: float | None) -> None:
         if not kill:
-            self._wait_until_quiet(coordinator, by)
+            quiet = Reply[None]()
+            coordinator.ask(lambda: coordinator.when(lambda: coordinator.scheduler.quiet, quiet))
+            patience = LISTENER_WAIT_S if by is None else min(LISTENER_WAIT_S, max(0.0, by - self.clock.now()))
+            if quiet.wait(patience, unless=self.cut_short):
+                quiet.result()
+            elif not self.cut_short.is_set():
+                log.warning("closing goes on although the end of a setup has taken %.3g s and still runs", patience)
             kill = self.cut_short.is_set()
         if kill:
             message = QueueClosing(self.clock.wall(), cancel=True, kill=True)
             coordinator.ask(lambda: self._handle_closing(coordinator, message))
         if self.journal_outlet is not None:
-            self._await_pickled(coordinator, kill=kill)
+            pickled = Reply[None]()
+            coordinator.ask(lambda: coordinator.when(lambda: coordinator.picklers.all_done, pickled))
+            if kill or not pickled.wait(unless=self.cut_short):
+                coordinator.ask(coordinator.picklers.hurry)
+                pickled.wait()
             with contextlib.suppress(JournalError, QueueClosedError):  # reported when it is closed
                 self.journal_outlet.journal.flush()
             # Otherwise a run whose end could not be written would never resolve: no thread comes after the coordinator.
             coordinator.ask(self.journal_outlet.give_up)
         if not coordinator.deliveries.all_done:
-            self._await_delivered(coordinator)
-
-    def _await_pickled(self, coordinator: Coordinator, *, kill: bool) -> None:
-        """Wait for pickling for the journal; with ``kill`` only briefly."""
-        pickled = Reply[None]()
-        coordinator.ask(lambda: coordinator.when(lambda: coordinator.picklers.all_done, pickled))
-        if kill or not pickled.wait(unless=self.cut_short):
-            coordinator.ask(coordinator.picklers.hurry)
-            pickled.wait()
-
-    def _await_delivered(self, coordinator: Coordinator) -> None:
-        """Wait for writing into sinks, up to `SINK_WAIT_S`."""
-        delivered = Reply[None]()
-        coordinator.ask(lambda: coordinator.when(lambda: coordinator.deliveries.all_done, delivered))
-        try:
-            delivered.result(SINK_WAIT_S)
-        except TimeoutError:
-            coordinator.ask(coordinator.deliveries.abandon)
+            delivered = Reply[None]()
+            coordinator.ask(lambda: coordinator.when(lambda: coordinator.deliveries.all_done, delivered))
+            try:
+                delivered.result(SINK_WAIT_S)
+            except TimeoutError:
+                coordinator.ask(coordinator.deliveries.abandon)
 
     def _leave(self) -> None:
         """End the workers, and wait for nothing: threads from before gevent's patch can't be waited for."""
@@ -403,7 +396,8 @@ class QueueRuntime:
         """End a queue that is no longer referenced. Callable inside a garbage collection: only posts."""
         coordinator = self._coordinator
         if coordinator is not None and not self._shut and os.getpid() == self._owner:
-            coordinator.ask_later(self._shutdown_beside)
+            shutdown, name = functools.partial(self.shutdown, kill=True), f"mpqueue-closer-{self._number}"
+            coordinator.ask_later(lambda: threading.Thread(target=shutdown, name=name, daemon=True).start())
         elif not self._shut and os.getpid() == self._owner:
             self._shut = True
             self._over.set()
@@ -411,20 +405,6 @@ class QueueRuntime:
                 self.journal_outlet.journal.close(wait=False)
             if self._take_back is not None:
                 self._take_back()
-
-    def _shutdown_beside(self) -> None:
-        threading.Thread(
-            target=self.shutdown, kwargs={"kill": True}, name=f"mpqueue-closer-{self._number}", daemon=True
-        ).start()
-
-    def _wait_until_quiet(self, coordinator: Coordinator, by: float | None) -> None:
-        quiet = Reply[None]()
-        coordinator.ask(lambda: coordinator.when_quiet(quiet))
-        patience = LISTENER_WAIT_S if by is None else min(LISTENER_WAIT_S, max(0.0, by - self.clock.now()))
-        if quiet.wait(patience, unless=self.cut_short):
-            quiet.result()
-        elif not self.cut_short.is_set():
-            log.warning("closing goes on although the end of a setup has taken %.3g s and still runs", patience)
 
 
 def _is_own_thread() -> bool:

@@ -26,7 +26,6 @@ from mpqueue._core.messages import (
     LaneBroken,
     LaneInitialized,
     Message,
-    RecordsLeft,
 )
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.item_table import Failure
@@ -50,7 +49,6 @@ from mpqueue._wire.frames import (
     all_of,
     dump_frame,
     load_frame,
-    load_unsent,
 )
 from mpqueue._wire.line import Answer, DamagedError
 from mpqueue._wire.memory import shared
@@ -114,15 +112,6 @@ class _Account:
             holds.pop()
             if not holds:
                 del self.held[serial]
-
-
-def last_words(lane: Lane) -> RecordsLeft | None:
-    """Return the unsent log records of a dead worker; None if there are none."""
-    unsent = load_unsent(lane.take_unsent())
-    if unsent is None:
-        return None
-    number, records = unsent
-    return RecordsLeft(lane.number, lane.generation, number, records) if records else None
 
 
 class Traffic:
