@@ -6,6 +6,7 @@ coordinator's thread, except for the answers, which lanes may give on their own 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import weakref
@@ -105,14 +106,6 @@ class _Account:
         self.dropped += len(unshared)
         return returned, stale, unshared
 
-    def take_back(self, serial: int) -> None:
-        """Note that the worker has one view less of this segment."""
-        self.common.pop(serial, None)
-        if (holds := self.held.get(serial)) is not None:
-            holds.pop()
-            if not holds:
-                del self.held[serial]
-
 
 class Traffic:
     """The traffic of a queue with its workers. ``post`` and ``later`` reach the coordinator from any thread.
@@ -166,21 +159,16 @@ class Traffic:
         items = job.table.payloads_of(chunk.indices)
         if job.stage is not None and job.stage.place:
             return self._send(lane, command, pack_parcels(items, careful=chunk.careful))
-        # If some items of a job are not plain, the others hardly are.
-        packed = None if job.number in self._not_plain else self.pack_at_once(chunk, items)
-        if packed is not None:
-            return self._send(lane, command, packed)
+        if job.number not in self._not_plain:  # if some items of a job are not plain, the others hardly are
+            began, packed = self._now(), pack_at_once(chunk, items, self._store)
+            if packed is not None:
+                return self._send(lane, command, PackedItems(packed, {}, seconds=self._now() - began))
         handler: PackedHandler = job.handler
         notes, script, classes = self._carries, handler.script, handler.classes
         packing = Packing(chunk, items, self._store, self._now, notes=notes, script=script, classes=classes)
         self._not_plain.add(job.number)
         self._picklers.put(job, packing, partial(self._packed, chunk))
         return ChunkPacking(command.lane, command.generation, chunk.number)
-
-    def pack_at_once(self, chunk: Chunk, items: list[Any]) -> PackedItems | None:
-        """Return the chunk's items, if pickling them runs no users' code; else None."""
-        began, packed = self._now(), pack_at_once(chunk, items, self._store)
-        return None if packed is None else PackedItems(packed, {}, seconds=self._now() - began)
 
     def _packed(self, chunk: Chunk, packed: PackedItems) -> None:
         """Take a chunk's items that the job's own thread has pickled; they may no longer be wanted."""
@@ -215,7 +203,10 @@ class Traffic:
         self.lend_items(lane, account, packed)
         if command.with_handler:
             self._bring(lane, account, chunk.job.handler.shared)
-            self._lend(account, chunk.job.handler.segments)
+            common = account.common
+            common.update((segment.ref.serial, segment) for segment in chunk.job.handler.segments)
+            while len(common) > KEEP_LENT:  # each costs a descriptor, and a handler may keep its arrays for ever
+                del common[next(iter(common))]
         returned, stale, unshared = account.news()
         frame = ChunkFrame(
             job=chunk.job.number,
@@ -279,12 +270,11 @@ class Traffic:
 
     def _read_report(self, lane: Lane, data: bytes) -> ChunkReported | None:
         """Return a worker's report; None if it was cut short meanwhile."""
-        key, unpickling, carried = (lane.number, lane.generation), None, NOTHING_CARRIED
+        key = (lane.number, lane.generation)
+        carried = cast("CarryingLane", lane).carried if self._carries else NOTHING_CARRIED
+        unpickling = Unpickling(data, *key, self._account(lane).returned.append, self._now, carried)
+        self._unpicklings[key] = unpickling
         try:
-            if self._carries:
-                carried = cast("CarryingLane", lane).carried
-            unpickling = Unpickling(data, *key, self._account(lane).returned.append, self._now, carried)
-            self._unpicklings[key] = unpickling
             report = unpickling.report()
             if report is not None and unpickling.lost is not None:
                 log.warning("an item of worker %d has failed: %s", lane.number, unpickling.lost.message)
@@ -293,9 +283,9 @@ class Traffic:
                 cast("SharingLane", lane).take_results_by_pipe()  # if it lives
             return report
         finally:
-            if unpickling is not None and self._unpicklings.get(key) is unpickling:
+            if self._unpicklings.get(key) is unpickling:
                 del self._unpicklings[key]
-            if unpickling is not None and self._carries:
+            if self._carries:
                 for serial in unpickling.segments:
                     cast("CarryingLane", lane).carried.pop(serial, None)
 
@@ -309,7 +299,7 @@ class Traffic:
         unpickling = self._unpicklings.pop((lane.number, lane.generation), None)
         if unpickling is None:
             return None
-        report = unpickling.cut_short(self._now() - unpickling.since)
+        report = unpickling.cut_short()
         if report is not None:
             self._later(lane.answers.abandon)  # after the report: it may be the last thing its death waits for
         return report
@@ -335,7 +325,8 @@ class Traffic:
         return JobForgotten(lane.number, lane.generation, job.number)
 
     def _initialized(self, lane: Lane, answer: bytes) -> LaneInitialized:
-        failure = decode_failure(answer)
+        frame: FailureFrame | None = load_frame(answer)
+        failure = None if frame is None else _failure(frame)
         text = "" if failure is None else shown(failure.error)
         return LaneInitialized(lane.number, lane.generation, failure, text)
 
@@ -362,13 +353,9 @@ class Traffic:
             while len(account.held) > KEEP_LENT:  # a handler may keep them for ever; it has mapped them by then
                 del account.held[next(iter(account.held))]
         if self._carries and not (carrying := cast("CarryingLane", lane)).shares_memory:
-            carrying.carry(self._contents(packed))
-
-    def _contents(self, packed: PackedItems) -> dict[int, memoryview]:
-        """Return the contents of these items' segments, by serial."""
-        contents = {} if self._store is None else {ref.serial: self._store.contents(ref) for ref in packed.segments}
-        contents.update((segment.ref.serial, view(segment.ref)) for segment in packed.held)
-        return contents
+            contents = {} if self._store is None else {ref.serial: self._store.contents(ref) for ref in segments}
+            contents.update((segment.ref.serial, view(segment.ref)) for segment in packed.held)
+            carrying.carry(contents)
 
     def _bring(self, lane: Lane, account: _Account, objects: Iterable[shared.Shared[Any]]) -> None:
         """Bring these shared objects to the worker, if it needs that and does not have them."""
@@ -379,13 +366,6 @@ class Traffic:
                 account.brought.add(one)
                 cast("CarryingLane", lane).bring(one)
 
-    def _lend(self, account: _Account, segments: Sequence[CommonSegment]) -> None:
-        """Note that the worker is about to map the big parts of a handler."""
-        common = account.common
-        common.update((segment.ref.serial, segment) for segment in segments)
-        while len(common) > KEEP_LENT:  # each costs a descriptor, and a handler may keep its arrays for ever
-            del common[next(iter(common))]
-
     def _new_path(self, account: _Account) -> tuple[str, ...] | None:
         """Return the program's ``sys.path`` if that worker has another one."""
         if not self._same_files or account.path == (path := self._imports.path_now()):
@@ -394,14 +374,19 @@ class Traffic:
         return path
 
     def take_back(self, lane: int, generation: int, serials: Sequence[int]) -> None:
-        """Take back these segments, of which the worker has no view any more."""
+        """Take back these segments, of each of which the worker has one view less, and no view of ours."""
         account = self._accounts.get((lane, generation))
-        if account is not None:
-            account.lent.difference_update(serials)
-            if self._store is not None:
-                self._store.take_back(serials)
-            for serial in serials:
-                account.take_back(serial)
+        if account is None:
+            return
+        account.lent.difference_update(serials)
+        if self._store is not None:
+            self._store.take_back(serials)
+        for serial in serials:
+            account.common.pop(serial, None)
+            if (holds := account.held.get(serial)) is not None:
+                holds.pop()
+                if not holds:
+                    del account.held[serial]
 
     def lane_gone(self, lane: int, generation: int) -> None:
         """Give up a dead worker's segments: a child of it may still map them, so they are not used again."""
@@ -459,7 +444,7 @@ class Unpickling:
 
     def report(self) -> ChunkReported | None:
         """Return the report; None if it was cut short meanwhile."""
-        frame, unreadable = self._frame, None
+        frame = self._frame
         if frame.setup_failure is not None:
             self._setup_failure = _failure(frame.setup_failure)
         if isinstance(frame.results, Packed):
@@ -475,12 +460,10 @@ class Unpickling:
     @property
     def segments(self) -> set[int]:
         """The serials of its results' segments."""
-        results = self._frame.results
-        each = [results] if isinstance(results, Packed) else all_of(results)
-        return {one.segment.serial for one in each if one.segment is not None}
+        return {one.segment.serial for one in all_of(self._frame.results) if one.segment is not None}
 
-    def cut_short(self, seconds: float) -> ChunkReported | None:
-        """Return the part unpickled after that many seconds; None if `report` has ended after all."""
+    def cut_short(self) -> ChunkReported | None:
+        """Return the part unpickled by now; None if `report` has ended after all."""
         if not self._over.acquire(blocking=False):
             return None
         # Copies: the stuck thread may go on at any time.
@@ -491,6 +474,7 @@ class Unpickling:
         elif at in frame.failures:
             failures[at] = _failure(frame.failures[at]._replace(error=None))
         elif results:
+            seconds = self._now() - self.since
             failures[at] = _unreadable(TimeoutError(f"it was still being unpickled after {seconds:.0f} s"))
         return self._report(results, failures, setup_failure, None)
 
@@ -555,11 +539,6 @@ class Unpickling:
             self._failures[at] = _failure(frame.failures[at])
         return None
 
-    def _has_user_objects(self, results: list[Any], *failed: Any, added: dict[int, AddedItems] | None) -> bool:
-        if any(failed) or (added and not all(pickle_without_user_code(each.items) for each in added.values())):
-            return True
-        return not (isinstance(self._frame.results, Packed) or self._frame.passed or pickle_without_user_code(results))
-
     def _report(
         self,
         results: list[Any],
@@ -569,6 +548,11 @@ class Unpickling:
     ) -> ChunkReported:
         frame = self._frame
         added = _take_added(results, frame.added) if frame.added else None
+        is_plain = (
+            not (failures or setup_failure or unreadable)
+            and (isinstance(frame.results, Packed) or frame.passed or pickle_without_user_code(results))
+            and (not added or all(pickle_without_user_code(each.items) for each in added.values()))
+        )
         return ChunkReported(
             lane=self._lane,
             generation=self._generation,
@@ -587,13 +571,13 @@ class Unpickling:
             output=frame.output,
             peaks=frame.peaks,
             times=frame.times,
-            size=self._size + _size_beside(frame.results),
+            size=self._size + sum(one.size - len(one.data) for one in all_of(frame.results)),
             received=self.since,
             decoded=self._now(),
             unreadable=unreadable,
             added=added,
             yielded=_yielded(results, frame.yielded) if frame.yielded else None,
-            has_user_objects=self._has_user_objects(results, failures, setup_failure, unreadable, added=added),
+            has_user_objects=not is_plain,
             profile=frame.profile,
         )
 
@@ -613,13 +597,6 @@ def _yielded(results: list[Any], positions: Sequence[int]) -> dict[int, int]:
     return {at: len(results[at].values) for at in positions if at < len(results) and type(results[at]) is Yielded}
 
 
-def _size_beside(results: Packed | Sequence[Passed]) -> int:
-    """Bytes of the results in segments."""
-    if isinstance(results, Packed):
-        return 0 if results.segment is None else results.size - len(results.data)
-    return sum(one.size - len(one.data) for one in all_of(results))
-
-
 def _unreadable(error: BaseException) -> Failure:
     if isinstance(error, SegmentGoneError):  # the result is not at fault
         gone = WorkerCrashedError("the worker ended before its result could be taken")
@@ -631,36 +608,22 @@ def _unreadable(error: BaseException) -> Failure:
     return Failure(broken, take_traceback(error))
 
 
-def decode_failure(data: bytes) -> Failure | None:
-    """Return the failure in a worker's answer, if there is one."""
-    frame: FailureFrame | None = load_frame(data)
-    return None if frame is None else _failure(frame)
-
-
 def _failure(frame: FailureFrame) -> Failure:
     type_name, message, trace, bases = frame.stand_in
     error: BaseException
-    raised = False
+    loaded: Any = None
     if frame.result is not None:
         reason, message = f"{type_name}: {message}", f"the result {frame.result} can't be pickled: {message}"
         error = ResultPicklingError(message, frame.result, reason)
     else:
-        loaded = _unpickled(frame)
+        if frame.error is not None:
+            with contextlib.suppress(BaseException):
+                loaded = load_home(frame.error)
         if isinstance(loaded, Exception):
-            raised, error = True, loaded
+            error = loaded
         else:
             error = RemoteError(type_name, message, trace, bases)
-            error._itself = loaded  # noqa: SLF001 - for `Executor` alone
+            error._itself = loaded if isinstance(loaded, BaseException) else None  # noqa: SLF001 - for `Executor` alone
     error.__cause__ = RemoteTraceback(trace)
     text = message or type_name.rpartition(".")[2]
-    return Failure(error, trace, frame.elapsed, frame.charged, text, raised)
-
-
-def _unpickled(frame: FailureFrame) -> BaseException | None:
-    if frame.error is None:
-        return None
-    try:
-        error = load_home(frame.error)
-    except BaseException:
-        return None
-    return error if isinstance(error, BaseException) else None
+    return Failure(error, trace, frame.elapsed, frame.charged, text, raised=error is loaded)
