@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import mpqueue
-from mpqueue import JobQueue, JobRun, RetryPolicy
+from mpqueue import Executor, JobQueue, JobRun, RetryPolicy
 from mpqueue.errors import ItemPicklingError, TooManyFailuresError
 from mpqueue.testing import close_shared_pool
 from tests.support import handlers as do
@@ -67,6 +67,25 @@ def test_nor_that_of_calls(front_end: FrontEnd) -> None:
             with contextlib.suppress(TrackedError):
                 errors_in_place(call(handler, items(number)))
     check_threads()
+
+
+class Incomparable(type):
+    """A metaclass whose classes have no hash, as one with an `__eq__` of its own has."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Unsendable(metaclass=Incomparable):
+    """No pickler takes it, since it looks for its class in a table."""
+
+
+def test_an_argument_whose_class_has_no_hash_fails_its_own_call_only() -> None:
+    with Executor(1, max_retries=0) as executor:
+        assert [*executor.map(abs, range(100))] == [*range(100)]  # so short that calls are sent together
+        good = [executor.submit(abs, -1) for _ in range(300)]
+        bad = [executor.submit(id, Unsendable()) for _ in range(300)]
+        assert {type(future.exception(300)) for future in bad} == {TypeError}
+        assert {future.result(300) for future in good} == {1}
 
 
 @contextlib.contextmanager
