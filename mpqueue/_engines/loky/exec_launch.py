@@ -19,12 +19,9 @@ class Launching(popen_loky_posix.Popen):  # type: ignore[misc]
     """One launch, with an interpreter of its own."""
 
     def __init__(self, worker: launch.Launched) -> None:
+        """Fork and execute the interpreter, with its start message in a file: a pipe would hold 64 KB of it."""
         self.returncode = None
         self._fds: list[int] = []
-        self._launch(worker)
-
-    def _launch(self, worker: launch.Launched) -> None:
-        """Fork and execute the interpreter, with its start message in a file: a pipe would hold 64 KB of it."""
         executable = launch.interpreter()
         with contextlib.ExitStack() as undo:
             message = launch.start_text(self, worker)

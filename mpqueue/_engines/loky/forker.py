@@ -215,18 +215,14 @@ class _Forker:
                 message = io.BytesIO(start.read())  # its number may be one that the worker needs
             request: ForkRequest = pickle.load(message)
             move(kept, request.numbers)
-            _set_environment(request.environment)
+            for name in os.environ.keys() - request.environment.keys():
+                del os.environ[name]
+            os.environ.update(request.environment)
             _draw_new_seeds()
             exitcode = worker_entry.live(pickle.load(message), message)
         except Exception:
             traceback.print_exc()
         sys.exit(exitcode)
-
-
-def _set_environment(environment: Mapping[str, str]) -> None:
-    for name in os.environ.keys() - environment.keys():
-        del os.environ[name]
-    os.environ.update({name: value for name, value in environment.items() if os.environ.get(name) != value})
 
 
 def _draw_new_seeds() -> None:

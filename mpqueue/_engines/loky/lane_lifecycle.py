@@ -87,7 +87,6 @@ class LaneLifecycle:
         self._pool_closes = False
         self._failure: BaseException | None = None
         self._claim: Claim | None = None
-        self._text: str | None = None
         self._progress = StartProgress(lane.pid)
         self._stack = StackDump(lane.stack, lane.worker, inbox)
         self._timer: TimedCall | None = None
@@ -213,25 +212,6 @@ class LaneLifecycle:
             self._failure = TimeoutError(f"the worker's {stuck}")
             self.lane.worker.kill()
 
-    def _read_stack(self) -> None:
-        self._stack.read()
-
-    def _ask_for_stack(self) -> None:
-        self._stack.look(self._kill_with)
-
-    def _kill_with(self, text: str | None) -> None:
-        self._text = text
-        self.lane.worker.kill()
-
-    def _look_at_stack(self, tell: Callable[[str | None], object]) -> None:
-        self._stack.look(tell)
-
-    def _have_no_stack(self, tell: Callable[[str | None], object]) -> None:
-        tell(None)
-
-    def _kill(self) -> None:
-        self.lane.worker.kill()
-
     def _expect_end(self) -> None:
         """Expect the end of the killed worker within `KILL_LIMIT` seconds."""
         if self._end_expected is None:
@@ -283,7 +263,7 @@ class LaneLifecycle:
                     exitcode=code,
                     signal=signal_name(code),
                     claim=self._claim,
-                    stack=self._text,
+                    stack=lane.last_stack,
                 )
             )
         else:
@@ -317,17 +297,16 @@ class LaneLifecycle:
             self._end_expected = None  # it holds this lifecycle, and so the lane
 
     #: What is done when something happens to the lane in some state; nothing in others.
-    _ACTIONS: ClassVar[dict[tuple[State, LaneEvent], Callable[..., None]]] = {
+    _ACTIONS: ClassVar[dict[tuple[State, LaneEvent], Callable[..., object]]] = {
         (State.STARTING, LaneEvent.ANSWERED): _answered,
         (State.LEAVING, LaneEvent.ANSWERED): _note_failure,
         (State.STARTING, LaneEvent.LOOKED): _look_at_start,
-        (State.STARTING, LaneEvent.CUT_OFF): _kill,
+        (State.STARTING, LaneEvent.CUT_OFF): lambda self: self.lane.worker.kill(),
         (State.LIVE, LaneEvent.CUT_OFF): _suspect_end,
-        (State.LIVE, LaneEvent.STACK_WANTED): _ask_for_stack,
-        **dict.fromkeys([(state, LaneEvent.LOOK_WANTED) for state in State], _have_no_stack),
-        (State.LIVE, LaneEvent.LOOK_WANTED): _look_at_stack,
-        (State.LIVE, LaneEvent.STACK_CAME): _read_stack,
-        (State.ENDING, LaneEvent.STACK_CAME): _read_stack,
+        **dict.fromkeys([(state, LaneEvent.STACK_WANTED) for state in State], lambda _, tell: tell(None)),
+        (State.LIVE, LaneEvent.STACK_WANTED): lambda self, tell: self._stack.look(tell),
+        (State.LIVE, LaneEvent.STACK_CAME): lambda self: self._stack.read(),
+        (State.ENDING, LaneEvent.STACK_CAME): lambda self: self._stack.read(),
         **{
             (state, event): action
             for event, action in (

@@ -18,7 +18,7 @@ import io
 import multiprocessing.spawn
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing import process, util
 from multiprocessing.context import set_spawning_popen
 from typing import Any
@@ -139,22 +139,16 @@ def _surroundings(name: str) -> dict[str, Any]:
 
 def interpreter() -> str:
     """The Python that workers run: the one given to `multiprocessing.set_executable`, else this one."""
-    for path in _interpreters():
+    chosen = multiprocessing.spawn.get_executable()
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    in_prefixes = [os.path.join(prefix, "bin", version) for prefix in (sys.exec_prefix, sys.base_exec_prefix)]
+    for path in (os.fsdecode(chosen or ""), getattr(sys, "executable", None), *in_prefixes):
         if path and os.access(path, os.X_OK) and os.path.isfile(path):
             return path
     raise WorkerStartError(
         "expected sys.executable to be the path of a Python interpreter that this user may run, got "
         f"{getattr(sys, 'executable', None)!r}; call multiprocessing.set_executable(path) before the first job"
     )
-
-
-def _interpreters() -> Iterator[str]:
-    chosen = multiprocessing.spawn.get_executable()
-    yield os.fsdecode(chosen) if chosen else ""
-    yield getattr(sys, "executable", None) or ""
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for prefix in dict.fromkeys((sys.exec_prefix, sys.base_exec_prefix)):
-        yield os.path.join(prefix, "bin", version)
 
 
 #: Temporary errors: the machine, or this process's share of it, is full at the moment.

@@ -40,7 +40,6 @@ from mpqueue._os.memory_files import SharedFile
 from mpqueue._os.parent_death import Leash, hand_channel, hand_leash
 from mpqueue._os.process_handle import is_reaped
 from mpqueue._os.process_signals import kill_process
-from mpqueue._os.system import IS_WINDOWS
 from mpqueue._parent.inbox import Inbox, SystemClock, text_of
 from mpqueue._parent.lane_protocol import Answers, LaneSettings, Tell
 from mpqueue._parent.users_threads import Errands
@@ -127,8 +126,7 @@ class LaneEvent(enum.Enum):
 
     ANSWERED = enum.auto()  #: for the first time
     STACK_CAME = enum.auto()  #: a part of it
-    STACK_WANTED = enum.auto()  #: and then a kill
-    LOOK_WANTED = enum.auto()  #: at the stack; the worker goes on
+    STACK_WANTED = enum.auto()
     LOOKED = enum.auto()  #: it was time to look at the progress of the start
     CUT_OFF = enum.auto()  #: the worker has closed the line, so it is most likely dead
     KILLED = enum.auto()
@@ -151,7 +149,7 @@ class LokyLane:
         environment: dict[str, str],
         inbox: Inbox,
         settings: LaneSettings,
-        launch: Launch | None = None,
+        launch: Launch,
     ) -> None:
         self.number = number
         self.generation = generation
@@ -159,6 +157,7 @@ class LokyLane:
         self._inbox = inbox
         self._is_ending = False
         self.is_up = False  #: it has answered; set by its lifecycle
+        self.last_stack: str | None = None  #: the worker's when it was killed, if that was asked for
         #: Gets what happens to the lane, on any thread; set by its lifecycle.
         self.happened: Callable[..., object] | None = None
         with contextlib.ExitStack() as undo:
@@ -191,7 +190,7 @@ class LokyLane:
                 self._flags = make_flags(context)
             else:
                 context, self._flags = LaunchContext(), make_flags()
-            context.launch = launch or _launch_alone()
+            context.launch = launch
             setter = Errands(f"mpqueue-flags-{number}", self.answers.on_fault, inbox.call_later)
             self._setter = FlagSetter(self._flags, self.ledger, setter)
             seed = LaneSeed(
@@ -338,15 +337,19 @@ class LokyLane:
         if dump_stack and self.is_up and (happened := self.happened) is not None:
             with contextlib.suppress(ValueError):  # retired meanwhile
                 self.ledger.words[LATE] = IS_LATE  # before it is asked
-            happened(LaneEvent.STACK_WANTED)
+            happened(LaneEvent.STACK_WANTED, self._kill_with)
         else:
             self.worker.kill()
+
+    def _kill_with(self, stack: str | None) -> None:
+        self.last_stack = stack or self.last_stack
+        self.worker.kill()
 
     def tell_stack(self, tell: Callable[[str | None], object]) -> None:
         if (happened := self.happened) is None:
             tell(None)
         else:
-            happened(LaneEvent.LOOK_WANTED, tell)
+            happened(LaneEvent.STACK_WANTED, tell)
 
     def end(self) -> None:
         """Let the worker end by itself once it has answered all frames."""
@@ -389,17 +392,6 @@ class LokyLane:
         self.happened = None
         del self._flags, self._process, self._call_queue, self.thread
         return threads
-
-
-def _launch_alone() -> Launch:
-    """Return the launch with an interpreter of its own, on this system."""
-    if IS_WINDOWS:
-        from mpqueue._engines.loky.suspended_launch import launch_suspended
-
-        return launch_suspended
-    from mpqueue._engines.loky.exec_launch import Launching
-
-    return Launching
 
 
 def _abort(process: Any) -> None:

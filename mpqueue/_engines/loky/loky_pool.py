@@ -25,7 +25,7 @@ from mpqueue._os import locks, standard_streams
 from mpqueue._os.descriptors import NO_THREAD
 from mpqueue._os.facts import facts
 from mpqueue._os.process_signals import block_interrupts, report_broken_pipes
-from mpqueue._os.system import IS_LINUX
+from mpqueue._os.system import IS_LINUX, IS_WINDOWS
 from mpqueue._parent import interpreter_exit
 from mpqueue._parent import replies as threads
 from mpqueue._parent.inbox import Inbox, found
@@ -70,7 +70,7 @@ class LokyPool:
         self._number = next(_numbers)
         self._cpus = count_cpus()
         self._preloading: Preloading | None = None
-        self._launch = self._choose_launch()
+        self._launch: Launch = self._choose_launch()
         self._lanes: dict[int, LokyLane] = {}
         self._wanted: dict[int, int] = {}  #: the generation of each lane that was last asked for
         self._lifecycles: dict[LokyLane, LaneLifecycle] = {}  # used on the inbox's thread
@@ -125,7 +125,8 @@ class LokyPool:
         self._inbox.call(self._begin_to_close, kill)
         if threads.what_is_patched():
             return
-        own = self._own_threads()
+        of_lanes = itertools.chain.from_iterable(lane.threads() for lane in list(self._lifecycles))
+        own = {thread for thread in (self._starter.thread, *of_lanes, *self._threads) if thread is not None}
         if threading.current_thread() in own:
             return
         if not self._gone.wait(CLOSE_LIMIT):
@@ -139,24 +140,26 @@ class LokyPool:
         self._threads.clear()
         self._take_back()
 
-    def _choose_launch(self) -> Launch | None:
-        """Return the way to launch workers; None: each separately."""
-        if (preload := self._settings.preload) is None or isinstance(preload, Script):
-            return None
-        from mpqueue._engines.loky.fork_server import Preloading  # most programs don't need it
+    def _choose_launch(self) -> Launch:
+        """Return the way to launch workers: by forks of one that has imported, or each with its own interpreter."""
+        if (preload := self._settings.preload) is not None and not isinstance(preload, Script):
+            from mpqueue._engines.loky.fork_server import Preloading  # most programs don't need it
 
-        cookie = worker_process.cookie(self._number)
-        self._preloading = Preloading(
-            preload, lambda: worker_environment(self._settings, self._cpus, cookie, os.environ)
-        )
-        return self._preloading.launch
+            cookie = worker_process.cookie(self._number)
+            self._preloading = Preloading(
+                preload, lambda: worker_environment(self._settings, self._cpus, cookie, os.environ)
+            )
+            return self._preloading.launch
+        if IS_WINDOWS:
+            from mpqueue._engines.loky.suspended_launch import launch_suspended
+
+            return launch_suspended
+        from mpqueue._engines.loky.exec_launch import Launching
+
+        return Launching
 
     def _fault(self, error: BaseException) -> None:
         self._inbox.post(found("on a thread that starts or watches workers", error))
-
-    def _own_threads(self) -> set[threading.Thread]:
-        of_lanes = itertools.chain.from_iterable(lane.threads() for lane in list(self._lifecycles))
-        return {thread for thread in (self._starter.thread, *of_lanes, *self._threads) if thread is not None}
 
     def _what_is_left(self) -> str:
         workers = ", ".join(str(lane.pid) for lane in list(self._lifecycles))
