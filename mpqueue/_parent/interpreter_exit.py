@@ -47,7 +47,9 @@ def on_exit(callback: Callable[[], object], *, last: bool = False) -> Callable[[
     """
     check_running()
     _register("own")
-    _register_with_multiprocessing()
+    if not _registrations["with multiprocessing"]:  # a child of it ends its queues before it waits for their workers
+        _registrations["with multiprocessing"] = True
+        multiprocessing.util.Finalize(None, _call_all, exitpriority=100)
     number = -next(_numbers) if last else next(_numbers)
     _callbacks[number] = callback
 
@@ -72,13 +74,6 @@ def _register(which: str) -> None:
             _begin()
             check_running()
         _registrations[which] = True
-
-
-def _register_with_multiprocessing() -> None:
-    """Run the callbacks of a `multiprocessing` child before it waits for its own children, our workers."""
-    if not _registrations["with multiprocessing"]:
-        _registrations["with multiprocessing"] = True
-        multiprocessing.util.Finalize(None, _call_all, exitpriority=100)
 
 
 def _run() -> None:

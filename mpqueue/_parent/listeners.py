@@ -127,9 +127,13 @@ class _Scheduled:
 
 
 class ListenerThread:
-    """The thread of the listeners. Notices are posted by the coordinator and carried out in order; none is lost."""
+    """The thread of the listeners. Notices are posted by the coordinator and carried out in order; none is lost.
 
-    def __init__(self, name: str) -> None:
+    `call_at` uses the clock ``now``.
+    """
+
+    def __init__(self, name: str, now: Callable[[], float]) -> None:
+        self._now = now
         self._queue: queue.SimpleQueue[Notice | None] = queue.SimpleQueue()
         #: Called, on this thread, with an error of a notice.
         self.on_fault: Callable[[Exception], object] = lambda _: None
@@ -137,11 +141,9 @@ class ListenerThread:
         self._posted = self._told = 0
         self._ended = SafeEvent()
         self._timers: dict[int, tuple[float, Notice]] = {}
-        self._now: Callable[[], float] = lambda: 0.0
 
-    def start(self, now: Callable[[], float]) -> None:
-        """Start the thread, unless it runs; `call_at` uses the clock ``now``."""
-        self._now = now
+    def start(self) -> None:
+        """Start the thread, unless it runs."""
         if not self.is_alive:
             self._thread.start()
 
@@ -191,22 +193,20 @@ class ListenerThread:
 
     def _loop(self) -> None:
         try:
-            self._serve()
+            while True:
+                self._tell_due()
+                due = min((moment for moment, _ in self._timers.values()), default=None)
+                try:
+                    posted = self._queue.get(timeout=None if due is None else max(0.0, due - self._now()))
+                except queue.Empty:
+                    continue
+                if posted is None:
+                    return
+                self._carry_out(posted)
+                self._told += 1
+                posted = None  # its objects must not live until the next one
         finally:
             self._ended.set()
-
-    def _serve(self) -> None:
-        while True:
-            self._tell_due()
-            try:
-                posted = self._queue.get(timeout=self._pause())
-            except queue.Empty:
-                continue
-            if posted is None:
-                return
-            self._carry_out(posted)
-            self._told += 1
-            posted = None  # its objects must not live until the next one
 
     def _tell_due(self) -> None:
         for key, timer in list(self._timers.items()):
@@ -216,11 +216,6 @@ class ListenerThread:
                 # Only now: until it has been delivered, the thread is not `idle`. It may have set the next one.
                 if self._timers.get(key) is timer:
                     del self._timers[key]
-
-    def _pause(self) -> float | None:
-        if not self._timers:
-            return None
-        return max(0.0, min(moment for moment, _ in self._timers.values()) - self._now())
 
     def _carry_out(self, notice: Notice) -> None:
         try:

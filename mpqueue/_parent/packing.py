@@ -358,21 +358,19 @@ class _Numpy:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.is_known = False
-        self.array: Any = None  #: its type
+        self.array: Any = None  #: its type, once the tables have numpy's part
         self._kept: list[Any] = []  #: objects known by their identities, which must not be reused
 
     def learn(self) -> bool:
         """True if the tables have new entries."""
         np = sys.modules.get("numpy")
-        if np is None or self.is_known:
+        if np is None or self.array is not None:
             return False
         with self._lock:
             try:
                 self._learn(np)
             except AttributeError:  # it is just being imported
                 return False
-            self.is_known = True
         return True
 
     def _learn(self, np: Any) -> None:
@@ -380,13 +378,13 @@ class _Numpy:
         scalars = {dtype.type for dtype in dtypes if dtype.kind not in "OV"}
         samples = [np.zeros(2), np.zeros((4, 4))[::2, ::2], np.float64(1.0), dtypes[0]]
         makers = [sample.__reduce_ex__(PROTOCOL)[0] for sample in samples]
-        self.array = np.ndarray
         self._kept = [np.ndarray, np.dtype, *scalars, *makers, *dtypes]
         _own_dtypes.update(id(dtype) for dtype in dtypes if _is_own_dtype(dtype))
         _named.update(map(id, [np.ndarray, np.dtype, *scalars, *makers]))
         _known.update((id(type(dtype)), _is_own_dtype) for dtype in dtypes)
         _known.update((id(scalar), _always) for scalar in scalars)
         _known[id(np.ndarray)] = _is_own_array
+        self.array = np.ndarray
 
 
 _numpy = _Numpy()
@@ -405,9 +403,9 @@ def _learn() -> bool:
 
 def is_plain_array(obj: Any) -> bool:
     """True for a numpy array that holds no other objects."""
-    if not _numpy.is_known:
+    if _numpy.array is None:
         _numpy.learn()
-    return _numpy.is_known and type(obj) is _numpy.array and _is_own_array(obj)
+    return type(obj) is _numpy.array and _is_own_array(obj)
 
 
 def _is_known(obj: Any) -> bool:

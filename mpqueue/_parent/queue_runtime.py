@@ -72,7 +72,7 @@ class QueueRuntime:
         self._backend = backend
         self._owner = os.getpid()
         self._number = next(_numbers)
-        self.listeners = ListenerThread(f"mpqueue-listeners-{self._number}")
+        self.listeners = ListenerThread(f"mpqueue-listeners-{self._number}", self.clock.now)
         self._scheduler = Scheduler(
             options.concurrency,
             random.Random(),
@@ -107,7 +107,7 @@ class QueueRuntime:
         from mpqueue._parent.journal.journal_writer import Journal  # most programs have none, and need no SQLite
 
         outlet = JournalOutlet(Journal(path, self.clock.now))
-        self._end_at_exit()
+        self.end_at_exit()
         return outlet
 
     @property
@@ -142,7 +142,8 @@ class QueueRuntime:
             if self._coordinator is None:
                 if self._shut:
                     raise QueueClosedError("the queue is closed")
-                self._end_at_exit()
+                check_running()
+                self.end_at_exit()
                 coordinator = Coordinator(
                     self._scheduler,
                     self.clock,
@@ -153,8 +154,8 @@ class QueueRuntime:
                     self.give_up,
                     self._options.devices,
                 )
-                self.listeners.on_fault = functools.partial(_post_fault, coordinator.post)
-                self.listeners.start(self.clock.now)
+                self.listeners.on_fault = lambda error: coordinator.post(found("on the listeners' thread", error))
+                self.listeners.start()
                 coordinator.start()
                 self._coordinator = coordinator
             return self._coordinator
@@ -213,23 +214,13 @@ class QueueRuntime:
             )
             with told("a queue"):
                 self._pool = self._backend.open(settings, self._coordinator.inbox)
-            self._end_at_exit()  # again: the last registered is called first, and jobs end before workers
             self._coordinator.open(self._pool)
             if self._options.per_worker.memory is not None and self._backend.capabilities.shares_memory:
-                self._sampler = self._start_sampler(self._pool, self._coordinator)
+                books, name = self._scheduler.books, f"mpqueue-sampler-{self._number}"
+                numbers, busy = lambda: range(len(books.lanes)), lambda: bool(books.jobs)
+                self._sampler = Sampler(numbers, self._pool, self._coordinator.post, busy, name)
         if self._coordinator is not None and not self._scheduler.books.opened:
             self._coordinator.handle(QueueOpened())
-
-    def _start_sampler(self, pool: LanePool, coordinator: Coordinator) -> Sampler:
-        books = self._scheduler.books
-        jobs = books.jobs
-        return Sampler(
-            lambda: range(len(books.lanes)),
-            pool,
-            coordinator.post,
-            lambda: bool(jobs),
-            f"mpqueue-sampler-{self._number}",
-        )
 
     def await_starts(self) -> None:
         """Wait until the workers exist as processes."""
@@ -240,12 +231,7 @@ class QueueRuntime:
         """End this with the program, at the latest."""
         with self._lock:
             if self._take_back is None and not self._shut:
-                self._end_at_exit()
-
-    def _end_at_exit(self) -> None:
-        before, self._take_back = self._take_back, on_exit(functools.partial(self.shutdown, kill=True, at_exit=True))
-        if before is not None:
-            before()
+                self._take_back = on_exit(functools.partial(self.shutdown, kill=True, at_exit=True))
 
     def handle(self, message: Message) -> None:
         """Handle a message of a caller, on the coordinator's thread."""
@@ -411,7 +397,3 @@ def _is_own_thread() -> bool:
     """True on a thread of mpqueue, except one that closes a queue. Objects may be freed on any, and close theirs."""
     name = threading.current_thread().name
     return name.startswith("mpqueue-") and "closer" not in name
-
-
-def _post_fault(post: Callable[[Message], None], error: Exception) -> None:
-    post(found("on the listeners' thread", error))

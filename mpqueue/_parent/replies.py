@@ -33,11 +33,11 @@ T = TypeVar("T")
 class SafeEvent:
     """A `threading.Event` whose `set` works and does not block, even after interrupted calls. On any thread."""
 
-    __slots__ = ("_is_set", "_waiting")
+    __slots__ = ("_is_set", "waiting")
 
     def __init__(self) -> None:
         self._is_set = False
-        self._waiting: deque[_thread.LockType] = deque()  #: one for each waiting thread, taken until it may go on
+        self.waiting: deque[_thread.LockType] = deque()  #: one for each waiting thread, taken until it may go on
 
     def is_set(self) -> bool:
         """True from `set` on, until `clear`."""
@@ -46,7 +46,7 @@ class SafeEvent:
     def set(self) -> None:
         """Wake all waiting threads. Callable in a signal handler or garbage collection; if interrupted, repeat it."""
         self._is_set = True
-        for lock in tuple(self._waiting) if self._waiting else ():
+        for lock in tuple(self.waiting) if self.waiting else ():
             with contextlib.suppress(RuntimeError):  # it was released before, and its thread is about to go on
                 lock.release()
 
@@ -63,24 +63,17 @@ class SafeEvent:
             return True
         lock = _thread.allocate_lock()
         lock.acquire()
-        self._waiting.append(lock)
+        events = (self,) if unless is None else (self, unless)
+        for event in events:
+            event.waiting.append(lock)
         try:
-            if unless is None:
-                # Appended before this check, as `set` sets before its check: one of the two notices.
-                return self.is_set() or wait_long(partial(_acquire, lock), timeout)
-            return self._wait_for_either(lock, timeout, unless)
-        finally:
-            self._waiting.remove(lock)
-
-    def _wait_for_either(self, lock: _thread.LockType, timeout: float | None, other: SafeEvent) -> bool:
-        waiting = other._waiting
-        waiting.append(lock)
-        try:
-            if not self.is_set() and not other.is_set():
+            # Appended before this check, as `set` sets before its check: one of the two notices.
+            if not any(event.is_set() for event in events):
                 wait_long(partial(_acquire, lock), timeout)
             return self.is_set()
         finally:
-            waiting.remove(lock)
+            for event in events:
+                event.waiting.remove(lock)
 
 
 def _acquire(lock: _thread.LockType, seconds: float | None) -> bool:
@@ -341,13 +334,6 @@ def runs_loop() -> bool:
     return False
 
 
-async def let_others_run() -> None:
-    """Give the loop's other tasks a turn."""
-    alarm = Bell()
-    alarm.ring()
-    await alarm.wait()
-
-
 class Turns:
     """Lets the loop's other tasks run while a coroutine takes many things in a row without waiting.
 
@@ -362,7 +348,9 @@ class Turns:
         """Let others run if the last turn was `HOLD` seconds ago. Interruptions are raised."""
         if self._now() >= self._due:
             self._due = self._now() + HOLD  # first: an interrupted turn counts as one, and the next call goes on
-            await let_others_run()
+            alarm = Bell()
+            alarm.ring()
+            await alarm.wait()
 
 
 class Mailbox(Generic[M]):

@@ -68,7 +68,7 @@ class _Turn(Generic[R]):
     cut_at: float = math.inf  #: when it is skipped in any case
     step: int = -1  #: its step at the last look
     looks: int = 0  #: how many looks have found it at that step
-    is_begun: bool = False
+    is_begun: bool = False  #: the thread does it
 
 
 @dataclass(eq=False, slots=True)
@@ -164,16 +164,11 @@ class Picklers:
             done = turn.task.run()
         except BaseException as error:
             _tell_fault(error)
-            self._inbox.call(self._do_without, line, turn)
+            turn.is_begun = False  # its thread is free
+            self._inbox.call(lambda: self._go_on_without(line, turn, turn.task.cut_short()))
             return
         if done is not None:
             self._inbox.call(self._through, line, turn, done)
-
-    def _do_without(self, line: _Line, turn: _Turn[Any]) -> None:
-        """Cut short a task that an internal error has ended."""
-        left = turn.task.cut_short()
-        if left is not None:
-            self._through(line, turn, left)
 
     def _through(self, line: _Line, turn: _Turn[Any], done: Any) -> None:
         line.turns.remove(turn)
