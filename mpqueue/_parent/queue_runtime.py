@@ -202,6 +202,7 @@ class QueueRuntime:
         if self._scheduler.books.closing:
             raise QueueClosedError("the queue is closed")
         if self._pool is None and self._coordinator is not None:
+            check_running()
             options = self._options
             settings = LaneSettings(
                 options.concurrency,

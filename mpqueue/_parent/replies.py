@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import _thread
 import contextlib
-import itertools
-import queue
 import sys
 import threading
 from collections import deque
@@ -357,17 +355,18 @@ class Mailbox(Generic[M]):
     """A queue of things, first in, first out. Any thread puts; one thread or coroutine takes at a time."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[M] = queue.SimpleQueue()
-        self._fetched: deque[M] = deque()  #: by the takers, from the queue
+        self._messages: deque[M] = deque()
+        self._has_news = SafeEvent()  #: for the thread that takes
         self._alarm: Bell | None = None
 
     def is_empty(self) -> bool:
         """True if there is nothing to take."""
-        return not self._fetched and self._queue.empty()
+        return not self._messages
 
     def put(self, message: M) -> None:
         """Put something in. Never blocks."""
-        self._queue.put(message)
+        self._messages.append(message)
+        self._has_news.set()
         alarm = self._alarm
         if alarm is not None:
             alarm.ring()
@@ -375,19 +374,16 @@ class Mailbox(Generic[M]):
     def take(self, timeout: float | None = None) -> M:
         """Return the next thing, and wait for it. Raises TimeoutError if nothing comes within ``timeout`` seconds."""
         self.wait(timeout)
-        return self._fetched.popleft()
+        return self._messages.popleft()
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until there is something to take; an interruption (Ctrl-C) loses nothing. Raises TimeoutError."""
-        if not self._fetched and not wait_long(self._fetch, timeout):
+        if self._messages:
+            return
+        self._has_news.clear()
+        # Cleared before this look, as `put` appends before it sets: one of the two notices.
+        if not self._messages and not self._has_news.wait(timeout):
             raise TimeoutError
-
-    def _fetch(self, seconds: float | None) -> bool:
-        # In one call: an interruption right after `get` would lose its result.
-        gets = iter(partial(self._queue.get, True, seconds), self)  # never equal
-        with contextlib.suppress(queue.Empty):
-            self._fetched.extend(itertools.islice(gets, 1))
-        return bool(self._fetched)
 
     async def take_later(self) -> M:
         """Return the next thing, and wait for it without blocking the loop."""
@@ -401,7 +397,7 @@ class Mailbox(Generic[M]):
                 raise RuntimeError("expected one task at a time to wait for what comes next, got a second one")
             self._alarm = alarm = Bell()
             try:
-                if self._queue.empty():  # nothing came before there was a bell
+                if not self._messages:  # nothing came before there was a bell
                     await alarm.wait()
             finally:
                 self._alarm = None
