@@ -126,9 +126,7 @@ class Coordinator:
             self.inbox.call_later,
         )
         self.picklers = Picklers(clock.now, self.inbox)
-        self._traffic = Traffic(
-            clock.now, self.post, self.do_later, announce, scheduler.books, self.picklers, self._hand_in, devices
-        )
+        self._traffic = Traffic(clock.now, self.inbox, announce, scheduler.books, self.picklers, self._hand_in, devices)
         #: Results on their way into sinks.
         self.deliveries = Deliveries(self)
         self._subscribers: dict[int, list[Subscriber]] = {}
@@ -534,14 +532,13 @@ class Coordinator:
         self._announce(command)
 
     def _tell_items(self, command: AnnounceItems) -> None:
-        if command.job.delivery is not None:
-            self.deliveries.put(command)
-        subscribers = self._subscribers.get(command.job.number)
-        if subscribers:
-            ended = command.indices
-            if command.retrying:
-                ended = [index for index in ended if index not in command.retrying]
-            for subscriber in subscribers if ended else ():  # otherwise all of them are tried again
+        ended = command.indices
+        if command.retrying:
+            ended = [index for index in ended if index not in command.retrying]
+        if ended:  # otherwise all of them are tried again
+            if command.job.delivery is not None:
+                self.deliveries.put(command, ended)
+            for subscriber in self._subscribers.get(command.job.number, ()):
                 subscriber(ended)
         self._announce(command)
 

@@ -142,15 +142,9 @@ class Deliveries:
         for stretch in ended:
             delivery.errands.put(partial(self._write, delivery, stretch, 0))
 
-    def put(self, announced: AnnounceItems) -> None:
-        """Write the rows of items that have ended, except those that are tried again."""
-        delivery = self._under_way.get(announced.job.number)
-        if delivery is None:
-            return
-        ended, again = announced.indices, announced.retrying
-        if again:
-            ended = [index for index in ended if index not in again]
-        if ended:
+    def put(self, announced: AnnounceItems, ended: Sequence[int]) -> None:
+        """Write the rows of items that have ended: of those announced, all that are not tried again."""
+        if (delivery := self._under_way.get(announced.job.number)) is not None:
             size = delivery.backlog.add(announced)
             delivery.errands.put(partial(self._write, delivery, ended, size))
 

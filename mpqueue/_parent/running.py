@@ -5,7 +5,6 @@ Items are read on demand, on any thread. Memory is read by the sampler, a thread
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -175,7 +174,7 @@ class Sampler:
         self._post = post
         self._busy = busy
         self._machine = MachineMemory()
-        self._gauges: dict[int, _Gauge | None] = {}
+        self._gauges: dict[int, tuple[LedgerLane, MemoryGauge]] = {}  #: each with the lane whose worker it reads
         self._wake = SafeEvent()
         self._running = True
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
@@ -206,54 +205,32 @@ class Sampler:
                 self._post(found("while it looked at the workers' memory", error))
             look += 1
             threading.Event().wait(LOOK_SECONDS)
-        for gauge in self._gauges.values():
-            if gauge is not None:
-                gauge.close()
+        for _, gauge in self._gauges.values():
+            gauge.close()
 
     def _look(self) -> list[WorkerMemory]:
         seen = []
         for number in self._lanes():
-            gauge = self._gauge(number, cast("LedgerLane | None", self._pool.lane(number)))
-            if gauge is not None and (read := gauge.read()) is not None:
+            lane = cast("LedgerLane | None", self._pool.lane(number))
+            if number in self._gauges and self._gauges[number][0] is not lane:
+                self._gauges.pop(number)[1].close()
+            if lane is not None and (read := self._read(lane)) is not None:
                 seen.append(read)
         return seen
 
-    def _gauge(self, number: int, lane: LedgerLane | None) -> _Gauge | None:
-        """Return the gauge of the lane's current worker."""
-        gauge = self._gauges.get(number)
-        if gauge is not None and gauge.lane is not lane:
-            gauge.close()
-            gauge = None
-        if gauge is None and lane is not None:
-            with contextlib.suppress(OSError):  # it has ended already
-                gauge = _Gauge(lane)
-        self._gauges[number] = gauge
-        return gauge
-
-
-class _Gauge:
-    """Reads one worker's memory. Raises OSError if it has ended, or the system does not report it."""
-
-    def __init__(self, lane: LedgerLane) -> None:
-        self.lane = lane
-        self._memory = MemoryGauge(lane.pid)
-
-    def read(self) -> WorkerMemory | None:
+    def _read(self, lane: LedgerLane) -> WorkerMemory | None:
         """Return the worker's memory and its claim; None if the claim changed meanwhile, or the worker has ended."""
-        ledger = self.lane.ledger
         try:
-            claim, base = ledger.read(), ledger.words[MEMORY_USED]
-            used = self._memory.read()
-            again = ledger.read()
+            if lane.number not in self._gauges:
+                self._gauges[lane.number] = lane, MemoryGauge(lane.pid)
+            claim, base = lane.ledger.read(), lane.ledger.words[MEMORY_USED]
+            used = self._gauges[lane.number][1].read()
+            again = lane.ledger.read()
         except (OSError, ValueError):
             return None
         if claim[:5] != again[:5]:
             return None
-        return WorkerMemory(self.lane.number, self.lane.generation, used, base, claim)
-
-    def close(self) -> None:
-        """Close what it reads."""
-        self._memory.close()
+        return WorkerMemory(lane.number, lane.generation, used, base, claim)
 
 
 # -- The memory that items may need together: the machine's, less the rest of the machine's use. -----------------------

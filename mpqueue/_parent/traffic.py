@@ -34,8 +34,8 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.resources import Grant
 from mpqueue._options import DEVICES_VARIABLE
-from mpqueue._parent.inbox import found, take_traceback, text_of
-from mpqueue._parent.lane_protocol import CarryingLane, Lane, Post, SharingLane
+from mpqueue._parent.inbox import Inbox, found, take_traceback, text_of
+from mpqueue._parent.lane_protocol import CarryingLane, Lane, SharingLane
 from mpqueue._parent.packing import PackedItems, Packing, pack_at_once, pack_parcels, pickle_without_user_code
 from mpqueue._parent.users_threads import Picklers
 from mpqueue._wire.frames import (
@@ -108,7 +108,7 @@ class _Account:
 
 
 class Traffic:
-    """The traffic of a queue with its workers. ``post`` and ``later`` reach the coordinator from any thread.
+    """The traffic of a queue with its workers. The coordinator takes ``inbox``.
 
     ``picklers`` are threads for items that are pickled by code of their classes; ``handle`` handles a message, on the
     coordinator's thread. ``devices``: see `item_grant`.
@@ -117,8 +117,7 @@ class Traffic:
     def __init__(
         self,
         now: Callable[[], float],
-        post: Post,
-        later: Callable[[Callable[[], None]], object],
+        inbox: Inbox,
         announce: Callable[[AnnounceRecords], None],
         books: Books,
         picklers: Picklers,
@@ -127,8 +126,7 @@ class Traffic:
     ) -> None:
         self._devices = devices
         self._now = now
-        self._post = post
-        self._later = later
+        self._inbox = inbox
         self._announce = announce
         self._books = books
         self._picklers = picklers
@@ -266,7 +264,7 @@ class Traffic:
             if message is not None:
                 self._handle(message)
         except BaseException as error:  # an internal error, which this thread would lose
-            self._post(found(f"while it took in an answer of worker {lane.number}", error))
+            self._inbox.post(found(f"while it took in an answer of worker {lane.number}", error))
 
     def _read_report(self, lane: Lane, data: bytes) -> ChunkReported | None:
         """Return a worker's report; None if it was cut short meanwhile."""
@@ -301,7 +299,7 @@ class Traffic:
             return None
         report = unpickling.cut_short()
         if report is not None:
-            self._later(lane.answers.abandon)  # after the report: it may be the last thing its death waits for
+            self._inbox.call(lane.answers.abandon)  # after the report: it may be the last thing its death waits for
         return report
 
     def _replace(self, lane: Lane, error: BaseException) -> None:
@@ -310,7 +308,7 @@ class Traffic:
         else:
             what = f"what it sent makes no sense: {text_of(error)}"
             log.critical("worker %d sent an answer that makes no sense; please report it", lane.number, exc_info=error)
-        self._post(LaneBroken(lane.number, lane.generation, what))
+        self._inbox.post(LaneBroken(lane.number, lane.generation, what))
         lane.kill()
 
     def _forgotten(self, job: JobBook, lane: Lane, answer: bytes) -> JobForgotten:
@@ -318,10 +316,10 @@ class Traffic:
         if forgotten.complaint is not None:
             log.warning(SETUP_END_FAILED, job.id, lane.number, forgotten.complaint)
         if forgotten.returned:
-            self._later(partial(self.take_back, lane.number, lane.generation, forgotten.returned))
+            self._inbox.call(self.take_back, lane.number, lane.generation, forgotten.returned)
         if forgotten.records:
             records = [load_frame(record) for record in forgotten.records]
-            self._later(partial(self._announce, AnnounceRecords(job, lane.number, records)))
+            self._inbox.call(self._announce, AnnounceRecords(job, lane.number, records))
         return JobForgotten(lane.number, lane.generation, job.number)
 
     def _initialized(self, lane: Lane, answer: bytes) -> LaneInitialized:

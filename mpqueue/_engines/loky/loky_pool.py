@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from mpqueue._engines.loky.fork_server import Preloading
 
 
-__all__ = ["LokyPool", "count_cpus", "on_exit"]
+__all__ = ["LokyBackend", "LokyPool", "count_cpus"]
 
 _log = logging.getLogger("mpqueue")
 _numbers = itertools.count()
