@@ -36,9 +36,9 @@ from mpqueue._wire.parcels import Parcel
 from mpqueue._wire.pickling import beside, main_names, packed_functions, rebuilding
 from mpqueue._wire.pickling.beside import Buffers, Pickled, within
 from mpqueue._wire.pickling.packed_functions import PackedFunction, is_importable
+from mpqueue._wire.pickling.packed_handler import PackedHandler
 from mpqueue._wire.pickling.payload import NotPlainError, Packed, dump, dump_with
 from mpqueue._wire.pickling.reducers import PLAIN, PROTOCOL, reduce_array
-from mpqueue._wire.pickling.script import Script
 from mpqueue._worker.handlers.called import Call
 from mpqueue.errors import ItemPicklingError, shown
 
@@ -130,8 +130,6 @@ class Packing(PickleTask[PackedItems]):
         now: Callable[[], float],
         *,
         notes: bool = False,
-        script: Script | None = None,
-        classes: dict[str, bytes] | None = None,
     ) -> None:
         self._ids = [chunk.job.table.id_of(index) for index in chunk.indices]
         self._careful = chunk.careful
@@ -139,8 +137,7 @@ class Packing(PickleTask[PackedItems]):
         self._store = store
         self._now = now
         self._notes = notes  #: shared objects have to be brought to the worker
-        self._script = script  #: the main module that the worker has imported
-        self._classes = classes  #: the job's, see `PackedHandler`
+        self._handler: PackedHandler = chunk.job.handler
         self._at = -1  #: the position that is being pickled; -1: all together
         self._over = threading.Lock()  #: taken, for good, by the thread that decides the outcome
 
@@ -155,8 +152,8 @@ class Packing(PickleTask[PackedItems]):
             self._items = []  # here, where any code may run
             return None
         began, noted = self._now(), list[Shared[Any]]()
-        classes = {} if self._classes is None else self._classes
-        settings: list[tuple[ContextVar[Any], Any]] = [(beside.script, self._script), (beside.moment, classes)]
+        classes = {} if self._handler.classes is None else self._handler.classes
+        settings: list[tuple[ContextVar[Any], Any]] = [(beside.script, self._handler.script), (beside.moment, classes)]
         if self._notes:
             settings.append((beside.noted, noted))
         packed, failures = within(self._pack, *settings)

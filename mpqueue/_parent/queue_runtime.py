@@ -283,7 +283,7 @@ class QueueRuntime:
         here, is_first = threading.get_ident(), False
         try:
             with self._lock:
-                if os.getpid() != self._owner or self._shut:
+                if self.is_fork or self._shut:
                     return
                 is_first = self._shut = True  # without a call since the check, in which a signal handler could close it
                 self._ender = here
@@ -381,11 +381,12 @@ class QueueRuntime:
 
     def abandon(self) -> None:
         """End a queue that is no longer referenced. Callable inside a garbage collection: only posts."""
-        coordinator = self._coordinator
-        if coordinator is not None and not self._shut and os.getpid() == self._owner:
+        if self._shut or self.is_fork:
+            return
+        if self._coordinator is not None:
             shutdown, name = functools.partial(self.shutdown, kill=True), f"mpqueue-closer-{self._number}"
-            coordinator.ask_later(lambda: threading.Thread(target=shutdown, name=name, daemon=True).start())
-        elif not self._shut and os.getpid() == self._owner:
+            self._coordinator.ask_later(lambda: threading.Thread(target=shutdown, name=name, daemon=True).start())
+        else:
             self._shut = True
             self._over.set()
             if self.journal_outlet is not None:

@@ -122,7 +122,7 @@ class Traffic:
         books: Books,
         picklers: Picklers,
         handle: Callable[[Message], None],
-        devices: Sequence[str] = (),
+        devices: Sequence[str],
     ) -> None:
         self._devices = devices
         self._now = now
@@ -161,9 +161,7 @@ class Traffic:
             began, packed = self._now(), pack_at_once(chunk, items, self._store)
             if packed is not None:
                 return self._send(lane, command, PackedItems(packed, {}, seconds=self._now() - began))
-        handler: PackedHandler = job.handler
-        notes, script, classes = self._carries, handler.script, handler.classes
-        packing = Packing(chunk, items, self._store, self._now, notes=notes, script=script, classes=classes)
+        packing = Packing(chunk, items, self._store, self._now, notes=self._carries)
         self._not_plain.add(job.number)
         self._picklers.put(job, packing, partial(self._packed, chunk))
         return ChunkPacking(command.lane, command.generation, chunk.number)
@@ -424,7 +422,7 @@ class Unpickling:
         generation: int,
         on_free: OnFree,
         now: Callable[[], float],
-        carried: Carried = NOTHING_CARRIED,
+        carried: Carried,
     ) -> None:
         self.since = now()
         self._size = len(data)

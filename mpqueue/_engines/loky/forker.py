@@ -111,7 +111,9 @@ def _preload(preload: Preload) -> Preloaded:
         except BaseException as error:
             text, where = preloads.text_of_failure(what, error), traceback.format_exc()
             return Preloaded(failure=text, where=where[-preloads.MAX_TEXT :])
-        if names := _lasting_threads():
+        if _unsafe_threads():
+            try_fork()  # some end before a first fork
+        if names := _unsafe_threads():
             return Preloaded(
                 unsafe=f"{what} has started threads ({', '.join(names)}), and a fork of a process with threads may hang"
             )
@@ -119,15 +121,8 @@ def _preload(preload: Preload) -> Preloaded:
     return Preloaded(free=max(open_descriptors(), default=2) + 1)
 
 
-def _lasting_threads() -> list[str]:
-    """Return the names of threads that a fork would lack, without those that end before a first fork."""
-    if not _unsafe_threads():
-        return []
-    try_fork()
-    return _unsafe_threads()
-
-
 def _unsafe_threads() -> list[str]:
+    """Return the names of threads that a fork would lack."""
     return python_threads() or [name for name in other_threads() if name not in _SAFE]
 
 
