@@ -195,7 +195,7 @@ class ListenerThread:
         try:
             while True:
                 self._tell_due()
-                due = min((moment for moment, _ in self._timers.values()), default=None)
+                due = min(moment for moment, _ in self._timers.values()) if self._timers else None
                 try:
                     posted = self._queue.get(timeout=None if due is None else max(0.0, due - self._now()))
                 except queue.Empty:

@@ -66,7 +66,7 @@ class SafeEvent:
             event.waiting.append(lock)
         try:
             # Appended before this check, as `set` sets before its check: one of the two notices.
-            if not any(event.is_set() for event in events):
+            if not (self.is_set() or (unless is not None and unless.is_set())):
                 wait_long(partial(_acquire, lock), timeout)
             return self.is_set()
         finally:
