@@ -6,18 +6,20 @@ from typing import Any
 
 import pytest
 
-from mpqueue._core.commands import Capabilities, GiveUpAnswer, KillLane
-from mpqueue._core.messages import LaneObserved, Slept
+from mpqueue._core.commands import Capabilities, GiveUpAnswer, InitializeLane, KillLane
+from mpqueue._core.messages import LaneInitialized, LaneObserved, Slept
 from mpqueue._core.rules.limits import ANSWER_LIMIT, BEGIN_LIMIT, SECOND_LOOK, UNPICKLE_LIMIT
 from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.lane_book import Verdict, Why
 from mpqueue._engines.agent import node_pool
 from mpqueue._engines.inline import InlinePool
+from mpqueue._wire.frames import STRETCH_SECONDS
 from mpqueue._wire.memory.ledger import NOWHERE, Claim, Phase
 from mpqueue.errors import ItemTimeoutError, SetupError, WorkerCrashedError
 from mpqueue.retry import RetryPolicy
 from tests.support.auditor import Auditor
 from tests.support.fake_lanes import FakeLanes, Watcher, attempts, errors, hang, statuses, succeed
-from tests.support.fake_worker import FakeWorker
+from tests.support.fake_worker import FakeWorker, Try
 
 AT_ONCE = RetryPolicy(1, base_delay=0.0)
 #: Seconds by which a wait is over, wherever its first look fell.
@@ -52,7 +54,7 @@ def test_a_worker_has_its_time_from_when_it_is_asked_however_long_it_had_nothing
     fleet.start(fleet.job([succeed()], retry=AT_ONCE, timeout=2.0))
     asked = fleet.now
     fleet.run_while(lambda: not fleet.counts[KillLane])
-    assert fleet.now >= asked + BEGIN_LIMIT
+    assert fleet.now == pytest.approx(asked + BEGIN_LIMIT + SECOND_LOOK)
 
 
 @pytest.mark.holds("wait: a worker starts a chunk that was sent to it")
@@ -84,6 +86,27 @@ def test_a_worker_that_is_done_and_does_not_answer_is_replaced_and_its_item_char
     assert errors(job) == [WorkerCrashedError]
     assert attempts(job) == [2]
     assert "was done and did not answer within 30 s" in job.table.failures[0].message
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_an_initializer_that_a_worker_does_not_begin_or_answer_runs_in_the_next_worker(
+    fleet: FakeLanes, monkeypatch: pytest.MonkeyPatch, begins: bool
+) -> None:
+    fleet.initialize_with(lambda _: Try(1.5 * ANSWER_LIMIT if fleet.books.lanes[0].generation == 1 else 0.0))
+    handle = fleet.post if begins else fleet._initialize_lane
+
+    def lose(told: Any) -> None:
+        if told.generation > 1 or not isinstance(told, LaneInitialized | InitializeLane):
+            handle(told)
+
+    if begins:
+        monkeypatch.setattr(fleet, "post", lose)
+    else:
+        fleet._actions[InitializeLane] = lose
+    job = fleet.started([succeed()], retry=AT_ONCE)
+    fleet.run_until_over(job, limit=2 * OVER)
+    assert statuses(job) == ["completed"]
+    assert fleet.warnings[-1] == "worker 0 is replaced: it did not begin what it was sent within 30 s"
 
 
 def silence(fleet: FakeLanes) -> list[int]:
@@ -161,6 +184,31 @@ def test_an_answer_that_is_unpickled_for_too_long_is_given_up(engine: Capabiliti
     fleet.run_until(given_up[0] + SECOND_LOOK)
     assert len(given_up) == 2, "as long as one is"
     assert fleet.counts[KillLane] == 0
+
+
+@pytest.mark.parametrize(
+    ("phase", "items", "limit", "why"),
+    [
+        (Phase.LOADING, 0, 7.0, Why.SETUP_TIMEOUT),
+        (Phase.UNPACKING, 1, 3.0, Why.TIMEOUT),
+        (Phase.RUNNING, 1, 3.0, Why.TIMEOUT),
+        (Phase.RUNNING, 2, 3.0 + STRETCH_SECONDS, Why.TIMEOUT),
+        (Phase.PACKING, 1, 3.0, Why.TIMEOUT),
+    ],
+)
+@pytest.mark.parametrize("unpickles", [False, True], ids=["", "while an answer is unpickled"])
+def test_each_part_of_an_item_s_way_through_a_worker_has_its_limit(
+    fleet: FakeLanes, phase: Phase, items: int, limit: float, why: Why, unpickles: bool
+) -> None:
+    fleet.started([succeed(1e3)] * 2, chunksize=2, timeout=3.0, setup_timeout=7.0)
+    fleet.run_until(1.0)
+    worker, (lane,) = fleet.workers[0], fleet.books.lanes
+    assert worker is not None
+    worker.claim = Claim(1, phase, 0, items, fleet.now)
+    fleet.unpickling_since = -OVER if unpickles else None
+    fleet.run_while(lambda: lane.verdict is None)
+    assert lane.verdict == Verdict(why, 1, 0, since=1.0)
+    assert fleet.now == pytest.approx(1.0 + limit)
 
 
 @pytest.mark.parametrize("at", [0, 7, 19])

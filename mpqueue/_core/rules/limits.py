@@ -84,10 +84,8 @@ def check_due(books: Books, lane: LaneBook, due: float) -> None:
 
 def judge(books: Books, lane: LaneBook, seen: LaneObserved) -> None:
     """Judge a lane by a look: kill its worker if its work's time is over, or if it does not answer."""
-    claim = seen.claim
-    if _is_overdue(books, lane, seen):
-        return
-    job = lane.job
+    _judge_waits(books, lane, seen)
+    claim, job = seen.claim, lane.job
     if job is None or lane.state is not LaneState.READY:
         return
     chunk = lane.find_claimed(claim)
@@ -121,8 +119,8 @@ def is_credible(books: Books, lane: LaneBook, claim: Claim) -> bool:
     return known and claim.since <= books.now + CLOCK_SLACK
 
 
-def _is_overdue(books: Books, lane: LaneBook, seen: LaneObserved) -> bool:
-    """True if a wait for the worker is over: the consequences are in the commands.
+def _judge_waits(books: Books, lane: LaneBook, seen: LaneObserved) -> None:
+    """Give up what the lane is late with, apart from users' code: an answer, or the worker.
 
     Work has to be overdue at two looks in a row. Between them the worker had time to run, even if the machine, or this
     process, was busy before.
@@ -132,23 +130,20 @@ def _is_overdue(books: Books, lane: LaneBook, seen: LaneObserved) -> bool:
         lane.overdue = None
         if lane.forgetting or lane.state is not LaneState.READY:
             await_answer(books, lane)
-        return False
+        return
     what, since, limit = found
     due = since + limit + books.sleeps.after(since)
     if books.now < due:
         lane.overdue = None
         _look_at(books, lane, due)
-        return False
-    if lane.overdue != (what, since):
+    elif lane.overdue != (what, since):
         lane.overdue = (what, since)
         _look_at(books, lane, books.now + SECOND_LOOK)
-        return False
-    if what is UNPICKLED:
+    elif what is UNPICKLED:
         books.commands.append(GiveUpAnswer(lane.number, lane.generation))
         _look_at(books, lane, books.now + SECOND_LOOK)
-        return True
-    give_up(books, lane, f"{what} within {limit:g} s" if limit else what)
-    return True
+    else:
+        give_up(books, lane, f"{what} within {limit:g} s" if limit else what)
 
 
 def _awaited(books: Books, lane: LaneBook, seen: LaneObserved) -> tuple[str, float, float] | None:
