@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,6 +80,9 @@ class Auditor:
         self._starts: set[tuple[int, int]] = set()  #: lanes and generations whose worker was asked for
         self._counts = EndedCounts()
         self._apart_since: float | None = None  #: since when one that has to run apart waits
+        #: By lane and generation: the units of `Books.device` that the worker saw when it began its first such item.
+        self._devices: dict[tuple[int, int], Sequence[int]] = {}
+        self._over: dict[int, JobBook] = {}  #: jobs that have ended, and may have been started again
         self._timekeeper = Timekeeper(fleet.books)
         self._worked: tuple[LaneSeconds | None, float, float, int] = (None, 0.0, 0.0, 0)
         fleet.watchers.append(self._step)
@@ -98,6 +102,8 @@ class Auditor:
         self._check_lane_seconds()
         self.check_ledgers()
         assert self._books.ended == self._counts, "what has ended is what was announced"
+        for job in self._over.values():
+            assert not job.status.final or not job.waiting, "nothing comes back to a job that has ended"
         check_invariants(self._books)
         self.check_deadlines()
 
@@ -196,6 +202,7 @@ class Auditor:
         assert told.duration == (job.duration or 0.0) >= 0
         self.finished[job.number] += 1
         self._ended[job.number] = told.completed, told.failed
+        self._over[job.number] = job
         assert told.status is job.status
         assert (told.completed, told.failed) == (job.completed, job.failed)
         check_ended(job)
@@ -294,6 +301,7 @@ class Auditor:
     def _items_begin(self, chunk: Chunk, lo: int, hi: int) -> None:
         """In a worker, on the other side of the flags."""
         job, now = chunk.job, self._fleet.now
+        self._check_devices(chunk)
         assert hi <= max(chunk.end, chunk.claimed), "nothing runs that was taken elsewhere"
         if not job.active:
             return
@@ -304,6 +312,13 @@ class Auditor:
         not_before = self._runs[job.number].not_before
         for index in chunk.indices[lo:hi]:
             assert now >= not_before.get(index, 0.0) - EPSILON, "a retry waits for its time"
+
+    def _check_devices(self, chunk: Chunk) -> None:
+        """A worker sees the units that it had at first, and no others."""
+        units = None if chunk.grant is None else chunk.grant.units.get(self._books.device or "")
+        for lane in self._books.lanes:
+            if units is not None and chunk in lane.chunks:
+                assert units == self._devices.setdefault((lane.number, lane.generation), units)
 
     def _is_dying(self, chunk: Chunk) -> bool:
         return any(chunk in lane.chunks and lane.verdict is not None for lane in self._books.lanes)

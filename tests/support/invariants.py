@@ -129,6 +129,7 @@ def check_pipeline(pipeline: Pipeline) -> None:
         if (origins := job.table.origins) is not None:
             live = {index for index in range(len(job.table)) if not job.table.ended(index)}
             assert job.status.final or origins.paths.keys() == live
+            assert pipeline.has_spread or all(len(path) == 1 for path in origins.paths.values())
     most = head.options.max_lanes
     assert most is None or sum(job.lanes_held for job in jobs) <= most
     if head.cancelled:
@@ -170,6 +171,9 @@ def _check_lane(books: Books, lane: LaneBook, timers: list[Timer]) -> None:
         if chunk.settling is not None and chunk.settled_at > books.now:
             assert _has_timer(timers, TimerKind.LIMIT_SETTLED, lane, chunk.settled_at)
     assert all(job is None or job.number in lane.loaded or not job.active for _ in chunks)
+    if chunks:
+        began = lane.free_at - sum(chunk.expected for chunk in chunks)
+        assert chunks[0].sent_at - EPSILON <= began <= books.now + EPSILON, "when it will be free, if all goes well"
     assert lane.forgetting >= 0
     assert lane.tries >= sum(len(chunk.indices) / chunk.job.options.items_per_task for chunk in chunks) - EPSILON
     if books.max_items_per_worker is not None:
@@ -252,7 +256,9 @@ def _check_whereabouts(books: Books, job: JobBook, timers: list[Timer]) -> None:
         for index in chunk.indices[chunk.reported : chunk.end]
     ]
     travelling += [index for chunk in (*job.packing, *job.packed) for index in chunk.indices]
-    waiting = [index for index in waiting_items(job.pending) if index not in job.dropped or index not in ended]
+    waiting = waiting_items(job.pending)
+    if table.is_stream:  # what is dropped of one stays in its line until its turn comes
+        waiting = [index for index in waiting if index not in job.dropped or index not in ended]
     places = Counter([*ended, *retrying, *travelling, *waiting])
     assert all(count == 1 for count in places.values()), f"in two places: {places.most_common(3)}"
     due = Counter(
@@ -262,7 +268,7 @@ def _check_whereabouts(books: Books, job: JobBook, timers: list[Timer]) -> None:
         if timer.due > books.now
     )
     if job.cancelled:
-        assert not waiting
+        assert not job.waiting
         assert not retrying
         assert job.lanes, "a cancelled job ends with its last chunk"
     else:

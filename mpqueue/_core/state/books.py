@@ -321,7 +321,7 @@ class Books:
                 self._count_work(self.lane_seconds, job, 1)
             lane.free_at = self.now
             if chunk.needs is not None:
-                lane.grant = self.resources.take(chunk.needs, {self.device or "": lane.devices or ()})
+                lane.grant = self.resources.take(chunk.needs, self.device, lane.devices or ())
                 if self.device is not None and self.device in lane.grant.units:
                     lane.devices = lane.grant.units[self.device]
         chunk.grant = lane.grant

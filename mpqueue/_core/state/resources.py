@@ -103,14 +103,14 @@ class Resources:
         if most is not None and MEMORY not in self.limits:
             self.limits[MEMORY] = self.left[MEMORY] = most
 
-    def take(self, needs: Needs, kept: Mapping[str, Sequence[int]]) -> Grant:
-        """Take these needs; for indexed resources the units that the lane ``kept`` from before, if they are free."""
+    def take(self, needs: Needs, device: str | None, kept: Sequence[int]) -> Grant:
+        """Take these needs; of ``device``, an indexed resource, the units that the lane ``kept``, if they are free."""
         self.more_cpus += needs.cpus - 1
         units = {}
         for name, amount in needs.amounts:
             self.left[name] -= amount
             if name != MEMORY:
-                units[name] = self._take_units(name, amount, kept.get(name, ()))
+                units[name] = self._take_units(name, amount, kept if name == device else ())
         return Grant(needs, units)
 
     def _take_units(self, name: str, amount: int, kept: Sequence[int]) -> list[int]:
