@@ -158,6 +158,20 @@ def test_few_inputs_begin_behind_one_that_an_ordered_stage_waits_for() -> None:
     fleet.run_until_over(head)
 
 
+@pytest.mark.parametrize(("ordered", "ahead"), [([False, True, True], 1), ([False, False, True], 3)])
+def test_inputs_that_fail_behind_one_that_an_ordered_stage_waits_for_are_not_counted(
+    ordered: list[bool], ahead: int
+) -> None:
+    fleet = FakeLanes(2)
+    given = [through(succeed(100), succeed(), succeed()), *[fail(1.0)] * 20, *[through(succeed(), succeed())] * 20]
+    head = fleet.stages(given, [None] * 3, ordered=ordered, most=2, retry=NO_RETRY)
+    fleet.start(head)
+    fleet.run_until(90.0)
+    first = pipeline_of(head).jobs[0]
+    assert (first.failed, first.completed) == (20, ahead)
+    fleet.run_until_over(head)
+
+
 @pytest.mark.parametrize("lanes", [1, 3])
 def test_an_ordered_stage_on_one_lane_runs_in_order_also_what_a_worker_hands_back(lanes: int) -> None:
     fleet, began = audited(lanes), list[int]()

@@ -53,8 +53,8 @@ class SparseRows:
     All other rows below ``count`` have ended as expected, and are gone.
     """
 
-    def __init__(self) -> None:
-        self.count = 0  #: the number of rows that ever existed, for the scheduler
+    def __init__(self, count: int) -> None:
+        self.count = count  #: the number of rows that ever existed, for the scheduler
         self.items = Sparse(self, "O", None, None)
         self.results = Sparse(self, "O", None, None)
 

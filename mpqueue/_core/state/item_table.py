@@ -196,8 +196,8 @@ class ItemTable:
         self._known = set(ids) if grows and ids is not None else None  #: the same ids, to recognize one
         self.growth: GrowthHook | None = None  #: where a journal records the items as they come
         self.origins: Origins | None = None  #: the origins of its items, if another stage makes them
-        self.added = count  #: how many rows were ever added, including those that the scheduler does not know yet
         self.is_stream = False  #: its consumer takes the rows away
+        self.added = 0  #: of a stream: how many rows were ever added, with those that the scheduler does not know yet
         self._rows: SparseRows | None = None  #: the existing rows, if the columns are sparse
         self.cpu_gone = 0.0  #: CPU seconds of rows that are gone
         self.tries_gone: tuple[int, float] = (0, 0.0)  #: their failed tries, and the seconds of these
@@ -437,7 +437,6 @@ class ItemTable:
         else:
             put(self.payloads, added.new, items)
             self._rows.count = added.new.stop
-        self.added = added.new.stop
 
     def _unknown(self, items: list[Any], ids: list[Hashable]) -> tuple[list[Any], list[Hashable]]:
         new_items, new_ids, known = [], [], self._known
@@ -540,8 +539,8 @@ class ItemTable:
 
     def _become_sparse(self, unfinished: Collection[int]) -> None:
         """Keep the rows of unfinished and failed items, and of those that are removed later."""
-        rows = SparseRows()
-        rows.count = count = len(self)
+        count = len(self)
+        rows = SparseRows(count)
         failed = [index for index in self.failures if self.status[index] == FAILED]
         stay = {*unfinished, *failed}
         gone = set(range(count)).difference(stay, self._leaving)

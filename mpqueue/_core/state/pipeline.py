@@ -197,7 +197,7 @@ class Pipeline:
         head.pipeline = self
         head.pending.clear()
         for place, (job, (name, most, ordered)) in enumerate(zip(jobs, stages, strict=True)):
-            job.stage = StageBook(self, place, name, most, ordered and place > 0)
+            job.stage = StageBook(self, place, name, most, ordered)
             job.in_order = ordered
             job.sealed = place == 0
             if place:
