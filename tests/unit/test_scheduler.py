@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mpqueue._core.commands import (
+    AnnounceFinished,
     AnnounceItems,
     AnnounceState,
     Capabilities,
@@ -19,6 +20,7 @@ from mpqueue._core.rules.job_states import DEATH_SECONDS
 from mpqueue._core.rules.outcomes import fail_rest
 from mpqueue._core.scheduler import LONGEST_WAIT
 from mpqueue._core.state.job_book import JobBook
+from mpqueue.errors import JobStateError
 from mpqueue.retry import MAX_DELAY, RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support.auditor import audited
@@ -110,6 +112,41 @@ def completed(fleet: FakeLanes) -> JobBook:
     job = run(fleet)
     fleet.run_until_over(job)
     return job
+
+
+def failed(fleet: FakeLanes) -> JobBook:
+    return fleet.run([fail(1.0)], retry=RetryPolicy(0))
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (run, "got one that is running"),
+        (paused, "got one that is paused"),
+        (completed, r"got one that is completed; create_job\(\) with replace=True makes it anew"),
+        (
+            failed,
+            r"completed_with_errors; retry_failed\(\) runs its failed items again, and create_job\(\) with .* anew",
+        ),
+    ],
+)
+def test_a_start_that_is_refused_says_what_to_do_where_that_helps(
+    fleet: FakeLanes, state: Callable[[FakeLanes], JobBook], words: str
+) -> None:
+    with pytest.raises(JobStateError, match=f"expected a pending job to start, .*{words}$"):
+        fleet.start(state(fleet))
+
+
+@pytest.mark.parametrize("retried", [False, True])
+def test_a_job_that_had_ended_before_its_program_says_so_once(retried: bool) -> None:
+    fleet = FakeLanes(1)
+    job = failed(fleet)
+    job.restored = True  # as if a journal had it
+    before = fleet.counts[AnnounceFinished]
+    (fleet.retry_failed if retried else fleet.start)(job)
+    assert fleet.counts[AnnounceFinished] == before + (not retried)
+    with pytest.raises(JobStateError, match="expected a pending job to start"):
+        fleet.start(job)
 
 
 # -- pause and resume --------------------------------------------------------------------------------------------------

@@ -125,6 +125,7 @@ def test_for_a_death_pays_the_item_that_alone_was_claimed_and_suspects_go_out_ca
         die_with(fleet, phase, lo, hi)
     assert fleet.counts[StartLane] == 1 + (phase is not None), "another worker at once where items are to blame"
     assert [at for at, tries in enumerate(attempts(job)) if tries] == charged
+    assert [event.item for event in job.timings.events if event.name == "worker died"] == [*charged, None][:1]
     fleet.run_until_over(job)
     assert careful_chunks(fleet)[:1] == carefully
     assert attempts(job) == [1 + (at in charged) for at in range(5)]
@@ -217,22 +218,25 @@ def test_an_answer_whose_beginning_never_came_home_gives_its_items_back(fleet: F
     assert (job.status, attempts(job)) == (JobStatus.COMPLETED, [1] * 4)
 
 
-def test_what_is_said_of_items_that_the_chunk_has_no_more_does_not_count(fleet: FakeLanes) -> None:
+@pytest.mark.parametrize("failing", [(), (0, 2)])
+def test_what_is_said_of_items_that_the_chunk_has_no_more_does_not_count(
+    fleet: FakeLanes, failing: tuple[int, ...]
+) -> None:
     job = start_chunk(fleet, 4)
     (chunk,) = fleet.books.lanes[0].chunks
     fleet.drop(job, 2, 3)
     fleet.run_while(lambda: chunk.end != 2)
     leave(fleet)
     of_each = range(4)
-    failures = {at: Failure(ValueError()) for at in of_each if at % 2 == 0}
+    failures = {at: Failure(ValueError()) for at in failing}
     report = ChunkReported(0, 1, 1, 0, 4, [*"abcd"], failures, (), 0.0, Ended.DONE)
     output = dict.fromkeys(of_each, ("out", ""))
     fleet.handle(report._replace(output=output, peaks=dict.fromkeys(of_each, 1 << 20)))
     assert report.results == [], "whoever takes one from the books is the last to hold it"
-    assert (attempts(job)[:4], job.table.results[:4]) == ([1, 1, 0, 0], [None, "b", None, None])
+    assert (attempts(job), job.table.results) == ([1, 1, 0, 0], [None if failing else "a", "b", None, None])
     assert (sorted(job.table.output), list(job.table.peak)[:4]) == ([0, 1], [1 << 10, 1 << 10, 0, 0])
     fleet.run_until_over(job)
-    assert list(job.table.peak)[:2] == [0, 1 << 10], "nobody knows it of the second try"
+    assert list(job.table.peak)[:2] == [0 if failing else 1 << 10, 1 << 10], "nobody knows it of a second try"
 
 
 # -- timeouts ----------------------------------------------------------------------------------------------------------

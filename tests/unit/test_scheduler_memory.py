@@ -194,6 +194,13 @@ def test_an_item_that_runs_apart_is_charged_though_its_own_part_is_the_smaller_o
     assert fleet.counts[KillLane] == 2
 
 
+def test_the_error_says_how_much_it_was_and_how_much_it_may_be() -> None:
+    fleet = limited(most=100_000_000)
+    job = fleet.run([hog(500_000_000)], retry=NEVER)
+    had = "500 MB of private memory, more than per_worker['memory'] of 100 MB; it was killed"
+    assert job.table.failures[0].message == f"the item's worker had {had}"
+
+
 @pytest.mark.parametrize(
     ("phase", "items", "killed"),
     [

@@ -126,15 +126,16 @@ def test_a_worker_that_starts_in_the_end_saves_the_jobs_and_forgets_its_failures
     assert fleet.books.lanes[0].start_failures == 0
 
 
-def test_the_thirty_seconds_begin_when_the_last_worker_is_lost() -> None:
+@pytest.mark.parametrize("lost", [20.0, 50.0])
+def test_the_thirty_seconds_begin_when_the_last_worker_is_lost(lost: float) -> None:
     fleet = watched(1)
     job = fleet.started([succeed(100.0)])
-    fleet.run_until(50.0)
+    fleet.run_until(lost)
     fleet.broken.add(0)
     fleet.kill(0)
-    fleet.run_until(79.0)
+    fleet.run_until(lost + 29.0)
     assert job.status is JobStatus.RUNNING
-    fleet.run_until(81.0)
+    fleet.run_until(lost + 31.0)
     assert "no worker could be started for 30.0 s" in reason_of(job)
 
 
@@ -240,6 +241,18 @@ def test_an_initializer_that_fails_in_one_worker_leaves_the_others_to_work() -> 
     fleet.initialize_with(lambda lane: Try(0.0, Outcome.FAILURE if lane == 0 else Outcome.RESULT))
     job = fleet.run([succeed(1.0)] * 3)
     assert job.status is JobStatus.COMPLETED
+
+
+def test_an_initializer_that_has_failed_and_then_succeeded_fails_no_later_job() -> None:
+    fleet, outcomes = watched(1), [Outcome.RESULT, Outcome.FAILURE]
+    fleet.initialize_with(lambda _: Try(0.1, outcomes.pop() if outcomes else Outcome.RESULT))
+    assert errors(fleet.started([])) == []
+    fleet.run_until(5.0)
+    fleet.run([succeed()])
+    fleet.kill(0)
+    fleet.advance(0.05)
+    assert not fleet.books.ready
+    assert statuses(fleet.run([succeed()])) == ["completed"]
 
 
 @pytest.mark.parametrize(

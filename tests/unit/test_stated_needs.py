@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mpqueue._core.state.item_table import make_table
-from mpqueue._core.state.resources import MEMORY, JobNeeds, Needs, Supply, check_needs, needs_of
+from mpqueue._core.state.resources import CPUS, MEMORY, JobNeeds, Needs, Supply, check_needs, needs_of
 
 GB = 10**9
 SUPPLY = Supply(cpus=4, limits={"gpu": 2, "license": 3}, memory=lambda: 16 * GB)
@@ -113,6 +113,16 @@ def test_what_makes_no_sense_is_refused() -> None:
         needs([1], SUPPLY._replace(limits={}), uses={"gpu": 1})
     with pytest.raises(ValueError, match=r"uses\['memory'\]: expected none, since this system does not say .* got 5"):
         needs([1], NO_SUPPLY, memory=5)
+
+
+def test_what_is_not_counted_here_can_not_be_needed() -> None:
+    supply = SUPPLY._replace(uncounted="workers elsewhere have their own")
+    for name in (CPUS, MEMORY):
+        with pytest.raises(
+            ValueError, match=rf"uses\['{name}'\]: expected none, since workers elsewhere have their own"
+        ):
+            needs([1], supply, uses={name: 1})
+    assert needs([1], supply, uses={"gpu": 1}).kinds == [Needs(1, (("gpu", 1),))]
 
 
 def test_what_a_function_raises_says_which_it_was() -> None:
