@@ -125,6 +125,7 @@ def check_pipeline(pipeline: Pipeline) -> None:
         assert job.sealed == (job.stage.place == 0 or jobs[job.stage.place - 1].status.final)
         assert all(result is None for result in job.table.results), "a stage keeps no results"
         coming, early = job.stage.coming, job.stage.early
+        assert min((*coming, *early), default=job.stage.turn) >= job.stage.turn, "an input has its turn once"
         assert job.stage.skipped == sum(not left and root not in early for root, left in coming.items())
         if (origins := job.table.origins) is not None:
             live = {index for index in range(len(job.table)) if not job.table.ended(index)}

@@ -19,6 +19,7 @@ from mpqueue._core.messages import ChunkReported, JobStartAsked, QueueOpened, Ti
 from mpqueue._core.rules.job_states import DEATH_SECONDS
 from mpqueue._core.rules.outcomes import fail_rest
 from mpqueue._core.scheduler import LONGEST_WAIT
+from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook
 from mpqueue.errors import JobStateError
 from mpqueue.retry import MAX_DELAY, RetryPolicy
@@ -140,11 +141,14 @@ def test_a_start_that_is_refused_says_what_to_do_where_that_helps(
 @pytest.mark.parametrize("retried", [False, True])
 def test_a_job_that_had_ended_before_its_program_says_so_once(retried: bool) -> None:
     fleet = FakeLanes(1)
-    job = failed(fleet)
-    job.restored = True  # as if a journal had it
+    job = fleet.job([fail()])
+    job.table.fail(0, Failure(ValueError()))
+    job.go_on()
+    job.restored, job.status, job.started_at, job.duration = True, JobStatus.COMPLETED_WITH_ERRORS, 1.0, 2.0
     before = fleet.counts[AnnounceFinished]
     (fleet.retry_failed if retried else fleet.start)(job)
     assert fleet.counts[AnnounceFinished] == before + (not retried)
+    assert job.past is None, "of a run here"
     with pytest.raises(JobStateError, match="expected a pending job to start"):
         fleet.start(job)
 

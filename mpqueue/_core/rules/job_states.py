@@ -81,7 +81,6 @@ def _activate(books: Books, message: JobStartAsked | FailedItemsReset) -> None:
     job.epoch += 1
     job.killed = False
     job.setups.clear()
-    job.interrupted = None
     books.jobs[job.number] = job
     job.sizer.begin(books.capabilities, books.present)
     _begin_timing(books, job)

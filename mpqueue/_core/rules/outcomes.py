@@ -270,7 +270,7 @@ def drop(books: Books, job: JobBook, indices: Sequence[int]) -> None:
 
 def begin_limits(books: Books, job: JobBook) -> None:
     """Count the job's failures and its time from now on."""
-    job.stopped_why, job.excused = None, 0
+    job.excused = 0
     if job.options.deadline is not None:
         books.timers.add(books.now + job.options.deadline, TimerKind.STOP, job.number, 0, job.epoch)
 

@@ -60,7 +60,7 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
     is_news = job.active and done > chunk.reported
     if is_news:
         _record(books, lane, chunk, report, done)
-    if report.ended is Ended.SETUP_FAILED and report.setup_failure is not None:
+    if report.setup_failure is not None:
         setup_failed(books, lane, job, report.setup_failure)
     else:
         _is_good(books, lane, job)
