@@ -421,7 +421,6 @@ class TableFiller:
         self.unreadable.difference_update(indices)
         for index in self._brought.intersection(indices):  # it belonged to the former item
             self._table.payloads[index] = NotKept()
-            self._brought.discard(index)
 
     def _read_failures(self, content: dict[str, Any], indices: Sequence[int]) -> None:
         table, read_file = self._table, self._read_file

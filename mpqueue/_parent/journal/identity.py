@@ -230,7 +230,7 @@ class Writer:
     def _end(self, frame: _Frame, form: bytes) -> bytes:
         """Return the form of a written value: if it is deep, a digest."""
         self._lowest, self._needed = frame.lowest, frame.needed
-        is_object = form[:1] == b"O" and frame.depth < 0
+        is_object = form[:1] == b"O"
         if is_object:
             form = b"O" + _long_digest(form[1:])
         elif frame.depth < 0 and type(frame.value) in _CONTAINERS:

@@ -137,8 +137,7 @@ class Store:
             execute("BEGIN IMMEDIATE")  # a file that can't be written is refused now
             execute("ROLLBACK")
         seal_lines(self._connection)
-        last = execute("SELECT max(number) FROM chunks").fetchone()[0]
-        self._chunks = itertools.count(1 if last is None else last + 1)
+        self._chunks = itertools.count(execute("SELECT coalesce(max(number), 0) + 1 FROM chunks").fetchone()[0])
         #: The numbers of the jobs, by their ids in the file; changed by one thread.
         self.numbers: dict[str | bytes, int] = {}
         # From the table itself: its index may be damaged. Numbers of jobs with damaged lines.

@@ -272,15 +272,15 @@ class _OpenRow:
         row = self._slots
         if len(slots) < 2 or not isinstance(row, range) or not self._all_done:
             return None
-        first, last = slots[0], slots[-1]
-        if first not in row or last not in row or [*slots] != [*range(first, last + 1)]:
+        at = slots[0] - row.start
+        if [*slots] != [*row[at : at + len(slots)]]:
             return None
         if any(part.size is None or part.dropped for part in self._parts):
             return None
         lists = [self._list(number) for number in range(len(self._parts))]
         if any(type(each) is not list for each in lists):
             return None
-        return [*chain.from_iterable(lists)][first - row.start : last + 1 - row.start]
+        return [*chain.from_iterable(lists)][at : at + len(slots)]
 
     def _list(self, number: int) -> Any:
         """Return the results of one part that were pickled together, or an `Unreadable`."""

@@ -278,8 +278,10 @@ def _without(places: Sequence[int], kept: KeptItems, gone: set[int]) -> KeptItem
     lost = [at in gone for at in places]
     if all(lost):
         return [None] * len(lost)
-    if isinstance(kept, list) or not any(lost):
-        return [None if is_lost else one for is_lost, one in zip(lost, kept, strict=True)] if any(lost) else kept
+    if not any(lost):
+        return kept
+    if isinstance(kept, list):
+        return [None if is_lost else one for is_lost, one in zip(lost, kept, strict=True)]
     values = plain_list(Kept(*kept))
     if values is None:
         return kept
@@ -494,9 +496,8 @@ class RecordedGrowth:
             table.slots.extend(range(first, self.next_slot))
         by = BY_USER if maker is None else (table.slots_of((maker,)) or (maker,))[0]
         makers = array("q", (by,)) * len(new)
-        last = self._added[-1] if self._added and not identities else None
-        if last is not None and not last.identities and last.indices.stop == new.start:
-            last.join(new, makers)
+        if self._added and not (identities or self._added[-1].identities):
+            self._added[-1].join(new, makers)
         else:
             self._added.append(AddedLot(new, first, makers, identities))
 

@@ -211,9 +211,7 @@ class ConvertedCopy:
         weakref.finalize(self, copy.close)
         copy.text_factory = source.text_factory
         source.backup(copy)
-        copy.execute("BEGIN")
         convert(copy)
-        copy.execute("COMMIT")
 
 
 def convert(connection: Any) -> None:
@@ -278,7 +276,7 @@ class _OldJob:
         elif line["total"] >= 0:  # otherwise it is dropped: its maker ended before it was complete
             for lot in self._lots_of_list(count, is_first=is_first):
                 run(*lot.put(number))
-        if self._unbound and line["handler"] is not None:
+        if self._unbound:
             line["handler"] = self._bound(line["handler"], Place("jobs.handler", number))
         line["codes"] = seal([_UNKNOWN_CODE], Place("jobs.codes", number))
         line["handler_name"] = (line.get("handler_name") or "").partition(" ")[0].replace(":", ".", 1) or None
