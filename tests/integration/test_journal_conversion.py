@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from mpqueue import ItemStatus
 from tests.support import journal_0_1, journal_rc1
-from tests.support.journals import Line, lines_of, queue_of, rows_of, unpacked
+from tests.support.journals import Line, lines_of, queue_of, recorded, rows_of, unpacked
 from tests.support.length import IS_LONG
 from tests.support.programs import run_program
 from tests.support.systems import not_on_windows
@@ -47,6 +48,18 @@ def original(version: Any, tmp_path: Path) -> Path:
     return unpacked(version, tmp_path / "original")
 
 
+@VERSIONS
+def test_a_journal_that_was_converted_says_what_it_said_before_and_so_does_the_copy_that_is_kept(
+    original: Path, version: Any, tmp_path: Path
+) -> None:
+    path = unpacked(version, tmp_path / "converted")
+    look(original, path)
+    queue_of(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        kinds = dict(connection.execute("SELECT id, kind FROM jobs").fetchall())
+    assert kinds == {name: name if name in ("open", "stream") else "list" for name in kinds}
+
+
 @pytest.mark.slow
 @not_on_windows("no forks")
 @VERSIONS
@@ -73,6 +86,10 @@ def look(original: Path, path: Path) -> None:
     assert all_of(path) == before, "as a reader sees it"
     queue_of(path).close()
     assert (all_of(path), last_number(path)) == (before, last_number(original)), "once it is converted"
+    for name in before[0]:
+        with recorded(path, name) as job:
+            done = [item for item in job.items if item.status is ItemStatus.COMPLETED][:1]
+            assert [item.replay() for item in done] == [item.result for item in done], "with the handler that is in it"
     (copy,) = path.parent.glob("run.db.v?")
     with closing(sqlite3.connect(copy)) as connection:
         assert connection.execute("PRAGMA user_version").fetchone()[0] == int(copy.suffix[2:])

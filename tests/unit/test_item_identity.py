@@ -83,7 +83,8 @@ DIFFERENT: list[Any] = [
     np.array([[1, 2]]), np.array([1, 2], "i2"), np.array([1.0, 2.0]), np.array(["a", None], object), np.zeros(9999),
     np.ones(9999), np.dtype("f4"), np.array([(1, 2.0)], [("a", "i4"), ("b", "f8")]), Photo, len, os.path.join,
     PureWindowsPath("a"), PureWindowsPath("b"), {Point(1, 2): Photo("a")}, [Photo("a"), Photo("a")],
-    [Photo("a"), Photo("b")], [1].append, [2].append, dict.fromkeys,
+    [Photo("a"), Photo("b")], [1].append, [2].append, dict.fromkeys, np.dtype(object), np.dtype([("a", object)]),
+    np.random.PCG64(1), np.random.PCG64(2),
 ]  # fmt: skip
 
 
@@ -253,6 +254,7 @@ def test_older_journals_know_what_they_know() -> None:
         (Restless(), "differently each time"),
         (net_in_a_set(), "its others: it is a set of what leads back to it"),
         (Photo("a", more={"k": [threading.Lock()]}), r"its more\['k'\]\[0\]: TypeError: cannot pickle"),
+        (partial(len, threading.Lock()), "^TypeError: cannot pickle"),
         (type("Local", (), {})(), "not found under that name"),
         ([{"a": (each for each in list[int]())}], "cannot pickle"),
     ],

@@ -124,6 +124,20 @@ def test_many_items_that_were_added_are_in_rows_that_follow_each_other(monkeypat
     assert not any(isinstance(row.parts[0][1], list) for row in few)
 
 
+def test_of_added_items_a_lot_has_a_slot_for_each_while_they_are_pickled() -> None:
+    seen: list[list[Any]] = []
+
+    class Slow:
+        def __reduce__(self) -> Any:
+            seen.append([type(item) for lot in added.lots() for item in lot.items(no_file)])
+            return str, ("slow",)
+
+    table = make_table([Fraction(1), Slow(), Fraction(2)])
+    added = AddedLot(range(3), 7, array("q", (-1,)) * 3).take_from(table)
+    added.pickling.keep()
+    assert seen == [[Fraction, NotKept, NotKept]]
+
+
 def test_a_job_that_grows_may_have_items_that_its_reader_does_not_know_of() -> None:
     table = make_table(range(6))
     table.complete(range(6), [*"abcdef"])

@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from mpqueue._core.state.item_table import ItemTable
+from mpqueue._core.state.item_table import Failure, ItemTable
 from mpqueue._os.file_system import lock_file
 from mpqueue._parent.journal import schema
 from mpqueue._parent.journal.checks import JournalLock, Mark, MovedError, is_held, marked
-from mpqueue._parent.journal.chunk_rows import ADD_CHUNK, NUMBERS, chunk_statement, make_row, row_of
+from mpqueue._parent.journal.chunk_rows import ADD_CHUNK, NUMBERS, WrittenRow, chunk_statement, make_row, row_of
 from mpqueue._parent.journal.identity import SIZE, UNKNOWN, digest
 from mpqueue._parent.journal.journal_file import (
     Store,
@@ -49,7 +49,7 @@ from mpqueue._parent.journal.schema import SCHEMA, ConvertedCopy, _OldJob
 from mpqueue._parent.journal.suspects import RunningMark, RunningMarks
 from mpqueue._wire.item_names import IdRule
 from mpqueue.errors import JournalError
-from mpqueue.status import COMPLETED, FAILED, PENDING
+from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 from tests.support.this_system import IS_WINDOWS
 
 POSIX_ONLY = pytest.mark.skipif(IS_WINDOWS, reason="open files can't be removed there")
@@ -175,6 +175,21 @@ def test_a_look_that_is_not_whole_is_taken_again_some_times(path: str) -> None:
     assert len(looks) == TRIES
 
 
+def test_a_journal_that_nobody_has_open_is_read_again_if_it_was_written_meanwhile(path: str) -> None:
+    with stored(path) as store:
+        put(store)
+    reader, statuses = Reader(path), list[str]()
+
+    def look() -> None:
+        statuses.extend(job.status for job in reader.jobs())
+        if len(statuses) == 1:
+            with stored(path) as store:
+                store.put_job(1, {"status": "completed"})
+
+    reader.at_once(look)
+    assert statuses == ["pending", "completed"]
+
+
 def test_a_damaged_line_is_named_and_its_job_is_left(path: str) -> None:
     with stored(path) as store:
         put(store)
@@ -204,13 +219,14 @@ def by_id(path: str) -> str:
     """A journal of a job of three items in four slots, of which the second is gone, in another order."""
     with stored(path) as store:
         places = prepare(array("I", [3, 0, 2]).tobytes())
-        put(store, lots_by_id("a", "b", "c", "d"), rule="key", slots=4, places=places)
+        put(store, lots_by_id("a", "b", "c", "d"), rule="attribute", slots=4, places=places)
     return path
 
 
 def test_ids_come_in_the_order_of_the_items_and_names_in_that_of_the_slots(by_id: str) -> None:
     reader, job = Reader(by_id), found(by_id)
-    assert reader.table(job).ids == ["d", "a", "c"]
+    table = reader.table(job)
+    assert (table.ids, table.rule) == (["d", "a", "c"], IdRule.ATTRIBUTE)
     assert reader.places(job) == array("I", [3, 0, 2])
     assert reader.names(job) == ["a", "b", "c", "d"]
     lots = reader.at_once(lambda: [*reader.lots(job, items=False)])
@@ -231,18 +247,40 @@ def test_damaged_ids_are_unreadable_and_said_to_be_once(by_id: str, caplog: pyte
 def test_of_a_stream_what_has_not_ended_is_not_shown_unless_its_row_is_damaged(path: str) -> None:
     row = {**dict.fromkeys(NUMBERS, bytes(4)), "status": bytes((COMPLETED, PENDING)), "results": [keep("b", [])]}
     with stored(path) as store:
-        put(store, lots_by_id("a", "b", "c", "d"), rule="key", slots=4, kind="stream")
+        put(store, lots_by_id("a", "b", "c", "d"), slots=4, kind="stream")
         store.write([chunk_statement(1, 1, row_of(row, [1, 2])), chunk_statement(2, 1, row_of({}, [3]))])
     change(path, "UPDATE chunks SET body = x'00' WHERE number = 2")
-    assert Reader(path).table(found(path)).ids == ["b", "d"]
+    table = Reader(path).table(found(path))
+    assert (table.ids, table.rule) == (["b", "d"], IdRule.KEY)
 
 
+@pytest.mark.parametrize(("first", "known"), [(0, ["\0\0", "cd"]), (2, ["ab", "\0\0"])])
 @pytest.mark.parametrize("damage", ["DELETE FROM lots", "UPDATE lots SET body = x'00'"])
-def test_of_a_lot_that_is_damaged_or_gone_nothing_is_known_and_of_others_all(by_id: str, damage: str) -> None:
-    change(by_id, f"{damage} WHERE first = 0")
+def test_of_a_lot_that_is_damaged_or_gone_nothing_is_known_and_of_others_all(
+    by_id: str, damage: str, first: int, known: list[str]
+) -> None:
+    change(by_id, f"{damage} WHERE first = {first}")
     reader, job = Reader(by_id), found(by_id)
-    nobody, known = reader.at_once(lambda: [*reader.lots(job, items=False)])
-    assert (nobody.identities, known.what()[0][::SIZE]) == (bytes(2 * SIZE), b"cd")
+    lots = reader.at_once(lambda: [*reader.lots(job, items=False)])
+    assert [(lot.first, lot.size) for lot in lots] == [(0, 2), (2, 2)]
+    assert [lot.what()[0][::SIZE].decode() for lot in lots] == known
+
+
+def test_what_was_written_while_it_was_read_is_not_said_to_be_damaged(
+    by_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    written, looks = rows_of(by_id, "SELECT items, first FROM lots"), list[list[Lot]]()
+    change(by_id, "UPDATE lots SET items = x'00'")
+    reader, job = Reader(by_id), found(by_id)
+
+    def look() -> list[Any]:
+        looks.append([*reader.lots(job, items=True)])
+        for lot in written if len(looks) == 1 else ():
+            change(by_id, "UPDATE lots SET items = ? WHERE first = ?", *lot)
+        return reader.items(job, looks[-1])[1]
+
+    assert reader.at_once(look) == [*"abcd"]
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("places", [[0, 1], [0, 1, 4]])
@@ -286,7 +324,14 @@ def test_items_that_are_gone_are_forgotten_once_and_all_else_stays(path: str, ki
     rows = []
     for _ in range(3):
         slots = sorted(chance.sample(range(8), chance.randrange(1, 5)))
-        table.complete(slots, [[chance.random()] for _ in slots])
+        pending = [slot for slot in slots if table.status[slot] == PENDING]
+        if pending and chance.random() < 0.3:
+            slots = pending
+            for slot in slots:
+                table.fail_try(slot, Failure(ValueError("no")), 1)
+                table.status[slot] = RETRY
+        else:
+            table.complete(slots, [[chance.random()] for _ in slots])
         rows.append(make_row(table, slots, {}))
     order = None if places is None else prepare(array("I", places).tobytes())
     line = columns(rule="key", slots=8, total=5 if places else 8, kind=kind, places=order)
@@ -314,6 +359,9 @@ def test_items_that_are_gone_are_forgotten_once_and_all_else_stays(path: str, ki
         for is_gone, items, now in ((False, 0, gone()), (True, len(forgotten), gone_then), (True, 0, gone_then)):
             assert store.compact_job(1, gone=is_gone).items == items
             assert (told(), gone()) == (before, now)
+            query = "SELECT 1, number, body, slots FROM chunks"
+            kept = {slot for row in rows_of(path, query) for slot in WrittenRow(*row).spoken(path)}
+            assert not is_gone or not kept & {*gone_then, *replaced}, "nothing is told of what is gone"
 
 
 # -- files beside it ---------------------------------------------------------------------------------------------------

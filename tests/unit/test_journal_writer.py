@@ -199,6 +199,30 @@ def test_what_is_not_urgent_is_written_with_all_that_comes_within_the_time_of_a_
     assert rows(journal.path) == [1, 2, 3]
 
 
+def test_its_thread_wakes_up_to_write_when_the_time_of_a_group_is_over(
+    journal: Journal, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[tuple[float | None, list[int]]] = []
+
+    def take(timeout: float | None) -> Any:
+        if journal._posted.empty():
+            waits.append((timeout, rows(journal.path)))
+            journal._stopping = timeout is None
+            if timeout != GROUP:
+                disk.now += timeout or 0.0
+                return None
+            disk.now += GROUP / 2
+            journal.post(row(3))
+        return journal._posted.get()
+
+    monkeypatch.setattr(journal, "_take", take)
+    for number in (1, 2):
+        journal.post(row(number))
+    disk.now = 0.0
+    journal._serve()
+    assert waits == [(0.0, []), (GROUP, []), (0.0, []), (GROUP / 2, []), (None, [1, 2, 3])]
+
+
 def test_to_await_what_was_asked_is_to_wait_until_it_is_done(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     awaited: list[Reply[Any]] = []
 
