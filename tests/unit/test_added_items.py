@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from mpqueue._core.state.item_table import AddedItems, ItemTable
+from mpqueue._core.state.item_table import ItemTable
 from mpqueue._parent.journal.identity import digest
 from mpqueue._parent.journal.kept_values import no_file
 from mpqueue._parent.journal.lots import BY_USER, RecordedGrowth
 from mpqueue._wire.item_names import IdRule
-from mpqueue._wire.parcels import ResultWithItems, plain_ids
+from mpqueue._wire.parcels import AddedItems, ResultWithItems, plain_ids
 
 
 class Text(str):
@@ -71,7 +71,7 @@ def test_of_items_that_are_added_to_a_recorded_job_the_new_ones_are_chosen_and_w
                 new.append(item)
                 known.add(item)
             looked_at += 1
-        ids = [*items] if has_ids else None
+        ids: list[Any] | None = [*items] if has_ids else None
         added = AddedItems(items, ids)
         if maker is None:
             added, count = table.choose(growth.look_at(items, ids), most)

@@ -137,7 +137,8 @@ class Store:
             execute("BEGIN IMMEDIATE")  # a file that can't be written is refused now
             execute("ROLLBACK")
         seal_lines(self._connection)
-        self._chunks = itertools.count(execute("SELECT coalesce(max(number), 0) + 1 FROM chunks").fetchone()[0])
+        last: int = execute("SELECT coalesce(max(number), 0) FROM chunks").fetchone()[0]
+        self._chunks = itertools.count(last + 1)
         #: The numbers of the jobs, by their ids in the file; changed by one thread.
         self.numbers: dict[str | bytes, int] = {}
         # From the table itself: its index may be damaged. Numbers of jobs with damaged lines.
