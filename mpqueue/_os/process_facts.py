@@ -181,11 +181,6 @@ def other_threads() -> list[str]:
     return sorted(names)
 
 
-def private_bytes() -> int | None:
-    """Return the bytes of this process's private memory, see `memory_of`; None if the system does not report it."""
-    return memory_of("self")  # its number here may be another in what is mounted at /proc
-
-
 # -- of another process ------------------------------------------------------------------------------------------------
 
 
@@ -212,7 +207,10 @@ class MemoryGauge:
 
 
 def memory_of(pid: int | Literal["self"]) -> int | None:
-    """Bytes, see `MemoryGauge.read`, of the process that has that number now; None if not reported. 15 us."""
+    """Bytes, see `MemoryGauge.read`, of the process that has that number now; None if not reported. 15 us.
+
+    This process is ``self``: its number here may be another in what is mounted at /proc.
+    """
     try:
         gauge = MemoryGauge(pid)
     except OSError:

@@ -42,7 +42,11 @@ class Capture:
     @contextlib.contextmanager
     def around_chunk(self) -> Iterator[None]:
         """Keep the output in the block, and what processes have written to the files since the last chunk."""
-        self._begin_anew()
+        # Output that came after the report of its item counts as that of this chunk's first item.
+        late = [(0, out, err) for position, out, err in self._kept if position < self._taken and (out or err)]
+        self._kept.clear()
+        self._kept.extend(late)
+        self._taken = 0
         self._flush()
         begun: list[_KeptStream] = []
         try:
@@ -54,13 +58,6 @@ class Capture:
             self._flush()
             for kept in begun:
                 kept.end()
-
-    def _begin_anew(self) -> None:
-        """Give output that came after the report of its item to the first item of this chunk."""
-        late = [(0, out, err) for position, out, err in self._kept if position < self._taken and (out or err)]
-        self._kept.clear()
-        self._kept.extend(late)
-        self._taken = 0
 
     def wrap(self, call: Callable[..., Any], position: Callable[[], int]) -> Callable[..., Any]:
         """Return the call, wrapped to leave its output at its position before it returns or raises."""
@@ -144,7 +141,7 @@ class _KeptStream:
                 raise
         self._before: int | None = None  #: the original file; None if there is none, or no chunk runs
         self._has_begun = False  #: the file was put in its place
-        self._take_back: Callable[[], None] = _nothing  #: undoes the chunk's change of Python's stream
+        self._take_back: Callable[[], None] = lambda: None  #: undoes the chunk's change of Python's stream
 
     def begin(self) -> bool:
         """Put the file in its place; False if no descriptor is left for that: then output is not kept."""
@@ -215,10 +212,6 @@ class _KeptStream:
         """Close the file: the job has ended."""
         if self._file is not None:
             self._file.close()
-
-
-def _nothing() -> None:
-    pass
 
 
 def _is_useless(stream: Any) -> bool:

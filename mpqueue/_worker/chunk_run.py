@@ -29,13 +29,12 @@ from mpqueue._wire.memory.ledger import (
     Phase,
     pack_claim,
 )
-from mpqueue._wire.pickling.payload import Packed
+from mpqueue._wire.memory.segments import SegmentGoneError
 from mpqueue._worker import timing
 from mpqueue._worker.exchange import WorkerContext
-from mpqueue._worker.handlers import current_item
 from mpqueue._worker.handlers.current_item import Running
 from mpqueue._worker.handlers.loaded_jobs import LoadedJob
-from mpqueue._worker.results import ChunkResults, run_up_to_held
+from mpqueue._worker.results import ChunkResults, positions_from, run_up_to_held
 from mpqueue._worker.timing import ChunkTimes, Costs
 from mpqueue._worker.worker_links import BrokenWorkerError
 from mpqueue.errors import text_of
@@ -102,7 +101,7 @@ class ChunkRun:
             return self._report(0, Ended.MEMORY)
         if not self._unpack():
             return self._report(0, Ended.UNREADABLE)
-        current_item.enter(self.links, self.running)
+        self.links.running = self.running
         self.context.logs.sender = self
         with self.job.around_chunk():
             ended = self._run_stretches()
@@ -142,21 +141,16 @@ class ChunkRun:
             self.running.items = [None] * len(self._packed_items)
             return True
         self.claim(Phase.UNPACKING, 0, len(self.running.indices))
-        began = clock.monotonic()
+        packed, exchange, began = self._packed_items, self.context.exchange, clock.monotonic()
         try:
-            self.running.items = self._unpack_all(self._packed_items)
+            self.running.items = (
+                exchange.load_several(packed.each) if isinstance(packed, Several) else exchange.load(packed)
+            )
         except BaseException:
             return False
         finally:
             self.times.unpacking += clock.monotonic() - began
         return True
-
-    def _unpack_all(self, packed: Packed | Several) -> list[Any]:
-        exchange = self.context.exchange
-        if isinstance(packed, Several):
-            return exchange.load_several(packed.each)
-        items: list[Any] = exchange.load(packed)
-        return items
 
     def _run_stretches(self) -> Ended:
         out, total = self.running.out, len(self.running.items)
@@ -191,12 +185,8 @@ class ChunkRun:
 
         Never before its first item. To be called once between two stretches.
         """
-        used, most = self.note_memory(), self.links.ledger.words[MEMORY_LIMIT]
+        used, most = note_memory(self.links.ledger), self.links.ledger.words[MEMORY_LIMIT]
         return used is not None and self.links.growth.likely(used) > most and self.links.has_run
-
-    def note_memory(self) -> int | None:
-        """Return the memory at the start of the current item, see `note_memory`."""
-        return note_memory(self.links.ledger)
 
     def _unpack_one(self, position: int) -> bool:
         """Unpickle the item at this position; an error is the item's failure, and costs no try the first time."""
@@ -205,8 +195,9 @@ class ChunkRun:
         try:
             item = self.context.exchange.load(self._packed_items[position])
         except BaseException as error:
-            if self.context.exchange.is_cut_off(error):
-                self.claim(Phase.IDLE, position, position)  # it has not begun
+            if self.links.carries_segments and isinstance(error, SegmentGoneError):
+                # This worker can't open segments of a program that has no other way to it; another worker can.
+                self.claim(Phase.IDLE, position, position)  # the item has not begun
                 raise
             if came_of_signal(error):
                 raise
@@ -294,9 +285,7 @@ class ChunkRun:
         cut_pace = None if self.cut_at is None else self.job.pace or 0.0
         pace = self._costs.stretch_ended(lo, hi, seconds, cut_pace, packing) + packing / (hi - lo)
         self.job.pace = pace
-        if self.careful:
-            return 1
-        return timing.next_size(pace, hi - lo)
+        return 1 if self.careful else timing.next_size(pace, hi - lo)
 
     # -- the report ------------------------------------------------------------------------------------------
 
@@ -328,9 +317,9 @@ class ChunkRun:
             output=None if self.job.capture is None else self.job.capture.take(first, done),
             peaks=self._costs.peaks_between(first, done),
             times=self.times.take(self._told, self._told - began),
-            added=self.results.added(first, done),
+            added=positions_from(first, done, self.results.with_items),
             passed=self.job.passes_on,
-            yielded=self.results.yielded(first, done),
+            yielded=positions_from(first, done, self.results.yielded),
             profile=None if self.sampling is None else self.sampling.take(first, done),
         )
 
@@ -370,7 +359,7 @@ def note_memory(ledger: Ledger) -> int | None:
     """Write the memory at the start of an item or a setup into the ledger, and return it; None without a limit."""
     if not ledger.words[MEMORY_LIMIT]:
         return None
-    ledger.words[MEMORY_USED] = used = memory.private_bytes() or 0
+    ledger.words[MEMORY_USED] = used = memory.memory_of("self") or 0
     return used
 
 

@@ -21,7 +21,7 @@ from mpqueue._os import system as clock
 from mpqueue._os.alarm import Alarm, make_alarm
 from mpqueue._wire.frames import STRETCH_LIMIT, Ended, dump_frame
 from mpqueue._wire.memory.ledger import Phase
-from mpqueue._worker.chunk_run import ChunkRun
+from mpqueue._worker.chunk_run import ChunkRun, note_memory
 from mpqueue._worker.results import NotReadyError
 
 #: The part of a chunk's or stretch's time after which a stretch is cut off behind the running item.
@@ -80,20 +80,18 @@ class ChunkTimer:
         return alarm
 
     def _watch(self, alarm: Alarm, left: threading.Event) -> None:
+        """Look at the current chunk whenever the alarm goes off, on the thread."""
         try:
-            self._look_when_due(alarm)
+            while True:
+                try:
+                    alarm.wait()
+                except (OSError, ValueError):  # a handler has closed its descriptors
+                    return
+                if self._ended:
+                    return
+                self._look()
         finally:
             left.set()
-
-    def _look_when_due(self, alarm: Alarm) -> None:
-        while True:
-            try:
-                alarm.wait()
-            except (OSError, ValueError):  # a handler has closed its descriptors
-                return
-            if self._ended:
-                return
-            self._look()
 
     def _look(self) -> None:
         """Look at the current chunk: if it is late, cut off its stretch and send its results early."""
@@ -143,7 +141,7 @@ def cut_off(run: ChunkRun) -> None:
             return
         run.cut_at = position
         if position > lo:
-            run.note_memory()  # time of the items before is not its own
+            note_memory(run.links.ledger)  # time of the items before is not its own
         run.claim(Phase.RUNNING, position, max(position + 1, lo + len(stretch)))
 
 

@@ -5,10 +5,9 @@ It lives as long as the worker. The main thread uses it, and the chunk timer und
 
 from __future__ import annotations
 
-import contextlib
 import errno
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mpqueue._wire.frames import Passed, all_of
@@ -17,7 +16,6 @@ from mpqueue._wire.memory.segments import (
     NOTHING_CARRIED,
     Carried,
     Part,
-    SegmentGoneError,
     SegmentRef,
     SegmentStore,
     can_lend,
@@ -62,15 +60,6 @@ class WorkerExchange:
             int, int
         ] = {}  #: by the serials of lent segments: the chunk with whose report each was sent
 
-    @contextlib.contextmanager
-    def having(self, carried: Carried) -> Iterator[None]:
-        """Use the segments carried by the current frame in the block."""
-        self.carried = carried
-        try:
-            yield
-        finally:
-            self.carried = NOTHING_CARRIED
-
     def sent(self, chunk: int, packed: Packed | Sequence[Passed]) -> None:
         """Note that these results are sent with a report on that chunk."""
         if self.store is None:
@@ -85,10 +74,6 @@ class WorkerExchange:
         """Take the segments to be carried by the reports that were made since the last call."""
         leaving, self._leaving = self._leaving, []
         return leaving
-
-    def is_cut_off(self, error: BaseException) -> bool:
-        """True if this worker can't open segments of a program that has no other way to it: another worker can."""
-        return self._carries and isinstance(error, SegmentGoneError)
 
     def chunk_begins(self, chunk: int, returned: Sequence[int]) -> None:
         """Take back segments that the parent no longer uses; it has mapped those that were sent two chunks ago."""

@@ -97,8 +97,10 @@ class LogOutlet(logging.Handler):
         # The report will send it: an error in sending it earlier must not fail the code that logs.
         try:
             self._leave(data)
-            if self.sender is not None and not self._send_now():
-                self._send_later()
+            if self.sender is not None:
+                is_soon = clock.monotonic() - self._sent_at < self.interval
+                if is_soon or not self._send():
+                    self._send_later()
         except (OSError, RuntimeError) as error:
             if came_of_signal(error):
                 raise
@@ -126,7 +128,8 @@ class LogOutlet(logging.Handler):
             self._links.ledger.words[UNSENT] = 0
         if dropped:
             text = f"{dropped} log records were dropped: more than {MAX_KEPT_RECORDS} came within {self.interval:g} s"
-            taken.append(dump_frame(_frame_of(logging.makeLogRecord(_of_ours(text)))))
+            own = {"name": "mpqueue", "msg": text, "levelno": logging.WARNING, "levelname": "WARNING"}
+            taken.append(dump_frame(_frame_of(logging.makeLogRecord(own))))
         return taken
 
     def give_back(self, records: Sequence[bytes]) -> None:
@@ -146,14 +149,8 @@ class LogOutlet(logging.Handler):
         self._unsent += len(data)
         self._links.ledger.words[UNSENT] = self._unsent
 
-    def _send_now(self) -> bool:
-        now = clock.monotonic()
-        if now - self._sent_at < self.interval:
-            return False
-        return self._send(now)
-
-    def _send(self, now: float) -> bool:
-        sender = self.sender
+    def _send(self) -> bool:
+        sender, now = self.sender, clock.monotonic()
         if sender is None or not sender.send_records():
             return False
         self._sent_at = now
@@ -172,12 +169,8 @@ class LogOutlet(logging.Handler):
         while True:
             self._due.get()
             threading.Event().wait(self.interval)
-            if self._kept and self.sender is not None and not self._send(clock.monotonic()):
+            if self._kept and self.sender is not None and not self._send():
                 self._due.put(None)
-
-
-def _of_ours(text: str) -> dict[str, Any]:
-    return {"name": "mpqueue", "msg": text, "levelno": logging.WARNING, "levelname": "WARNING"}
 
 
 def _frame_of(record: logging.LogRecord) -> RecordFrame:

@@ -32,7 +32,7 @@ from mpqueue._wire.frames import (
 from mpqueue._wire.line import Answer
 from mpqueue._wire.memory import segments, shared
 from mpqueue._wire.memory.ledger import CLAIM, SINCE, Phase, pack_claim
-from mpqueue._wire.memory.segments import Carried
+from mpqueue._wire.memory.segments import NOTHING_CARRIED, Carried
 from mpqueue._wire.pickling import classes, main_names
 from mpqueue._wire.pickling.main_names import take_path
 from mpqueue._wire.pickling.payload import Packed, load, view_parts
@@ -41,7 +41,6 @@ from mpqueue._worker import worker_links
 from mpqueue._worker.chunk_run import ChunkRun, note_memory
 from mpqueue._worker.chunk_timer import ChunkTimer
 from mpqueue._worker.exchange import WorkerContext, make_context
-from mpqueue._worker.handlers import current_item
 from mpqueue._worker.handlers.loaded_jobs import LoadedJob
 from mpqueue._worker.results import pack_failure, stand_in
 from mpqueue._worker.sampler import StackSampler
@@ -65,8 +64,12 @@ class Worker:
         if not isinstance(frame, RelayedFrame):
             return self._obey(frame, begun)
         relayed, carried = _opened(frame)
-        with self.context.exchange.having(carried):
+        exchange = self.context.exchange
+        exchange.carried = carried
+        try:
             return self._obey(load_frame(relayed), begun)
+        finally:
+            exchange.carried = NOTHING_CARRIED
 
     def _obey(self, frame: ChunkFrame | ForgetFrame | InitializeFrame | NodeFrame, begun: float) -> Answer:
         if isinstance(frame, ChunkFrame):
@@ -169,7 +172,7 @@ class Worker:
                 self.sampler.watch(None)
         finally:
             context.logs.sender = None
-            current_item.enter(context.links, None)
+            context.links.running = None
 
     def _begin_loading(self, chunk: int) -> None:
         note_memory(self.context.links.ledger)  # memory in use by now is not the loading's

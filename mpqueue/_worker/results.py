@@ -56,10 +56,10 @@ class ChunkResults:
         self.sent = 0  #: positions below this have been reported
         self.failures: dict[int, FailureFrame] = {}
         self._packed: dict[int, Passed] = {}
-        self._yielded: set[int] = set()  #: positions whose results were yielded
         self._is_packing = False  #: results are being pickled one by one, and leave ``running.out``
         self._discarded = 0  #: results of positions below this are dropped, if they are not wanted
         self.with_items: set[int] = set()  #: positions whose results come with items
+        self.yielded: set[int] = set()  #: positions whose results were yielded
         self._job = job
         self._running = running
         self._careful = careful
@@ -119,18 +119,6 @@ class ChunkResults:
         failed = sorted(at for at in self.failures if first <= at < done)
         return first, packed, {at - first: self.failures.pop(at) for at in failed}
 
-    def added(self, first: int, done: int) -> list[int]:
-        """The positions, from ``first``, of results that were taken and come with items."""
-        if not self.with_items:
-            return []
-        return [at - first for at in sorted(self.with_items) if first <= at < done]
-
-    def yielded(self, first: int, done: int) -> list[int]:
-        """The positions, from ``first``, of results that were taken and had been yielded."""
-        if not self._yielded:
-            return []
-        return [at - first for at in sorted(self._yielded) if first <= at < done]
-
     def _join_items(self, lo: int, hi: int) -> None:
         """Put the items that these have added into their results: both are sent, or neither. With the lock held."""
         for at in [at for at in self._running.added if lo <= at < hi]:
@@ -185,11 +173,16 @@ class ChunkResults:
 
     def _dump(self, at: int, result: Any) -> Passed:
         if type(result) is Yielded:
-            self._yielded.add(at)
+            self.yielded.add(at)
             if self._job.passes_on:
                 return [*map(_bare, dump_each(result.values, self._store))]
         packed = dump(result, self._store)
         return _bare(packed) if self._job.passes_on else packed
+
+
+def positions_from(first: int, done: int, positions: set[int]) -> list[int]:
+    """Return those of the positions that are below ``done``, counted from ``first`` on."""
+    return [at - first for at in sorted(positions) if first <= at < done] if positions else []
 
 
 def _bare(packed: Packed) -> Packed | bytes:

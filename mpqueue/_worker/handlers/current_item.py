@@ -198,11 +198,6 @@ def _can_be_pickled(item: Any) -> bool:
     return True
 
 
-def enter(links: WorkerLinks, running: Running | None) -> None:
-    """Set this worker's current work; None: nothing."""
-    links.running = running
-
-
 def _running_here() -> Running | None:
     links = worker_links.here()
     if links is None:

@@ -53,10 +53,10 @@ class LoadedJob:
         self.plain = not frame.passes_on  #: all results so far were plain data, and are for the parent
         self._gathered = _gathering(self) if frame.is_stage else None
         self._runner: asyncio.Runner | None = None
-        self._task: asyncio.Task[Any] | None = None
+        self.task: asyncio.Task[Any] | None = None  #: the current item's, if it is a coroutine
         self._finish: Callable[[], object] | None = None
         links, speech = context.links, None if context.is_in_program else frame.speech
-        current_item.enter(links, current_item.Running(links, number, self.id, self.id_rule, self.seed))
+        links.running = current_item.Running(links, number, self.id, self.id_rule, self.seed)
         if not context.is_in_program:
             records.install(context.logs, speech)
         if speech is not None and speech.capture and not links.is_own_process:
@@ -97,11 +97,6 @@ class LoadedJob:
             call = self.capture.wrap(call, out.__len__)
         return map(call, items, *self._more_arguments)
 
-    @property
-    def task(self) -> asyncio.Task[Any] | None:
-        """The current item's task, if it is a coroutine."""
-        return self._task
-
     def around_chunk(self) -> contextlib.AbstractContextManager[None]:
         """Return a context that keeps the handler's output, or puts it beside the bar, while a chunk runs."""
         if self.capture is not None:
@@ -136,7 +131,7 @@ class LoadedJob:
             self._runner = asyncio.Runner()
             self._runner.get_loop().set_exception_handler(_stop_if_struck)
         loop = self._runner.get_loop()
-        self._task = task = loop.create_task(_as_coroutine(result))
+        self.task = task = loop.create_task(_as_coroutine(result))
         try:
             return loop.run_until_complete(task)
         except BaseException as error:
@@ -144,26 +139,24 @@ class LoadedJob:
                 raise
             raise BrokenWorkerError(f"{type(error).__name__} has interrupted its event loop") from error
         finally:
-            self._task = None
+            self.task = None
 
     def _set_up(self, setup: Callable[[], Any]) -> Any:
         """Call ``setup``; if it yields, `close` finishes it."""
         made = setup()
         if inspect.isgenerator(made):
-            return self._enter_generator(made)
+            try:
+                state = next(made)
+            except StopIteration:
+                text = "setup: expected a generator that yields the state once, got one that ended"
+                raise RuntimeError(text) from None
+            self._finish = lambda: _exhaust(made)
+            return state
         # Made by @contextmanager; other context managers may be the state itself (a model, an open file).
         if isinstance(made, contextlib._GeneratorContextManager):
             self._finish = lambda: made.__exit__(None, None, None)
             return made.__enter__()
         return self.resolve(made)
-
-    def _enter_generator(self, generator: Iterator[Any]) -> Any:
-        try:
-            state = next(generator)
-        except StopIteration:
-            raise RuntimeError("setup: expected a generator that yields the state once, got one that ended") from None
-        self._finish = lambda: _exhaust(generator)
-        return state
 
     def close(self) -> None:
         """Finish the setup, close the event loop, free the handler. Raises errors of the setup's end."""
@@ -255,7 +248,7 @@ def replay(frame: HandlerFrame, item: Any, index: int, attempt: int, slots: Sequ
             running = current_item.Running(links, NO_JOB, frame.job_id, IdRule(frame.id_rule), frame.seed)
             running.items, running.indices, running.attempts = [item], [index], [attempt]
             running.slots, running.is_open = slots, frame.is_open  # items that it adds are dropped
-            current_item.enter(links, running)
+            links.running = running
             return next(job.map([item], running.out))
         finally:
             job.close()
