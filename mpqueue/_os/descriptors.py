@@ -65,24 +65,14 @@ def descriptor_limits() -> DescriptorLimits:
     return DescriptorLimits(*_limits(resource.RLIMIT_NOFILE))
 
 
-def process_limit() -> float:
-    """Return how many processes and threads this user may have in total; `math.inf`: any number."""
-    if sys.platform == "win32":
-        return math.inf
-    return _limits(resource.RLIMIT_NPROC)[0]
-
-
 def _limits(kind: int) -> tuple[float, float]:
     """The current limit, and the highest that may be set."""
     try:
-        now, most = resource.getrlimit(kind)
+        limits = resource.getrlimit(kind)
     except OSError:  # a filter refuses the system call
         return math.inf, math.inf
-    return _as_number(now), _as_number(most)
-
-
-def _as_number(limit: int) -> float:
-    return math.inf if limit == resource.RLIM_INFINITY else limit
+    now, most = (math.inf if limit == resource.RLIM_INFINITY else limit for limit in limits)
+    return now, most
 
 
 def descriptors_left() -> float:
@@ -247,7 +237,7 @@ def check_descriptors(count: int, what: str) -> None:
 
 def no_threads(what: str) -> OSError:
     """The error of a process that can start no more threads or processes: ``what`` needs them; it says what to do."""
-    limit = process_limit()
+    limit = math.inf if sys.platform == "win32" else _limits(resource.RLIMIT_NPROC)[0]  # of this user
     cure = "raise the limit of the container (`docker run --pids-limit`, pids.max of its control group)"
     if limit < math.inf:
         cure = f"this user may have {limit} in all: raise the limit with `ulimit -u`, or {cure[6:]}"
@@ -290,9 +280,6 @@ def told(what: str) -> Iterator[None]:
 NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
 
 if sys.platform == "win32":
-    from mpqueue._os.windows import sockets as windows
-    from mpqueue._os.windows.sockets import SocketSelector
-
     adopt = detach = windows.adopt
     socket_pair, pipe, read, write = windows.pair, windows.pipe, windows.read, windows.write
     close, close_socket, set_blocking = windows.close, windows.close_socket, windows.set_blocking
@@ -333,6 +320,6 @@ else:
 Selector = selectors.BaseSelector
 
 if sys.platform == "win32":
-    make_selector: Callable[[], Selector] = SocketSelector
+    make_selector: Callable[[], Selector] = windows.SocketSelector
 else:
     make_selector: Callable[[], Selector] = selectors.DefaultSelector

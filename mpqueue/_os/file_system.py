@@ -17,6 +17,8 @@ from mpqueue._os.system import IS_LINUX, IS_WINDOWS, PROC
 
 if sys.platform == "win32":
     from mpqueue._os.windows import file_handles as windows
+else:
+    import fcntl
 
 #: The kernel's escape of a byte that would end a name.
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
@@ -94,11 +96,6 @@ def reserve_room(fd: int, first: int, count: int) -> None:
 # On Linux they are locks of open file descriptions, which see the record locks of processes, and are seen by them. If
 # these are refused (by gVisor, or by a filter), and on other POSIX systems, they are locks of `flock`: processes with
 # one kind of lock don't see locks of the other kind.
-
-if sys.platform == "win32":
-    from mpqueue._os.windows import file_handles as windows
-else:
-    import fcntl
 
 #: Locks the whole of a file: from its beginning, without an end.
 WHOLE = (0, 0)

@@ -72,20 +72,16 @@ def make_file(label: str) -> int:
 
     Raises OSError, with the remedy if there is no folder for it.
     """
-    return _make(label, 0x1)
-
-
-def _make(label: str, flags: int) -> int:
     try:
-        return _memfd(label, flags)
+        return _memfd(label)
     except (AttributeError, OSError) as error:  # refused by the kernel or a filter, or a Python built for an old glibc
         if isinstance(error, OSError) and error.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS):
             raise
         return _make_temporary(label)
 
 
-def _memfd(label: str, flags: int) -> int:
-    fd: int = os.memfd_create(f"mpqueue-{label}", flags)  # type: ignore[attr-defined,unused-ignore]
+def _memfd(label: str) -> int:
+    fd: int = os.memfd_create(f"mpqueue-{label}", _SEALABLE)  # type: ignore[attr-defined,unused-ignore]
     if fd > 2:
         return fd
     try:
@@ -121,8 +117,6 @@ _KEEP_SIZE, _PUNCH_HOLE = 0x1, 0x2
 @functools.cache
 def _fallocate() -> Callable[[int, int, int, int], int] | None:
     """Return `fallocate` of the C library; None if its offsets may have another type than here."""
-    import ctypes  # only where it is used
-
     function = getattr(c_library(), "fallocate", None)
     if function is None or ctypes.sizeof(ctypes.c_long) < 8:
         return None
@@ -143,7 +137,7 @@ def make_sealable(label: str) -> int:
     """Like `make_file`: a file that can be sealed, if the system has such files, and passed on in any case."""
     if IS_WINDOWS and not can_be_opened_by_others():  # and Windows passes no descriptors
         raise OSError(errno.ENOTSUP, f"expected temporary files that other processes can open, for a {label}; got none")
-    return _make(label, _SEALABLE)
+    return make_file(label)
 
 
 def may_be_one(found: os.stat_result) -> bool:
@@ -184,7 +178,7 @@ def can_be_opened_by_others() -> bool:
     Tried out once in each process, 30 us. Raises OSError if it can't be tried now.
     """
     try:
-        fd = _make_temporary("segment") if IS_WINDOWS else _memfd("segment", _SEALABLE)
+        fd = _make_temporary("segment") if IS_WINDOWS else _memfd("segment")
         try:
             opened = open_unseen(path_of(fd))
             try:
@@ -291,26 +285,23 @@ MAX_MAPPED = 16_384
 #: Bytes of a huge page: as many as one page of a page table maps.
 HUGE_PAGE = mmap.PAGESIZE * (mmap.PAGESIZE // 8)
 
-_libc: Any = None
 
-
+@functools.cache
 def _mapper() -> Any:
     """``mmap`` and ``munmap`` of the system: up to 3.13, Python's own keeps a descriptor open for each mapping."""
-    global _libc
-    if _libc is None:
-        _libc = c_library()
-        _libc.mmap.restype = ctypes.c_void_p
-        _libc.mmap.argtypes = [
-            ctypes.c_void_p,
-            ctypes.c_size_t,
-            ctypes.c_int,
-            ctypes.c_int,
-            ctypes.c_int,
-            ctypes.c_ssize_t,
-        ]
-        _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-        _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    return _libc
+    libc = c_library()
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_size_t,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_ssize_t,
+    ]
+    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    return libc
 
 
 _MADV_POPULATE_WRITE, _MADV_COLLAPSE = 23, 25

@@ -33,7 +33,10 @@ from mpqueue._os.process_handle import close_in_each_fork
 from mpqueue._os.system import IS_LINUX, IS_WINDOWS, c_library
 
 if sys.platform == "win32":
-    from mpqueue._os.windows.processes import JobObject
+    import msvcrt
+
+    from mpqueue._os.windows import sockets as windows
+    from mpqueue._os.windows.processes import JobObject, Spawned
 else:
     import fcntl
 
@@ -161,9 +164,6 @@ def _watch(leash: int) -> None:
 
 
 if sys.platform == "win32":
-    import msvcrt
-
-    from mpqueue._os.windows import sockets as windows
 
     def hand_file(fd: int) -> Any:
         """Hand over a descriptor of a file."""
@@ -207,10 +207,6 @@ else:
         number: int = passed.detach()
         os.set_inheritable(number, False)
         return number
-
-
-if sys.platform == "win32":
-    from mpqueue._os.windows.processes import Spawned
 
 
 def spawn(executable: str, arguments: list[str], environment: Mapping[str, str], text: Callable[[Any], bytes]) -> Any:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 if sys.platform == "win32":
+    from mpqueue._os.windows import kernel32
     from mpqueue._os.windows import processes as windows
 
 
@@ -266,9 +267,6 @@ def peak() -> int | None:
 # -- The memory that this process may use: the machine's, or the part that its control groups (v1 or v2) leave. --------
 #
 # A container is such a group: the machine may have plenty while the group is near its limit, at which the kernel kills.
-
-if sys.platform == "win32":
-    from mpqueue._os.windows import kernel32
 
 #: A higher limit is none: version 1 writes none as a huge number.
 NO_LIMIT = 1 << 60

@@ -147,7 +147,8 @@ def checked(result: Any) -> Any:
 def make_job() -> int:
     """Make a job object: its processes, and all that they start, end when its last handle is closed. Raises OSError."""
     job: int = checked(create_job(None, None))
-    checked(_set_job(job, _EXTENDED_LIMITS, *_sized(_JobLimits(flags=_KILL_ON_CLOSE))))
+    limits = _JobLimits(flags=_KILL_ON_CLOSE)
+    checked(_set_job(job, _EXTENDED_LIMITS, ctypes.byref(limits), ctypes.sizeof(limits)))
     return job
 
 
@@ -158,22 +159,14 @@ def machine_memory() -> MemoryStatus:
     return status
 
 
-def _sized(structure: ctypes.Structure) -> tuple[Any, int]:
-    return ctypes.byref(structure), ctypes.sizeof(structure)
-
-
 # -- The system's counter: the same for all processes, and independent of libraries that freeze Python's clocks. -------
 
 assert sys.platform == "win32"
 
 
-def _frequency() -> int:
-    found = ctypes.c_int64()
-    checked(performance_frequency(found))
-    return found.value
-
-
-_PER_SECOND = _frequency()
+_frequency = ctypes.c_int64()
+checked(performance_frequency(_frequency))
+_PER_SECOND = _frequency.value
 
 
 def monotonic_ns() -> int:

@@ -206,10 +206,10 @@ class Spawned(Popen):
         with contextlib.ExitStack() as undo:
             file = make_temporary("start")
             undo.callback(os.close, file)
-            handle = _inheritable(file)
+            handle = _duplicate(msvcrt.get_osfhandle(file))  # which the process finds under the same number
             undo.callback(_winapi.CloseHandle, handle)
             command = [executable, *flags, *arguments, str(handle)]
-            process, thread, self.pid = _start_suspended(command, environment, [handle])
+            process, thread, self.pid = _start_suspended(command, environment, handle)
             undo.callback(_winapi.CloseHandle, thread)
             self.returncode, self._handle = None, process
             self.sentinel = int(process)
@@ -223,20 +223,15 @@ class Spawned(Popen):
                 raise
 
 
-def _inheritable(fd: int) -> int:
-    """A handle of the file that a process which inherits it finds under the same number. The caller closes it."""
-    return _duplicate(msvcrt.get_osfhandle(fd))
-
-
-def _start_suspended(command: list[str], environment: Mapping[str, str], handles: list[int]) -> tuple[int, int, int]:
-    """Start the program, which inherits these handles and the standard streams, and nothing else. Raises OSError.
+def _start_suspended(command: list[str], environment: Mapping[str, str], handle: int) -> tuple[int, int, int]:
+    """Start the program, which inherits this handle and the standard streams, and nothing else. Raises OSError.
 
     A Ctrl-C at the console reaches neither it nor its children. Returns handles of the process and its thread, which
     has not begun, and the process's number.
     """
     startup = subprocess.STARTUPINFO()
     with contextlib.ExitStack() as undo:
-        given = list(handles)
+        given = [handle]
         for name, number in _STREAMS:
             stream = _stream(number, undo)
             setattr(startup, name, stream)
