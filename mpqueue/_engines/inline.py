@@ -61,7 +61,6 @@ class InlineLanes:
         self._lanes: dict[int, InlineLane] = {}
         self._made: list[InlineLane] = []  #: used on the thread only: lanes whose workers have to be closed
         self._turns: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        self._is_closed = False
         self.thread = threading.Thread(target=self._run, name="mpqueue-inline", daemon=True)
         self.thread.start()
 
@@ -99,12 +98,9 @@ class InlineLanes:
         return self._lanes.get(number)
 
     def recycle(self, number: int) -> None:
-        self._release(number)
+        self.retire(number)
 
     def retire(self, number: int) -> None:
-        self._release(number)
-
-    def _release(self, number: int) -> None:
         lane = self._lanes.pop(number, None)
         if lane is not None:
             self.do(lane.end)
@@ -114,10 +110,8 @@ class InlineLanes:
         """End the thread. A running item can't be killed: it is asked to stop, and waited for, at most 5 s."""
         if kill:
             for lane in list(self._lanes.values()):
-                lane.give_up()
-        if not self._is_closed:
-            self._is_closed = True
-            self._turns.put(None)
+                lane.is_given_up = True
+        self._turns.put(None)
         if threading.current_thread() is not self.thread:
             self.thread.join(CLOSE_LIMIT)
             if self.thread.is_alive():
@@ -152,10 +146,10 @@ class InlineLane(Lane):
         self._ledger = Ledger()
         self._flags = NOBODY, False, False  #: a job, whether it is paused, and whether it is cancelled
         here = worker_links.WorkerLinks(
-            number, generation, self._ledger, self._flags_of, _Outbox(self.answers), is_own_process=False
+            number, self._ledger, self._flags_of, _Outbox(self.answers), is_own_process=False
         )
         self._worker = Worker(make_context(here, shares_memory=False, is_in_program=True))
-        self._is_given_up = False
+        self.is_given_up = False  #: it starts no more work, and its running item is asked to stop
         _lane_of[self._worker.context.links] = self
 
     def send(self, frame: bytes, tell: Tell) -> None:
@@ -163,7 +157,7 @@ class InlineLane(Lane):
             self._pool.do(functools.partial(self._answer, frame))
 
     def _answer(self, frame: bytes) -> None:
-        if self._is_dead or self._is_given_up:
+        if self._is_dead or self.is_given_up:
             self.answers.answered(ChildProcessError("the worker has ended"))
             return
         with worker_links.as_worker(self._worker.context.links):
@@ -181,7 +175,7 @@ class InlineLane(Lane):
 
     def _flags_of(self, job: int) -> tuple[bool, bool]:
         meant, paused, cancelled = self._flags
-        return meant == job and paused, (meant == job and cancelled) or self._is_given_up
+        return meant == job and paused, (meant == job and cancelled) or self.is_given_up
 
     def set_limit(self, chunk: int, position: int) -> None:
         """Set the limit at once."""
@@ -219,10 +213,6 @@ class InlineLane(Lane):
         with worker_links.as_worker(self._worker.context.links):
             self._worker.close(quietly=self._is_dead)
         self.answers.end()
-
-    def give_up(self) -> None:
-        """Start no more work, and ask the running item to stop. On any thread."""
-        self._is_given_up = True
 
 
 _lane_of: weakref.WeakKeyDictionary[worker_links.WorkerLinks, InlineLane] = weakref.WeakKeyDictionary()

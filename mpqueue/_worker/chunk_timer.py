@@ -34,7 +34,7 @@ class ChunkTimer:
     """The chunk timer of a worker's main thread, which sets the current chunk; runs from the first one until `end`."""
 
     def __init__(self) -> None:
-        self._run: ChunkRun | None = None
+        self.run: ChunkRun | None = None  #: the current chunk
         self._alarm: Alarm | None = None
         self._left: threading.Event | None = None  #: set when the thread has ended
         self._ended = False
@@ -47,14 +47,9 @@ class ChunkTimer:
             self._left.wait()
             self._alarm.close()
 
-    @property
-    def run(self) -> ChunkRun | None:
-        """The current chunk."""
-        return self._run
-
     def watch(self, run: ChunkRun | None) -> None:
         """Watch a chunk that the main thread begins; None: it has ended one. 2 us."""
-        self._run = run
+        self.run = run
         if run is not None:
             if run.limit > STRETCH_LIMIT:
                 run.stretch_begins = self._stretch_begins
@@ -95,7 +90,7 @@ class ChunkTimer:
 
     def _look(self) -> None:
         """Look at the current chunk: if it is late, cut off its stretch and send its results early."""
-        run = self._run
+        run = self.run
         if run is None:
             return
         if clock.monotonic() >= _late_at(run):
@@ -108,14 +103,14 @@ class ChunkTimer:
         del run
         if pause > 0:
             threading.Event().wait(pause)
-        run = self._run
+        run = self.run
         if run is not None and run is found():
             send_early(run)
 
     def _look_later(self) -> None:
         """Set the alarm for the current work. If the main thread has begun other work meanwhile, for that."""
         due = 0.0
-        while (run := self._run) is not None and (now_due := _late_at(run)) != due:
+        while (run := self.run) is not None and (now_due := _late_at(run)) != due:
             due = now_due
             self._set(max(MIN_PAUSE_S, due - clock.monotonic()))
 

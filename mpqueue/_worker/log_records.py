@@ -18,7 +18,7 @@ import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from mpqueue._os import system as clock
 from mpqueue._os.process_handle import in_each_fork
@@ -31,6 +31,9 @@ from mpqueue._worker import worker_links
 from mpqueue._worker.handlers import current_item
 from mpqueue._worker.results import plain_text
 from mpqueue._worker.worker_links import WorkerLinks
+
+if TYPE_CHECKING:
+    from mpqueue._worker.chunk_run import ChunkRun
 
 #: Seconds between two sendings, and the longest delay of a record.
 #: If chunks may take longer, as with many workers, the delay is as long as theirs.
@@ -45,21 +48,14 @@ _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 _LEFT_OUT = frozenset({"msg", "args", "exc_info", "message", "asctime"})
 
 
-class Sender(Protocol):
-    """A running chunk that can send the log records so far."""
-
-    def send_records(self) -> bool:
-        """Send them now; False if that must wait."""
-
-
 class LogOutlet(logging.Handler):
     """One worker's handler at the root logger. Any thread may log."""
 
     def __init__(self, links: WorkerLinks) -> None:
         super().__init__()
-        self._links = links
+        self.links = links
         self.levels: Mapping[str, int] = {"": logging.NOTSET}  #: the parent's loggers' levels; the root's name is empty
-        self.sender: Sender | None = None  #: the current chunk; set by the main thread
+        self.sender: ChunkRun | None = None  #: the current chunk; set by the main thread
         self.chunk = 0  #: the current chunk's number, also while its handler is loaded
         self._kept: deque[bytes] = deque()
         self._unsent = 0  #: bytes of them in the outbox
@@ -79,7 +75,7 @@ class LogOutlet(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the record, and send it soon."""
-        if not self._links.is_own_process and worker_links.here() is not self._links:
+        if not self.links.is_own_process and worker_links.here() is not self.links:
             return  # of another worker in the same process
         if record.levelno < self._level_of(record.name):
             return
@@ -111,11 +107,6 @@ class LogOutlet(logging.Handler):
             name = name.rpartition(".")[0]
         return self.levels[name]
 
-    @property
-    def is_alone(self) -> bool:
-        """True if no other code logs in this process."""
-        return self._links.is_own_process
-
     def take(self) -> Sequence[bytes]:
         """Take the records since the last call, to be sent."""
         if not self._kept:
@@ -125,7 +116,7 @@ class LogOutlet(logging.Handler):
             self._kept.clear()
             dropped, self._dropped = self._dropped, 0
             self._unsent = 0
-            self._links.ledger.words[UNSENT] = 0
+            self.links.ledger.words[UNSENT] = 0
         if dropped:
             text = f"{dropped} log records were dropped: more than {MAX_KEPT_RECORDS} came within {self.interval:g} s"
             own = {"name": "mpqueue", "msg": text, "levelno": logging.WARNING, "levelname": "WARNING"}
@@ -138,7 +129,7 @@ class LogOutlet(logging.Handler):
 
     def _leave(self, data: bytes) -> None:
         """Leave a record for the parent in case this worker dies now. Called with the handler's lock held."""
-        outbox = self._links.outbox
+        outbox = self.links.outbox
         if outbox is None or self._unsent > MAX_UNSENT_BYTES:
             return
         data = unsent(data) if self._unsent else begin_unsent(self.chunk) + unsent(data)
@@ -147,7 +138,7 @@ class LogOutlet(logging.Handler):
         except OSError:  # files must not grow that large: if this worker dies, the record is lost
             return
         self._unsent += len(data)
-        self._links.ledger.words[UNSENT] = self._unsent
+        self.links.ledger.words[UNSENT] = self._unsent
 
     def _send(self) -> bool:
         sender, now = self.sender, clock.monotonic()
@@ -210,11 +201,11 @@ def install(outlet: LogOutlet, speech: Speech | None) -> None:
     root = logging.getLogger()
     if outlet not in root.handlers:
         root.addHandler(outlet)
-        if outlet.is_alone:
+        if outlet.links.is_own_process:
             _once(outlet)
     if speech is not None:
         # Setting a level costs a look at every logger, even if it does not change.
-        if outlet.is_alone and root.manager.disable != speech.disabled:
+        if outlet.links.is_own_process and root.manager.disable != speech.disabled:
             logging.disable(speech.disabled)
         outlet.levels = speech.levels
         with _setting:

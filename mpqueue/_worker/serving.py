@@ -88,12 +88,10 @@ def _take_links(seed: LaneSeed) -> Ledger:
     worker_links.take(
         worker_links.WorkerLinks(
             lane=seed.lane,
-            generation=seed.generation,
             ledger=ledger,
             flags_of=functools.partial(_read_flags, seed.flags, ledger),
             outbox=worker_links.SharedOutbox(line, outbox),
             carries_segments=seed.carries_segments,
-            flags=seed.flags,
             asking=None if asking is None else Asking(asking),
         )
     )

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from mpqueue._os.files import write_at
 from mpqueue._wire.frames import dump_with_segments
-from mpqueue._wire.line import Flags, encode, write_whole
+from mpqueue._wire.line import encode, write_whole
 from mpqueue._wire.memory.asking import Asking
 from mpqueue._wire.memory.ledger import Ledger
 from mpqueue._wire.memory.segments import SegmentRef
@@ -85,13 +85,11 @@ class WorkerLinks:
     """One worker's numbers, and its channels to the parent."""
 
     lane: int  #: the lane's number, stable over restarts
-    generation: int
     ledger: Ledger
     flags_of: Callable[[int], tuple[bool, bool]]  #: (paused, cancelled) of the job of that number
     outbox: Outbox | None  #: None: nothing can be sent in the middle of a chunk
     is_own_process: bool = True  #: no other program's code runs in this process
     carries_segments: bool = False  #: segments that one side can't open are carried, see `mpqueue._worker.exchange`
-    flags: Flags | None = None  #: the Events behind ``flags_of``, if there are any
     running: Any = None  #: the current work; see `mpqueue._worker.handlers.current_item`
     uses: Mapping[str, Sequence[int]] = field(default_factory=dict)  #: units of resources that the current items hold
     cpus: int = 1  #: the CPUs that they may use

@@ -241,7 +241,7 @@ NO_JOB = -1
 def replay(frame: HandlerFrame, item: Any, index: int, attempt: int, slots: Sequence[int] = ()) -> Any:
     """Return the handler's result for the item at ``index``. Raises the errors of the handler, or of the setup."""
     ledger = cast("Ledger", SimpleNamespace(words={}, reals={}))  # it is not read
-    links = WorkerLinks(0, 0, ledger, lambda _: (False, False), None, is_own_process=False)
+    links = WorkerLinks(0, ledger, lambda _: (False, False), None, is_own_process=False)
     with as_worker(links):
         job = LoadedJob(NO_JOB, frame, make_context(links, shares_memory=True, is_in_program=True))
         try:
