@@ -79,16 +79,13 @@ class _Hold:
     """A lane's hold on a slot, which ends soon after others want it."""
 
     def __init__(self) -> None:
-        self.is_wanted = False
-        self.is_ending = False  #: it gets no more frames
-        self.has_begun = False
+        self.is_wanted = False  #: others want the slot
+        self.has_begun = False  #: the worker has got a frame
 
-    def takes_a_frame(self) -> bool:
-        """Tell whether the lane takes another frame. It takes at least one, so that it progresses."""
-        if self.has_begun and self.is_wanted:
-            self.is_ending = True
-        self.has_begun = True
-        return not self.is_ending
+    @property
+    def is_ending(self) -> bool:
+        """True if the lane gets no more frames. It gets at least one, so that it progresses."""
+        return self.has_begun and self.is_wanted
 
 
 class _LaneEntry:
@@ -135,7 +132,17 @@ class Agent:
         except BaseException:
             self._inbox.close()
             raise
-        self._sampler = None if settings.max_memory is None else self._start_sampler()
+        self._sampler = (
+            None
+            if settings.max_memory is None
+            else Sampler(
+                lambda: list(self._entries),
+                self._pool,
+                self._inbox.post,
+                lambda: any(entry.at_work for entry in list(self._entries.values())),
+                "mpqueue-agent-sampler",
+            )
+        )
         self._thread = threading.Thread(target=self._run, name="mpqueue-agent", daemon=True)
         self._thread.start()
         self._looking = self._loop.call_later(limits.ANSWER_LIMIT, self._look)
@@ -219,9 +226,7 @@ class Agent:
             self._pool.recycle(key[0])
 
     async def close(self, *, kill: bool) -> None:
-        """End everything, see `LanePool.close`. Idempotent."""
-        if self._is_closed:
-            return
+        """End everything, see `LanePool.close`."""
         self._is_closed = True
         self._looking.cancel()
         for entry in self._entries.values():
@@ -290,24 +295,23 @@ class Agent:
     def _hand_in_due(self, entry: _LaneEntry) -> None:
         lane = self._lane(entry.key)
         while entry.due and lane is not None and not entry.is_over:
-            if self._free is not None and (entry.hold is None or not entry.hold.takes_a_frame()):
-                return
+            if self._free is not None:
+                if entry.hold is None or entry.hold.is_ending:
+                    return
+                entry.hold.has_begun = True
             entry.at_work += 1
             if entry.at_work == 1:
                 entry.asked_at = self._now()
-            self._hand_in(lane, entry, entry.due.popleft())
+            due, path = entry.due.popleft(), tuple(sys.path)
+            lane.answers.tell_early = partial(self._soon, self._pass_early, entry.key)
+            is_new = path != entry.path  # users' modules may have come with Dask's `upload_file`
+            entry.path = path
+            if due.lent or is_new:
+                lane.send(dump_frame(NodeFrame(path if is_new else None, due.lent)), lambda _: None)
+            sent, lent = self._sent_as(due)
+            lane.send(sent, partial(self._soon, self._settle, entry, lent))
             if self._sampler is not None:
                 self._sampler.wake()
-
-    def _hand_in(self, lane: LokyLane, entry: _LaneEntry, due: _Due) -> None:
-        lane.answers.tell_early = partial(self._soon, self._pass_early, entry.key)
-        path = tuple(sys.path)
-        is_new = path != entry.path  # users' modules may have come with Dask's `upload_file`
-        entry.path = path
-        if due.lent or is_new:
-            lane.send(dump_frame(NodeFrame(path if is_new else None, due.lent)), lambda _: None)
-        sent, lent = self._sent_as(due)
-        lane.send(sent, partial(self._soon, self._settle, entry, lent))
 
     def _sent_as(self, due: _Due) -> tuple[bytes, SegmentRef | None]:
         """Return the frame with the data carried with it; if that is big, with the name of the segment for it."""
@@ -368,25 +372,24 @@ class Agent:
         if self._is_closed:
             return
         match message:
-            case MemoryRead():
-                if (read := self._too_large(message)) is not None:
-                    self._say(read)
+            case MemoryRead(workers=workers):
+                # The program judges only workers that have too much, and the machine's memory not at all.
+                most = self._settings.max_memory or 0
+                over = {worker.lane for worker in workers if worker.used > most}
+                due, self._over = over | self._over, over
+                if not due.isdisjoint(worker.lane for worker in workers):
+                    self._say(MemoryRead([worker for worker in workers if worker.lane in due]))
+                return
             case LaneDied(lane=number, generation=generation):
-                self._bury((number, generation))
-                self._say(message)
+                key = number, generation
+                if (entry := self._entry(key)) is not None:
+                    self._end_entry(entry)
+                if (lane := self._lane(key)) is not None and (unsent := lane.take_unsent()):
+                    self._tell("left_unsent", key, unsent)
             case LaneReady(lane=number, generation=generation):
-                self._say(message)
                 if (entry := self._entry((number, generation))) is not None:
                     self._hand_in_due(entry)
-            case _:
-                self._say(message)
-
-    def _bury(self, key: LaneKey) -> None:
-        """Report what a dead worker has left."""
-        if (entry := self._entry(key)) is not None:
-            self._end_entry(entry)
-        if (lane := self._lane(key)) is not None and (unsent := lane.take_unsent()):
-            self._tell("left_unsent", key, unsent)
+        self._say(message)
 
     def _say(self, message: Message) -> None:
         self._tell("happened", dump_notice(message, self._now()))
@@ -407,22 +410,6 @@ class Agent:
                 if before == since:
                     lane.break_off(f"{limits.UNTAKEN} within {limits.ANSWER_LIMIT:g} s")
         self._looking = self._loop.call_later(limits.SECOND_LOOK if suspects else limits.ANSWER_LIMIT, self._look)
-
-    def _too_large(self, read: MemoryRead) -> MemoryRead | None:
-        """Return the workers to be judged, from a look at all, without the machine's memory; None if there are none."""
-        most = self._settings.max_memory or 0
-        over = {worker.lane for worker in read.workers if worker.used > most}
-        due, self._over = over | self._over, over
-        workers = [worker for worker in read.workers if worker.lane in due]
-        return MemoryRead(workers) if workers else None
-
-    def _start_sampler(self) -> Sampler:
-        return Sampler(
-            lambda: list(self._entries), self._pool, self._inbox.post, self._is_busy, "mpqueue-agent-sampler"
-        )
-
-    def _is_busy(self) -> bool:
-        return any(entry.at_work for entry in list(self._entries.values()))
 
 
 def _opened(answer: bytes) -> tuple[bytes, Carried]:
@@ -473,7 +460,9 @@ class _Service:
         settings = setup.settings._replace(can_open_results=shares_memory)
         try:
             server = _listen(setup.host)
-            self._agent = Agent(settings, self._tell, self._free if setup.counts_slots else None)
+            self._agent = Agent(
+                settings, lambda *call: self._link.send(call), self._free if setup.counts_slots else None
+            )
         except Exception as error:
             why = f"expected to start workers on {socket.gethostname()}, got {text_of(error)}"
             self._host.send(WorkerStartError(why))
@@ -500,9 +489,6 @@ class _Service:
             self._end(*arguments)
         else:
             self._agent.guarded(getattr(self._agent, name), *arguments)
-
-    def _tell(self, *call: object) -> None:
-        self._link.send(call)
 
     async def _answer(self, server: socket.socket) -> None:
         """Accept the program's connections."""

@@ -53,7 +53,6 @@ class NodeLane(Lane):
         self._pool = pool
         self._to_bring: dict[Shared[Any], None] = {}
         self._to_carry: dict[int, memoryview] = {}
-        self._is_looking = False
 
     # -- from any thread ---------------------------------------------------------------------------------------------
 
@@ -95,13 +94,9 @@ class NodeLane(Lane):
 
     def peek(self) -> Claim | None:
         """Return the last known claim, and ask for a newer one."""
-        if not self._is_looking:
-            self._is_looking = True
-            self.observe(self._looked)
+        if not self.claims:  # otherwise one is asked for already
+            self.observe(lambda _: None)
         return self.last
-
-    def _looked(self, _: Claim) -> None:
-        self._is_looking = False
 
     def take_unsent(self) -> bytes:
         """Return the log records that the agent has found in the dead worker's outbox."""

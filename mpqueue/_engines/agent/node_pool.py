@@ -1,6 +1,6 @@
 """The lanes of a queue on the nodes of a cluster, for every engine; a subclass, its cable, connects to the engine.
 
-An engine implements the abstract methods of `NodePool`. It reports its nodes (`add`, `lose`), calls functions in its
+An engine implements the abstract methods of `NodePool`. It reports its nodes (`nodes`, `lose`), calls functions in its
 own process there (`ask`), and gives and takes slots, if it counts them. All else goes by a `Link` from here to the
 agent on each node.
 
@@ -75,6 +75,7 @@ class NodePool(abc.ABC):
     noun: str  #: the word for a node
     #: One node that can't be used does not mean that none can.
     is_uniform = False
+    is_room_awaited: bool  #: room for waiting lanes is expected, as far as known
 
     def __init__(self, engine: str, settings: LaneSettings, inbox: Inbox, *, counts_slots: bool) -> None:
         self.engine = engine
@@ -104,9 +105,8 @@ class NodePool(abc.ABC):
         Raises the function's errors, and OSError, or the engine's error, if the call does not get there.
         """
 
-    @abc.abstractmethod
-    def want_slot(self, lane: NodeLane) -> None:
-        """Get a slot for a lane that has a frame, if the engine counts slots."""
+    def want_slot(self, lane: NodeLane) -> None:  # noqa: B027 - only for engines that count slots
+        """Get a slot for a lane that has a frame."""
 
     @abc.abstractmethod
     def look_for_room(self) -> None:
@@ -212,10 +212,6 @@ class NodePool(abc.ABC):
         async with asyncio.timeout(ASK_LIMIT):
             return await self.call(node, function, *arguments)
 
-    def add(self, node: Node) -> None:
-        """Add a new node."""
-        self.nodes[node.name] = node
-
     def lose(self, node: Node, why: str, *, innocent: bool = False) -> None:
         """Remove a node that has ended, or must not be used any more; its items run again elsewhere."""
         if node.is_lost:
@@ -229,28 +225,21 @@ class NodePool(abc.ABC):
         for lane in absent:
             self.want(*lane.key)
 
-    async def _need_agent(self, node: Node) -> None:
-        """Wait until the node has an agent. Raises the error if it can't have one."""
-        if node.opening is None or (node.unfit is not None and node.opening.done()):
-            node.opening = self.begin_task(self._open_agent(node))
-        await asyncio.shield(node.opening)
-
     async def _open_agent(self, node: Node) -> None:
         difference = link.find_difference(link.introduce(), await self.ask(node, link.introduce))
         if difference is not None:
             raise WorkerStartError(difference)
         node.token, secret = f"mpqueue-{uuid.uuid4().hex}", secrets.token_bytes(32)
         probe = None if self._probe is None else self._probe.ref
-        setup = Setup(secret, node.host, self._counts_slots, probe, self._settings_there(node))
+        on_machine = sum(other.slots for other in self.nodes.values() if other.host == node.host)
+        most = max(1, node.slots, on_machine)
+        settings = self.settings._replace(concurrency=most, may_grow=False, carries_segments=True)
+        setup = Setup(secret, node.host, self._counts_slots, probe, settings)
         async with asyncio.timeout(AGENT_LIMIT):
             opened = await self.call(node, agent_host.open_agent, node.token, setup)
         node.shares_memory = opened.shares_memory
         node.link = Link(secret, node.take, beats=False)
         node.following = self.run(self._follow(node, opened))
-
-    def _settings_there(self, node: Node) -> LaneSettings:
-        on_machine = sum(other.slots for other in self.nodes.values() if other.host == node.host)
-        return self.settings._replace(concurrency=max(1, node.slots, on_machine), may_grow=False, carries_segments=True)
 
     async def _follow(self, node: Node, opened: Opened) -> None:
         """Keep a connection to the agent, as long as the node exists."""
@@ -316,11 +305,6 @@ class NodePool(abc.ABC):
         if (number, generation) in self.waiting:
             self.post(LaneAbsent(number, generation, awaited=self.is_room_awaited))
 
-    @property
-    def is_room_awaited(self) -> bool:
-        """True if room for waiting lanes is expected, as far as known."""
-        return False
-
     def serve_waiting(self) -> None:
         """Give waiting lanes to nodes that have room."""
         while self.waiting and not self.is_closed and (node := self._free_node()) is not None:
@@ -351,7 +335,9 @@ class NodePool(abc.ABC):
         """Begin: the agent there starts the worker, and reports success or failure in a message."""
         node = lane.node
         try:
-            await self._need_agent(node)
+            if node.opening is None or (node.unfit is not None and node.opening.done()):
+                node.opening = self.begin_task(self._open_agent(node))
+            await asyncio.shield(node.opening)
             if node.lanes.get(lane.number) is lane:
                 node.call("start", lane.key)
         except Exception as error:
@@ -398,11 +384,6 @@ class NodePool(abc.ABC):
                 lane.end("its process has ended", message)
                 return
         self.post(message)
-
-    def release_lane(self, lane: NodeLane, why: str) -> None:
-        """Take a lane's worker away, although it works."""
-        if lane.is_ready:
-            lane.end(why, LaneDied(*lane.key, lane.pid, innocent=True))
 
     def _free(self, lane: NodeLane) -> None:
         """Free the lane's slot, if that still exists."""

@@ -24,7 +24,7 @@ from distributed.comm import connect
 from distributed.utils import LoopRunner
 from tornado.ioloop import IOLoop
 
-from mpqueue._core.messages import LanesWanted
+from mpqueue._core.messages import LaneDied, LanesWanted
 from mpqueue._engines.agent import agent_host
 from mpqueue._engines.agent.node import Node, NodeLane
 from mpqueue._engines.agent.node_pool import CAPABILITIES, CLOSE_LIMIT, NO_WORKER_WAIT_S, NodePool
@@ -106,7 +106,7 @@ class DaskPool(NodePool):
         self._wanted = settings.concurrency
         self._standins = Standins(self)
         self._connected = asyncio.Event()
-        self._has_looked = False
+        self.is_room_awaited = True  #: until the first look, before which nothing is known
         self._held: set[NodeLane] = set()
         try:
             self.client = asyncio.run_coroutine_threadsafe(self._connect_first(), self.loop).result()
@@ -180,11 +180,6 @@ class DaskPool(NodePool):
             self.fail_waiting(error)
         self._standins.renew()
 
-    @property
-    def is_room_awaited(self) -> bool:
-        """True until the first look, before which nothing is known."""
-        return not self._has_looked
-
     async def give_back(self, node: Node) -> None:
         """Close the agent on that node."""
         if node.token and self.cut_off_by is None:
@@ -233,16 +228,16 @@ class DaskPool(NodePool):
             worker = dask_side.WorkerThere(*told)
             slots = self._choice.slots_of(address, worker)
             if address not in self.nodes and slots:
-                self.add(Node(self, address, slots, self._host_of(address)))
+                self.nodes[address] = Node(self, address, slots, self._host_of(address))
             if (node := self.nodes.get(address)) is not None:
                 self._take_pause(node, worker.is_paused)
         total = sum(node.slots for node in self.nodes.values())
         if self.settings.may_grow and total > self._wanted:
             self._wanted = total
             self.post(LanesWanted(total))
-        had_looked, self._has_looked = self._has_looked, True
+        is_first, self.is_room_awaited = self.is_room_awaited, False
         self.serve_waiting()
-        if not had_looked:
+        if is_first:
             self.tell_absent(awaited=False)
 
     def _host_of(self, address: str) -> str:
@@ -262,13 +257,8 @@ class DaskPool(NodePool):
 
     def _release_idle(self, lane: NodeLane, claim: Claim) -> None:
         """Free a lane that waits for a slot of a paused worker: its items run elsewhere."""
-        if lane.node.is_paused and claim.phase is Phase.IDLE:
-            self.release_lane(lane, "its Dask worker is paused")
-
-    @property
-    def most_standins(self) -> int | None:
-        """Return for how many more workers the queue has lanes; None: for any number."""
-        return None if self.settings.may_grow else len(self.waiting)
+        if lane.node.is_paused and lane.is_ready and claim.phase is Phase.IDLE:
+            lane.end("its Dask worker is paused", LaneDied(*lane.key, lane.pid, innocent=True))
 
     # -- the connection ----------------------------------------------------------------------------------------------
 
@@ -355,8 +345,8 @@ class Standins:
 
     def _wanted(self) -> tuple[int, float]:
         lanes, seconds = self._demand
-        most = self._pool.most_standins
-        count = min(lanes, MAX_TASKS) if most is None else min(lanes, MAX_TASKS, most)
+        pool = self._pool
+        count = min(lanes, MAX_TASKS, *([] if pool.settings.may_grow else [len(pool.waiting)]))
         return count, seconds / count if count and seconds else self._told
 
     async def _change(self, count: int, each: float) -> None:
@@ -449,7 +439,7 @@ class DaskBackend:
         """Return the current number of slots; at least 1, since others may come."""
         LoopRunner().run_sync(self._reach)
         with self._client() as client:  # one of our own: a user's may belong to an event loop
-            there: dict[str, Sequence[Any]] = client.run_on_scheduler(dask_side.workers_there)
+            there: dict[str, Sequence[Any]] = client.run_on_scheduler(dask_side.look)[0]
         return max(1, sum(self._choice.slots_of(address, WorkerThere(*told)) for address, told in there.items()))
 
     def open(self, settings: LaneSettings, inbox: Inbox) -> DaskPool:

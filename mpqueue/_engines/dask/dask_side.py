@@ -52,13 +52,13 @@ class WorkerThere(NamedTuple):
 def install(*, dask_scheduler: Any) -> None:
     """Let `look` answer calls of `LOOK`: each function that is run on a scheduler is written to its log."""
 
-    def answer(known: Sequence[str]) -> Any:
+    def answer(known: Sequence[str]) -> Any:  # Dask wants a handler with a name
         return look(dask_scheduler, known)
 
     dask_scheduler.handlers[LOOK] = answer
 
 
-def look(scheduler: Any, known: Sequence[str] = ()) -> tuple[dict[str, tuple[Any, ...]], dict[str, bool]]:
+def look(dask_scheduler: Any, known: Sequence[str] = ()) -> tuple[dict[str, tuple[Any, ...]], dict[str, bool]]:
     """Return the present workers, by address, and the missing ones of ``known``: True if they left in order.
 
     It leaves out most of the scheduler's data, which are large on a large cluster.
@@ -66,16 +66,11 @@ def look(scheduler: Any, known: Sequence[str] = ()) -> tuple[dict[str, tuple[Any
     from distributed.metrics import time  # the clock of its `last_seen`
 
     now, there = time(), {}
-    for address, worker in scheduler.workers.items():
+    for address, worker in dask_scheduler.workers.items():
         if now < worker.last_seen + SILENCE_LIMIT:
             paused = worker.status.name != "running"
             there[address] = worker.name, worker.host, worker.nthreads, dict(worker.resources or {}), paused
-    return there, {address: _has_left(scheduler, address) for address in known if address not in there}
-
-
-def workers_there(*, dask_scheduler: Any) -> dict[str, tuple[Any, ...]]:
-    """Return the present workers, by address."""
-    return look(dask_scheduler)[0]
+    return there, {address: _has_left(dask_scheduler, address) for address in known if address not in there}
 
 
 def _has_left(scheduler: Any, address: str) -> bool:

@@ -21,7 +21,7 @@ from ray._private import state  # the public function lists nodes one by one, by
 from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from mpqueue._engines.agent.node import Node, NodeLane
+from mpqueue._engines.agent.node import Node
 from mpqueue._engines.agent.node_pool import CAPABILITIES, NO_WORKER_WAIT_S, NodePool, reason_of
 from mpqueue._engines.ray.ray_side import RayAgent, where
 from mpqueue._parent.inbox import Inbox
@@ -51,6 +51,7 @@ class RayPool(NodePool):
 
     noun = "the Ray node"
     is_uniform = True
+    is_room_awaited = True  #: `_say_full_later` reports if there is none
 
     def __init__(
         self, options: dict[str, Any], settings: LaneSettings, inbox: Inbox, release: Callable[[], object]
@@ -82,14 +83,6 @@ class RayPool(NodePool):
             raise LookupError(f"the actor has ended: {error}") from error
         except ray.exceptions.RayTaskError as error:
             raise getattr(error, "cause", None) or error from None
-
-    def want_slot(self, lane: NodeLane) -> None:
-        """Do nothing: the actor has the slot."""
-
-    @property
-    def is_room_awaited(self) -> bool:
-        """Return True: `_say_full_later` reports if there is none."""
-        return True
 
     def tell_demand(self, lanes: int, seconds: float) -> None:  # noqa: ARG002 - the protocol's
         self.soon(self._follow_demand, lanes)
@@ -169,7 +162,7 @@ class RayPool(NodePool):
             return
         self._said_full = False
         node.title = f"{self.noun} {place}"
-        self.add(node)
+        self.nodes[node.name] = node
         self.serve_waiting()
         if not self.waiting:
             await self._withdraw()
@@ -210,11 +203,7 @@ class RayPool(NodePool):
 
     def is_connected(self) -> bool:
         """False if the program has shut Ray down, or has another one by now, or if the cluster has ended."""
-        return bool(
-            self.cut_off_by is None
-            and ray.is_initialized()
-            and ray.get_runtime_context().get_node_id() == self._session
-        )
+        return self.cut_off_by is None and _node() == self._session
 
     def _watch_over(self) -> None:
         """Check whether Ray was shut down: then neither an answer nor an error ever comes."""
