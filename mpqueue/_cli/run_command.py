@@ -41,7 +41,7 @@ from mpqueue._queue.job import Job
 from mpqueue._queue.job_items import JobItem
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.recorded.job_record import plan
-from mpqueue._queue.recorded.record_options import REDO, Redo, Rerun, content_key, file_key, record_options
+from mpqueue._queue.recorded.record_options import REDO, Redo, Rerun, content_key, file_key
 from mpqueue._queue.run import JobRun
 from mpqueue._text import counted, label, number, took, visible
 from mpqueue.errors import HandlerPicklingError, MPQueueError, QueueClosedError, SinkError, WorkerStartError, shown
@@ -381,7 +381,7 @@ def _plan(args: argparse.Namespace, tell: Tell) -> int:
             recorded,
             table,
             functions,
-            record_options(record),
+            record,
             max_retries=policy_of(args).max_retries,
             wants_results=True,
         )

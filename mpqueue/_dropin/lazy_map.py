@@ -107,9 +107,9 @@ def _iterate(
     asked, engine, of_call = read_call(f"mpqueue.{name}", At.STREAM, options)
     job = dataclasses.replace(of_call, max_failures=None)  # it ends itself
     if (record := record_of("imap", fn, asked)) is not None:
-        from mpqueue._queue.recorded.record_options import check_stream_record  # only journals need it
+        from mpqueue._queue.recorded.record_options import Rerun, check_of_stream  # only journals need it
 
-        check_stream_record(record[1])
+        check_of_stream(asked.rerun or Rerun())
     showing = showing_stream(asked.progress, fn, items)
     iterator = iterator_of(items)
     workers = enough_workers(job.max_lanes, length_of(items))
@@ -125,9 +125,9 @@ def _iterate(
         else:  # only journals need it
             from mpqueue._queue.recorded.growing_record import open_recorded_stream
 
-            job_id, record_as = record
+            job_id, names_one = record
             stream = open_recorded_stream(
-                queue, job_id, fn, arrivals.news.put, job, record_as, seed_given=asked.seed is not None, showing=showing
+                queue, job_id, fn, arrivals.news.put, job, asked, names_one=names_one, showing=showing
             )
         made: ItemIterator[Any] = ItemIterator(
             stream, arrivals, iterator, window, lent, on_error=on_error, max_failures=asked.max_failures

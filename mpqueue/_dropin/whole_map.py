@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from mpqueue._queue.growing_jobs import Stage
     from mpqueue._queue.job_items import Handler, MaybeCoroutine
     from mpqueue._queue.job_queue import JobQueue
-    from mpqueue._queue.recorded.record_options import RecordOptions
     from mpqueue._queue.run import JobRun
 
 
@@ -160,10 +159,14 @@ def _prepare(
     check_on_error(on_error, ON_ERROR)
     asked, engine, job = read_call(f"mpqueue.{name}", At.MAP, options)
     record = record_of("map", fn, asked)
-    rows, given = read_all(items), asked.seed is not None
+    rows = read_all(items)
 
     def begin(queue: JobQueue) -> JobRun:
-        return start_batch(queue, fn, rows, job, progress=asked.progress, record=record, seed_given=given)
+        if record is None:
+            return start_batch(queue, fn, rows, job, progress=asked.progress)
+        table, showing = ItemTable(rows, None, IdRule.POSITION), Showing(asked.progress, label_of(fn))
+        job_id, names_one = record
+        return queue._host.start_recorded(job_id, table, job, fn, asked, names_one=names_one, showing=showing)
 
     return partial(lend, enough_workers(job.max_lanes, len(rows)), asked, engine), begin
 
@@ -204,25 +207,20 @@ def stages(
 ON_ERROR = ("raise", "collect", "skip", "group")
 
 
-#: The id by which a journal records a call, and the options of that.
-Record = tuple[str, "RecordOptions"]
+def record_of(kind: str, fn: Callable[..., Any], asked: GivenOptions) -> tuple[str, bool] | None:
+    """Return the id by which a journal records such a call of ``fn``, and whether that stands for one function.
 
-
-def record_of(kind: str, fn: Callable[..., Any], asked: GivenOptions) -> Record | None:
-    """Return how such a call of ``fn`` is recorded; None without a journal, for which it raises if one is needed.
-
-    Without ``job_id``, it is named after the function.
+    Without ``job_id``, it is named after the function. None without a journal, for which it raises if one is needed.
     """
     if asked.journal is None and asked.rerun is None:
         return None
-    from mpqueue._queue.recorded.record_options import record_options  # only journals need it
+    from mpqueue._queue.recorded.record_options import check_rerun  # only journals need it
 
-    options = record_options(asked.rerun, has_journal=asked.journal is not None)
+    check_rerun(asked.rerun, has_journal=asked.journal is not None)
     if asked.job_id is not None:
-        return asked.job_id, options
+        return asked.job_id, True
     # Lambdas, closures, partials and methods of objects have no such name.
-    names_one = is_found(fn.function if isinstance(fn, StarCall) else fn)
-    return f"{kind} {name_of(fn)}", options._replace(names_one=names_one)
+    return f"{kind} {name_of(fn)}", is_found(fn.function if isinstance(fn, StarCall) else fn)
 
 
 def start_batch(
@@ -232,22 +230,13 @@ def start_batch(
     options: JobOptions,
     *,
     progress: ShowProgress = False,
-    record: Record | None = None,
-    seed_given: bool = False,
 ) -> JobRun:
     """Start ``fn`` over the items, a list that it takes over; the run has the `outcomes` by position.
 
-    With ``record`` it is a job of the queue's journal, under its id or the function's name; by default it keeps its
-    recorded seed. Raises `HandlerPicklingError`, `JournalError`.
+    Raises `HandlerPicklingError`.
     """
     table = ItemTable(items, None, IdRule.POSITION)
-    showing = Showing(progress, label_of(fn))
-    if record is not None:
-        name, recorded_as = record
-        return queue._host.start_recorded(
-            name, table, options, fn, seed_given=seed_given, record=recorded_as, showing=showing
-        )
-    _, run = queue._host.start_table(table, options, fn, showing=showing)
+    _, run = queue._host.start_table(table, options, fn, showing=Showing(progress, label_of(fn)))
     return run
 
 

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from mpqueue._live_page.server import Page
     from mpqueue._queue.growing_jobs import Stage
     from mpqueue._queue.job_queue import JobQueue
-    from mpqueue._queue.recorded.record_options import RecordOptions
 
 T = TypeVar("T")
 log = logging.getLogger("mpqueue")
@@ -179,19 +178,22 @@ class QueueHost:
         table: ItemTable,
         options: JobOptions,
         handler: Callable[..., Any],
+        asked: GivenOptions,
         *,
-        seed_given: bool = False,
-        record: RecordOptions,
+        names_one: bool,
         showing: Showing = Showing(),  # noqa: B008 - frozen
     ) -> JobRun:
-        """Like `start_table`, for a job that the journal has, or will have, under this id. Raises `JournalError`."""
+        """Like `start_table`, for a job that the journal has, or will have, under this id. Raises `JournalError`.
+
+        ``names_one`` is as for `JobRecord`.
+        """
         self.closer.check_open("start a job")
         transport = self._backend.capabilities.handler_transport
-        asked = GivenOptions(seed=options.seed if seed_given else None)
         from mpqueue._queue.recorded.job_record import JobRecord  # only journals need it
 
         book = make_job(job_id, table, options, handler, asked, transport=transport)
-        return self._start(self.jobs.add(book, JobRecord(book, (handler, None), asked), record), showing)
+        record = JobRecord(book, (handler, None), asked, names_one=names_one)
+        return self._start(self.jobs.add(book, record), showing)
 
     def start_stages(
         self,

@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from mpqueue._queue.growing_jobs import Stage
     from mpqueue._queue.job_items import Handler, HandlerWith
     from mpqueue._queue.recorded.job_record import JobPlan, JobRecord
-    from mpqueue._queue.recorded.record_options import RecordOptions
 
     class RunKeywords(JobKeywords, total=False):
         """The keywords of `run` that choose no overload."""
@@ -325,7 +324,7 @@ class JobQueue(SafeEmitter):
         self._closer.check_open("create a job")
         job_id, options = checks.check_text("id", id), self._job_options(asked)
         outlet = self._engine.journal_outlet
-        record = self._record_options(asked, is_open=is_open)
+        self._check_rerun(asked, is_open=is_open)
         if asked.setup is None or callable(asked.setup):
             check_calls(handler, with_state=asked.setup is not None)
         check_job(self._backend, options)
@@ -351,24 +350,21 @@ class JobQueue(SafeEmitter):
         if asked.replace:
             self._jobs.forget_replaced(job_id)
         recorded = None if outlet is None else _record_of(book, handler, asked, is_open=is_open)
-        held = self._jobs.add(book, recorded, record)
+        held = self._jobs.add(book, recorded)
         self._last_job = held.job
         return held
 
     def _job_options(self, asked: GivenOptions) -> JobOptions:
         return checks.job_options(self._options, asked, count_cores=getattr(self._backend, "count_cores", None))
 
-    def _record_options(self, asked: GivenOptions, *, is_open: bool = False) -> RecordOptions | None:
-        """How a job is recorded, if the queue has a journal. Raises an error for options that need one."""
-        has_journal = self._engine.journal_outlet is not None
-        if not has_journal and asked.rerun is None:
-            return None
-        from mpqueue._queue.recorded.record_options import check_open_record, record_options
+    def _check_rerun(self, asked: GivenOptions, *, is_open: bool = False) -> None:
+        if asked.rerun is None:
+            return
+        from mpqueue._queue.recorded.record_options import check_of_open_job, check_rerun
 
-        record = record_options(asked.rerun, has_journal=has_journal)
+        rerun = check_rerun(asked.rerun, has_journal=self._engine.journal_outlet is not None)
         if is_open:
-            check_open_record(record)
-        return record
+            check_of_open_job(rerun)
 
     @takes(GivenOptions, At.JOB)
     def plan_job(
@@ -385,17 +381,17 @@ class JobQueue(SafeEmitter):
         jobs have no plan: their items are known only once they have been sealed.
         """
         from mpqueue._queue.recorded.job_record import plan  # its job may never run
-        from mpqueue._queue.recorded.record_options import record_options
+        from mpqueue._queue.recorded.record_options import check_rerun
 
         self._closer.check_open("plan a job")
         asked = read(GivenOptions, At.JOB, "JobQueue.plan_job", options, ("id", "items", "handler"))
         outlet, given = self._engine.journal_outlet, self._job_options(asked)
-        record = record_options(asked.rerun, has_journal=outlet is not None)
+        rerun = check_rerun(asked.rerun, has_journal=outlet is not None)
         check_items(items)
         table, journal = make_table(items), None if outlet is None else outlet.journal
         reader, recorded = (None, None) if journal is None else (journal.reader, journal.find(id))
         return plan(
-            reader, recorded, table, (handler, asked.setup), record,
+            reader, recorded, table, (handler, asked.setup), rerun,
             max_retries=given.retry.max_retries, wants_results=not discards(asked.results),
         )  # fmt: skip
 
@@ -513,7 +509,7 @@ class JobQueue(SafeEmitter):
         checks.check_progress("progress", progress)
         asked = read(GivenOptions, At.STAGES, "JobQueue.start_stages", options, ("items", "stages", "id", "progress"))
         outlet = self._engine.journal_outlet
-        record = self._record_options(asked)
+        self._check_rerun(asked)
         job_id = self._jobs.free_id() if id is None else checks.check_text("id", id)
         self._jobs.check_free(job_id)
         check_label(asked.label)
@@ -521,7 +517,7 @@ class JobQueue(SafeEmitter):
         head, named = make_pipeline(
             job_id, items, stages, asked, self._options, self._backend, self.concurrency, sink=sink
         )
-        held = self._jobs.add(head, None if outlet is None else _record_of_stages(head, named, asked), record)
+        held = self._jobs.add(head, None if outlet is None else _record_of_stages(head, named, asked))
         run = JobRun(held, self)
         try:
             self._host.start(run, Showing(progress))

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from mpqueue._parent.journal.journal_reader import RecordedJob
     from mpqueue._parent.journal.journal_writer import Journal
     from mpqueue._queue.recorded.job_record import JobRecord
-    from mpqueue._queue.recorded.record_options import RecordOptions
 
 log = logging.getLogger("mpqueue")
 
@@ -252,7 +251,7 @@ class Registry:
                     outlet.recall(held.book.table, line.number)
                 self._forget(held)
 
-    def add(self, book: JobBook, record: JobRecord | None, options: RecordOptions | None) -> Held:
+    def add(self, book: JobBook, record: JobRecord | None) -> Held:
         """Add the job, and its stages if it has any, to the queue's; return the job.
 
         With a journal, ``record`` is begun or continued. Raises `JobExistsError`, and the errors of
@@ -266,11 +265,11 @@ class Registry:
             with self._lock:
                 for job_id in ids:
                     self.check_free(job_id)
-                if outlet is None or record is None or options is None:
+                if outlet is None or record is None:
                     return self._hold_all(family)
                 self._coming[mark] = (ids, "being created")
             self._await_compaction(outlet.journal)
-            record.record_or_go_on(outlet, self._engine.clock.wall(), options)
+            record.record_or_go_on(outlet, self._engine.clock.wall())
             return self._hold_all(family)
         finally:
             self._coming.pop(mark, None)  # one call, so that a Ctrl-C never leaves the ids taken

@@ -20,7 +20,7 @@ from mpqueue._parent.journal.journal_reader import RecordedJob
 from mpqueue._parent.journal.matching import NO_SLOT, Match, match
 from mpqueue._parent.journal.suspects import RunningMark, suspect
 from mpqueue._queue.recorded.code_parts import PYTHON, Code, CodeNow
-from mpqueue._queue.recorded.record_options import RecordOptions
+from mpqueue._queue.recorded.record_options import Rerun
 from mpqueue._queue.recorded.resume import (
     AGAIN,
     GONE,
@@ -109,6 +109,7 @@ class History:
         self.items = [(chance.randrange(1, 9), 1) for _ in range(chance.randrange(12))]
         self.journal = Journal()
         self.code = 1
+        self.names_one = True  #: the job's name stands for one handler
         self.uncounted = 0  #: items that have ended by the job's line, and by no row
 
     def edit(self) -> None:
@@ -125,21 +126,21 @@ class History:
                 chance.shuffle(items)
         self.code = chance.choice([self.code] * 4 + [1, 2, 3])
 
-    def options(self) -> RecordOptions:
+    def options(self) -> Rerun:
         chance = self.chance
         ids = chance.sample(range(len(self.items)), chance.randrange(len(self.items) + 1))
-        return RecordOptions(
+        return Rerun(
             strict=chance.random() < 0.1,
             update=chance.random() < 0.9,
             version=chance.choice([None, None, None, "a", "b"]),
             redo=chance.choice([None, None, None, "failed", "changed-code", "all", ids]),
-            names_one=chance.random() < 0.9,
         )
 
     def go_on(self) -> None:
         self.edit()
         self.damage()
         options, seed = self.options(), self.chance.choice([None, None, 1, 2])
+        self.names_one = self.chance.random() < 0.9
         found_match = self.match()
         if self.is_refused(found_match, options, seed):
             with pytest.raises(JournalMismatchError):
@@ -183,7 +184,7 @@ class History:
         found.number_new(len(journal.records))
         return found
 
-    def plan(self, found_match: Match, options: RecordOptions, seed: int | None) -> tuple[Plan, bool]:
+    def plan(self, found_match: Match, options: Rerun, seed: int | None) -> tuple[Plan, bool]:
         journal, records = self.journal, [self.journal.records.get(slot) for slot in found_match.slots]
         status = bytearray(PENDING if each is None else each.status for each in records)
         now = CodeNow(code_of(self.code), {})
@@ -196,7 +197,7 @@ class History:
             completed=counts[COMPLETED] + self.uncounted,
             failed=counts[FAILED],
         )
-        case = Case(line, "run.db", made, Brought(now, options, seed))
+        case = Case(line, "run.db", made, Brought(now, options, seed, names_one=self.names_one))
         found = Found(
             status,
             range(len(records)),
@@ -206,10 +207,10 @@ class History:
         )
         return decide(case, agree(case), found_match, found), case.anew
 
-    def is_anew(self, options: RecordOptions) -> bool:
+    def is_anew(self, options: Rerun) -> bool:
         return options.redo == "all" or options.version not in (None, self.journal.version)
 
-    def is_refused(self, found_match: Match, options: RecordOptions, seed: int | None) -> bool:
+    def is_refused(self, found_match: Match, options: Rerun, seed: int | None) -> bool:
         journal = self.journal
         known = [(now[1], journal.records.get(slot)) for now, slot in zip(self.items, found_match.slots, strict=True)]
         has_changed = any(was is not None and was.state != now and was.state and now for now, was in known)
@@ -218,13 +219,13 @@ class History:
             return True
         says = not self.is_anew(options) and options.version is None and options.redo != "changed-code"
         is_other = says and any(self.is_other(journal.records.get(slot)) for slot in found_match.slots)
-        return (is_other and not options.names_one) or (options.strict and (is_other or seed == 2))
+        return (is_other and not self.names_one) or (options.strict and (is_other or seed == 2))
 
     def is_other(self, record: Record | None) -> bool:
         """True where other code of this Python has ended it."""
         return record is not None and record.status in DONE and record.code not in (3, self.code) and self.code != 3
 
-    def expected(self, found_match: Match, options: RecordOptions) -> list[int]:
+    def expected(self, found_match: Match, options: Rerun) -> list[int]:
         """How each item stands, by the dictionary."""
         stands = []
         for index, ((_, state), slot) in enumerate(zip(self.items, found_match.slots, strict=True)):
@@ -232,7 +233,7 @@ class History:
             stands.append(NEW if record is None else self.stands(index, state, slot, record, options))
         return stands
 
-    def stands(self, index: int, state: int, slot: int, record: Record, options: RecordOptions) -> int:
+    def stands(self, index: int, state: int, slot: int, record: Record, options: Rerun) -> int:
         is_wanted = isinstance(options.redo, list) and index in options.redo
         is_other = options.redo == "changed-code" and self.is_other(record)
         if self.is_anew(options) or is_wanted or is_other:
@@ -252,7 +253,7 @@ class History:
             return JobStatus.PENDING
         return JobStatus.COMPLETED_WITH_ERRORS if FAILED in stands else JobStatus.COMPLETED
 
-    def follow(self, found_match: Match, plan: Plan, options: RecordOptions, *, anew: bool) -> None:
+    def follow(self, found_match: Match, plan: Plan, options: Rerun, *, anew: bool) -> None:
         """The items are those of the record from now on, and run until the program is killed, or they have ended."""
         journal, chance = self.journal, self.chance
         for slot in [*journal.records] if anew else ():
@@ -341,7 +342,7 @@ def test_any_open_job_has_each_item_or_its_maker_runs_again() -> None:
 @pytest.mark.parametrize(("kind", "columns"), [("open", {"kind": JobKind.OPEN}), ("stream", {"kind": JobKind.STREAM})])
 @pytest.mark.parametrize("redo", [None, "all"])
 def test_another_seed_is_refused_unless_all_begins_anew(kind: str, columns: dict[str, int], redo: str | None) -> None:
-    options = RecordOptions(strict=True, redo=redo)
+    options = Rerun(strict=True, redo=redo)
     now = CodeNow(code_of(1), {})
     brought = Brought(now, options, seed=2)
     case = Case(recorded_job(**columns), "run.db", MadeBy([code_of(1)], now), brought)

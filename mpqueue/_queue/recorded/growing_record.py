@@ -22,7 +22,7 @@ from mpqueue._core.state.pipeline import Pipeline
 from mpqueue._options import GivenOptions, JobOptions
 from mpqueue._output.progress import Showing
 from mpqueue._parent.journal.chunk_rows import RowDraft, chunk_statement, fresh_row
-from mpqueue._parent.journal.identity import SIZE, UNKNOWN, Key, identify, why_unstable
+from mpqueue._parent.journal.identity import SIZE, UNKNOWN, identify, why_unstable
 from mpqueue._parent.journal.journal_file import Store
 from mpqueue._parent.journal.journal_outlet import JournalJob, JournalOutlet
 from mpqueue._parent.journal.journal_writer import Entry
@@ -45,7 +45,6 @@ from mpqueue._queue.arguments import replay_item, reseed, send_results_to, take_
 from mpqueue._queue.growing_jobs import OnEnded, Stream, seed_of
 from mpqueue._queue.recorded.code_parts import CodeNow, code_of_stages
 from mpqueue._queue.recorded.job_record import JobRecord, case_of, tell_of_lost, warn
-from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._queue.recorded.resume import (
     AGAIN,
     GONE,
@@ -76,7 +75,7 @@ class OpenRecord(JobRecord):
 
     kind = JobKind.OPEN
 
-    def _begin(self, outlet: JournalOutlet, columns: dict[str, Any], options: RecordOptions) -> JournalJob:  # noqa: ARG002
+    def _begin(self, outlet: JournalOutlet, columns: dict[str, Any]) -> JournalJob:
         """Begin a new record, with the items that are given; a recorded job of that id is removed."""
         book, journal = self.book, outlet.journal
         first, before = self._first_items(None), journal.find(book.id)
@@ -95,7 +94,7 @@ class OpenRecord(JobRecord):
 
         With another ``version``, or if ``redo`` asks for it, the job begins anew.
         """
-        book, journal, redo = self.book, outlet.journal, brought.options.redo
+        book, journal, redo = self.book, outlet.journal, self.rerun.redo
         case = case_of(journal.reader, recorded, brought, range(recorded.count))
         warnings = agree(case)
         if case.anew:
@@ -267,29 +266,29 @@ def open_recorded_stream(
     handler: Callable[..., Any],
     on_ended: OnEnded,
     options: JobOptions,
-    options_of_record: RecordOptions,
+    asked: GivenOptions,
     *,
-    seed_given: bool = False,
+    names_one: bool = True,
     showing: Showing = Showing(),  # noqa: B008 - frozen
 ) -> RecordedStream:
     """`open_stream` for a stream that the queue's journal has, or will have, under this id.
 
-    Raises `JournalMismatchError` if that is the id of a job with a list of items, and `JournalError`.
+    ``names_one`` is as for `JobRecord`. Raises `JournalMismatchError` if that is the id of a job with a list of items,
+    and `JournalError`.
     """
     engine, table, records = queue._host.engine, ItemTable.of_stream(), list[StreamRecord]()
     outlet = engine.journal_outlet
     assert outlet is not None
-    asked = GivenOptions(seed=options.seed if seed_given else None)
 
     def begin(book: JobBook) -> None:
-        record = StreamRecord(book, (handler, None), asked)
-        record.record_or_go_on(outlet, engine.clock.wall(), options_of_record)
+        record = StreamRecord(book, (handler, None), asked, names_one=names_one)
+        record.record_or_go_on(outlet, engine.clock.wall())
         records.append(record)
 
     book, run = queue._host.start_table(
         table, options, handler, on_ended, sealed=False, showing=showing, job_id=job_id, record=begin
     )
-    return RecordedStream(queue, book, table, run, outlet, records[0], on_ended, options_of_record.key)
+    return RecordedStream(queue, book, table, run, outlet, records[0], on_ended)
 
 
 class StreamRecord(JobRecord):
@@ -299,7 +298,7 @@ class StreamRecord(JobRecord):
     known: KnownStream | None = None  #: the recorded items; None: there are none
     suspects: Mapping[int, int] = MappingProxyType({})  #: by slot: which items may have ended programs
 
-    def _begin(self, outlet: JournalOutlet, columns: dict[str, Any], options: RecordOptions) -> JournalJob:  # noqa: ARG002
+    def _begin(self, outlet: JournalOutlet, columns: dict[str, Any]) -> JournalJob:
         columns |= {"total": 0, "slots": 0}
         return self._grow(outlet.journal.ask(lambda store: store.put_job(None, columns)), 0)
 
@@ -317,7 +316,7 @@ class StreamRecord(JobRecord):
         columns = self._changes(case)
         self._take_seed(recorded.seed)
         self.known = known
-        again: Sequence[int] = case.made.changed if brought.options.redo == "changed-code" else ()
+        again: Sequence[int] = case.made.changed if self.rerun.redo == "changed-code" else ()
         if case.anew:
             columns["suspects"] = None
             again = range(recorded.count)
@@ -358,14 +357,12 @@ class RecordedStream(Stream):
         outlet: JournalOutlet,
         record: StreamRecord,
         on_ended: OnEnded,
-        key: Key | None,
     ) -> None:
         super().__init__(owner, book, table, run)
         self._journal = outlet.journal
         self._record = record
         self._growth = record.growth
         self._on_ended = on_ended
-        self._key = key
         self._rule: IdRule | None = None  #: that of the first item
         self._known, record.known = record.known, None  # let go of once all have come
         self._results = KeptResults(outlet.journal.reader, record.number, book.id, strict=True)
@@ -398,7 +395,7 @@ class RecordedStream(Stream):
         if self._rule is None and items:
             self._rule = rule_of(items[0])
         ids = None if self._rule is None else ids_of(self._rule, items, first)
-        identities, states = identify(items, ids, range(first, first + len(items)), self._key)
+        identities, states = identify(items, ids, range(first, first + len(items)), self._record.rerun.key)
         return GivenItems(items, ids, identities=identities, states=states)
 
     # -- added -----------------------------------------------------------------------------------------------
@@ -530,14 +527,14 @@ class StagesRecord(JobRecord):
         self._pipeline = pipeline
         self._stages = stages
 
-    def record_or_go_on(self, outlet: JournalOutlet, created_at: float, options: RecordOptions) -> int:
+    def record_or_go_on(self, outlet: JournalOutlet, created_at: float) -> int:
         """Record the job, or continue its record.
 
         Values that stages had passed on are reused for inputs that have not ended, unless the inputs run anew.
         """
         pipeline, head = self._pipeline, self.book
         recorded = outlet.journal.find(head.id)
-        number = super().record_or_go_on(outlet, created_at, options)
+        number = super().record_or_go_on(outlet, created_at)
         slots = range(len(head.table)) if head.table.slots is None else head.table.slots
         record = pipeline.record = PassRecord(slots)
         pipeline.jobs[0].table.slots = head.table.slots

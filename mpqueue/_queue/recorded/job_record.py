@@ -32,7 +32,7 @@ from mpqueue._parent.journal.matching import Match, match
 from mpqueue._parent.journal.suspects import care_of, ended_program
 from mpqueue._queue.arguments import replay_item, reseed, restore_end
 from mpqueue._queue.recorded.code_parts import Code, CodeNow, code_of
-from mpqueue._queue.recorded.record_options import RecordOptions
+from mpqueue._queue.recorded.record_options import Rerun
 from mpqueue._queue.recorded.resume import (
     AGAIN,
     NEW,
@@ -69,19 +69,27 @@ MOST_HANDLER = 4 << 20
 
 
 class JobRecord:
-    """The record of a job that has not started, with a list of items. ``functions`` are its handler and its setup."""
+    """The record of a job that has not started, with a list of items. ``functions`` are its handler and its setup.
+
+    ``names_one`` is False for a job named after its handler: another handler may have that name, so other code is
+    refused.
+    """
 
     kind = JobKind.LIST
 
-    def __init__(self, book: JobBook, functions: Functions | None, asked: GivenOptions) -> None:
+    def __init__(
+        self, book: JobBook, functions: Functions | None, asked: GivenOptions, *, names_one: bool = True
+    ) -> None:
         self.book = book
+        self.rerun = asked.rerun or Rerun()
         self._functions = functions
+        self._names_one = names_one
         self._seed_given = asked.seed is not None
         self._by_recorded_cost = isinstance(asked.cost, str)
         #: Its items' needs, for the journal.
         self._uses = None if asked.uses is None else _written_uses(asked.uses)
 
-    def record_or_go_on(self, outlet: JournalOutlet, created_at: float, options: RecordOptions) -> int:
+    def record_or_go_on(self, outlet: JournalOutlet, created_at: float) -> int:
         """Record the job from now on; if the journal has it, its table takes over the items that have ended.
 
         Returns the job's number there. Waits until it is on disk. Call it outside of locks, since it runs code of the
@@ -92,15 +100,15 @@ class JobRecord:
         journal_job = None
         if recorded is not None:
             check_kind(recorded, self.kind, outlet.journal.path)
-            journal_job = self._go_on(outlet, recorded, self._brought(code, options))
+            journal_job = self._go_on(outlet, recorded, self._brought(code))
         if journal_job is None:
-            journal_job = self._begin(outlet, self._columns(created_at, code, options), options)
+            journal_job = self._begin(outlet, self._columns(created_at, code))
         outlet.add(self.book, journal_job)
         return journal_job.number
 
-    def _begin(self, outlet: JournalOutlet, columns: dict[str, Any], options: RecordOptions) -> JournalJob:
+    def _begin(self, outlet: JournalOutlet, columns: dict[str, Any]) -> JournalJob:
         """Begin a new record, with these columns beside those of its items."""
-        book, inventory = self.book, Inventory(self.book.table, options.key)
+        book, inventory = self.book, Inventory(self.book.table, self.rerun.key)
         number = inventory.add(outlet.journal, columns)
         book.table.source = KeptResults(outlet.journal.reader, number, book.id, strict=True)
         return JournalJob(number)
@@ -130,7 +138,7 @@ class JobRecord:
         self.book.table.code = code.code.number
         return code
 
-    def _columns(self, created_at: float, code: CodeNow, options: RecordOptions) -> dict[str, Any]:
+    def _columns(self, created_at: float, code: CodeNow) -> dict[str, Any]:
         """Return the journal's columns of a new job, without those of its items."""
         book = self.book
         columns: dict[str, Any] = {"id": book.id, "kind": self.kind, "rule": str(book.table.rule)}
@@ -138,14 +146,14 @@ class JobRecord:
         label = book.table.label
         columns |= {"status": str(JobStatus.PENDING), "uses": self._uses}
         columns |= {"label": label if isinstance(label, str) else None}
-        return columns | self._code_columns(code, options)
+        return columns | self._code_columns(code)
 
     def _changes(self, case: Case) -> dict[str, Any]:
         """Return the columns that differ from those of the recorded job, without those of its items."""
-        columns = self._code_columns(case.brought.code, case.options, None if case.anew else case.made)
+        columns = self._code_columns(case.brought.code, None if case.anew else case.made)
         return columns if case.recorded.uses == self._uses else columns | {"uses": self._uses}
 
-    def _code_columns(self, code: CodeNow, options: RecordOptions, made: MadeBy | None = None) -> dict[str, Any]:
+    def _code_columns(self, code: CodeNow, made: MadeBy | None = None) -> dict[str, Any]:
         """Return the journal's columns of the handler and the setup; for stages only their code.
 
         With ``made``, only new ones, if results are kept.
@@ -161,18 +169,18 @@ class JobRecord:
             }
         if made is not None:
             return columns | {"codes": written_codes(made.all())}
-        return columns | {"codes": written_codes([code.code]), "version": options.version}
+        return columns | {"codes": written_codes([code.code]), "version": self.rerun.version}
 
-    def _brought(self, code: CodeNow, options: RecordOptions) -> Brought:
+    def _brought(self, code: CodeNow) -> Brought:
         """Return the program's side of a recorded job: its code, its options, and the seed if one was given."""
-        given = self.book.options
+        given, wants_results = self.book.options, self.book.table.sink is not DISCARD
         seed = given.seed if self._seed_given else None
-        return Brought(code, options, seed, given.retry.max_retries, self.book.table.sink is not DISCARD)
+        return Brought(code, self.rerun, seed, given.retry.max_retries, wants_results, self._names_one)
 
     def _go_on(self, outlet: JournalOutlet, recorded: RecordedJob, brought: Brought) -> JournalJob | None:
         """Take over the items that have ended, and update the journal; None if all of it is to begin anew."""
         book, table, reader = self.book, self.book.table, outlet.journal.reader
-        inventory = Inventory(table, brought.options.key)
+        inventory = Inventory(table, self.rerun.key)
         compared = compare(reader, recorded, inventory, brought, checked=True)
         recorded, match, plan = compared.case.recorded, compared.match, compared.plan
         warn(plan.warnings)
@@ -554,7 +562,7 @@ def plan(
     recorded: RecordedJob | None,
     table: ItemTable,
     functions: tuple[Any, Any],
-    options: RecordOptions,
+    rerun: Rerun,
     *,
     max_retries: int,
     wants_results: bool,
@@ -566,9 +574,9 @@ def plan(
     if reader is None or recorded is None:
         return JobPlan(new=tuple(map(table.id_of, range(len(table)))), to_run=len(table))
     check_kind(recorded, JobKind.LIST, reader.path)
-    inventory = Inventory(table, options.key)
-    options = options._replace(update=True, strict=False)
-    brought = Brought(code_of(*functions), options, None, max_retries, wants_results)
+    inventory = Inventory(table, rerun.key)
+    rerun = dataclasses.replace(rerun, update=True, strict=False)
+    brought = Brought(code_of(*functions), rerun, None, max_retries, wants_results)
     compared = compare(reader, recorded, inventory, brought, checked=False)
     found, gone, code_changed = compared.plan, compared.gone, bool(compared.case.made.changed)
     del compared, inventory  # the tuples of ids take as much as all the rest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from mpqueue._options import check_bool, check_text
 from mpqueue.errors import shown
@@ -47,26 +47,18 @@ class Rerun:
             raise TypeError(f"key: expected a function of an item, got {shown(key)} of type {type(key).__name__}")
         if self.version is not None:
             object.__setattr__(self, "version", check_text("version", self.version))
-        check_redo(self.redo)
+        redo: object = self.redo
+        if isinstance(redo, str) and redo not in REDO:
+            raise ValueError(f"redo: expected one of {', '.join(map(repr, REDO))}, or a list of ids, got {shown(redo)}")
+        if redo is not None and not isinstance(redo, Collection):
+            raise TypeError(f"redo: expected one of {', '.join(map(repr, REDO))}, or a list of ids, got {shown(redo)}")
         check_bool("strict", self.strict)
 
 
-class RecordOptions(NamedTuple):
-    """The options of a `Rerun`, and whether its job's name stands for one handler."""
-
-    strict: bool = False
-    update: bool = False
-    key: Key | None = None
-    version: str | None = None
-    redo: Redo = None
-    #: False for a job named after its handler: another handler may have that name, so other code is refused.
-    names_one: bool = True
-
-
-def record_options(rerun: object, *, has_journal: bool = True) -> RecordOptions:
-    """Return the options of a `Rerun`. Raises TypeError for anything else, ValueError without a journal."""
+def check_rerun(rerun: object, *, has_journal: bool) -> Rerun:
+    """Return the `Rerun`, or its defaults. Raises TypeError for anything else, ValueError without a journal."""
     if rerun is None:
-        return RecordOptions()
+        return Rerun()
     if not isinstance(rerun, Rerun):
         raise TypeError(
             f"rerun: expected a Rerun, such as mpqueue.Rerun(update=True), got {shown(rerun)} of type "
@@ -77,33 +69,22 @@ def record_options(rerun: object, *, has_journal: bool = True) -> RecordOptions:
             f"rerun: expected a journal as well, which records earlier runs, got {rerun} without one; pass journal= to "
             "the queue, or to map and imap"
         )
-    return RecordOptions(rerun.strict, rerun.update, rerun.key, rerun.version, rerun.redo)
+    return rerun
 
 
-def check_redo(redo: object) -> Redo:
-    """Return a valid ``redo``. Raises TypeError or ValueError for anything else."""
-    if redo is None or (isinstance(redo, str) and redo in REDO):
-        return redo
-    if isinstance(redo, str):
-        raise ValueError(f"redo: expected one of {', '.join(map(repr, REDO))}, or a list of ids, got {shown(redo)}")
-    if not isinstance(redo, Collection):
-        raise TypeError(f"redo: expected one of {', '.join(map(repr, REDO))}, or a list of ids, got {shown(redo)}")
-    return redo
-
-
-def check_stream_record(options: RecordOptions) -> None:
+def check_of_stream(rerun: Rerun) -> None:
     """Raise ValueError for options that streams don't have: their items come later, and may be any."""
-    if options.update:
+    if rerun.update:
         raise ValueError("update: expected False for a stream, which takes whatever items come, got True")
-    if options.redo not in (None, *REDO):
+    if rerun.redo not in (None, *REDO):
         raise ValueError(
-            f"redo: expected {', '.join(map(repr, REDO[:-1]))} or {REDO[-1]!r} for a stream, got {shown(options.redo)}"
+            f"redo: expected {', '.join(map(repr, REDO[:-1]))} or {REDO[-1]!r} for a stream, got {shown(rerun.redo)}"
         )
 
 
-def check_open_record(options: RecordOptions) -> None:
+def check_of_open_job(rerun: Rerun) -> None:
     """Raise ValueError for options that open jobs don't have: their items can't be compared with the recorded ones."""
-    for name, given in (("update", options.update), ("key", options.key)):
+    for name, given in (("update", rerun.update), ("key", rerun.key)):
         if given:
             raise ValueError(
                 f"{name}: expected none for an open job, got {shown(given)}: it takes whatever items come, and an item "

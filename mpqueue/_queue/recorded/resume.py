@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._parent.journal.suspects import is_guilty
 from mpqueue._queue.recorded.code_parts import Code, CodeNow
-from mpqueue._queue.recorded.record_options import RecordOptions
+from mpqueue._queue.recorded.record_options import Rerun
 from mpqueue._wire.item_names import IdRule
 from mpqueue.errors import JournalMismatchError, shown
 from mpqueue.status import COMPLETED, FAILED, OVER, PENDING, JobKind, JobStatus
@@ -129,13 +129,17 @@ def _counted(count: int) -> str:
 
 
 class Brought(NamedTuple):
-    """The program's side of a job, beside its items: its code, options, and a seed if it gave one."""
+    """The program's side of a job, beside its items: its code, options, and a seed if it gave one.
+
+    ``names_one``: the job's name stands for one handler.
+    """
 
     code: CodeNow
-    options: RecordOptions
+    options: Rerun
     seed: int | None = None
     max_retries: int = 0
     wants_results: bool = True
+    names_one: bool = True
 
 
 class Case(NamedTuple):
@@ -147,7 +151,7 @@ class Case(NamedTuple):
     brought: Brought
 
     @property
-    def options(self) -> RecordOptions:
+    def options(self) -> Rerun:
         """The program's options."""
         return self.brought.options
 
@@ -194,7 +198,7 @@ def _object(case: Case, change: str, *, is_other_seed: bool) -> list[str]:
     With ``strict`` both are refused, by `JournalMismatchError`. Other code is also refused for a call that may be of
     another callable than the recorded one.
     """
-    if change and not case.options.names_one:
+    if change and not case.brought.names_one:
         raise JournalMismatchError(
             f"{case.where}: {change}; so these may be results of another callable by that name, and nothing was "
             f"changed; expected a job_id= of its own for each callable; {WAYS}"
