@@ -66,35 +66,38 @@ class QueueHost:
 
     # -- starts ----------------------------------------------------------------------------------------------
 
-    def start(self, run: JobRun, showing: Showing, on_ended: Callable[[Ended], None] | None = None) -> None:
-        """Start a run's pending job, and its stages. Raises the errors of `JobQueue.start`.
+    def start(
+        self,
+        run: JobRun,
+        showing: Showing,
+        on_ended: Callable[[Ended], None] | None = None,
+        *,
+        waits_for_run: bool = False,
+    ) -> None:
+        """Start a run's pending job, and its stages; returns once its sink is open. Raises errors of `JobQueue.start`.
 
-        ``on_ended`` is as in `start_table`.
+        ``on_ended`` is as in `start_table`. If the caller ``waits_for_run`` next, that may raise a failure to start.
         """
-        self.engine.coordinator().ask(self._start_of(run, showing, on_ended))
-        _await_sink(run)
-
-    def start_unawaited(self, run: JobRun, showing: Showing) -> None:
-        """Start a job for a thread that then waits for the run, which raises a failure to start."""
-        if run._book.delivery is not None:
-            self.start(run, showing)
+        coordinator, book = self.engine.coordinator(), run._book
+        jobs = [book] if book.restored else book.family  # one that had ended before is only reported again
+        messages = [JobStartAsked(job, self.engine.clock.wall()) for job in jobs]
+        begin, delivery = self._beginning(run, messages, showing, on_ended), book.delivery
+        if waits_for_run and delivery is None:
+            coordinator.check_thread()
+            coordinator.ask_later(begin, run._begun)
             return
-        coordinator = self.engine.coordinator()
-        coordinator.check_thread()
-        coordinator.ask_later(self._start_of(run, showing), run._begun)
+        coordinator.ask(begin)
+        if isinstance(delivery, Delivery):
+            try:
+                delivery.opened.result()
+            except BaseException:
+                run._cancel(kill=True)
+                raise
 
     def start_again(self, run: JobRun, showing: Showing, indices: Sequence[int] | None = None) -> None:
         """Run a finished job's failed items again, all or these. Raises the errors of `JobQueue.retry_failed`."""
         message = FailedItemsReset(run._book, self.engine.clock.wall(), None, indices)
         self.engine.coordinator().ask(self._beginning(run, [message], showing))
-
-    def _start_of(
-        self, run: JobRun, showing: Showing, on_ended: Callable[[Ended], None] | None = None
-    ) -> Callable[[], None]:
-        book = run._book
-        jobs = [book] if book.restored else book.family  # one that had ended before is only reported again
-        messages = [JobStartAsked(job, self.engine.clock.wall()) for job in jobs]
-        return self._beginning(run, messages, showing, on_ended)
 
     def _beginning(
         self,
@@ -301,17 +304,6 @@ class QueueHost:
         return coordinator.ask(lambda: [lane.pid for lane in lanes if lane.pid is not None])
 
 
-def _await_sink(run: JobRun) -> None:
-    """Wait until the sink of the started job is open. If that fails or is interrupted, the job is cancelled."""
-    delivery = run._book.delivery
-    if isinstance(delivery, Delivery):
-        try:
-            delivery.opened.result()
-        except BaseException:
-            run._cancel(kill=True)
-            raise
-
-
 # -- The end of a queue, by `JobQueue.close` or by leaving a ``with`` block. -------------------------------------------
 
 
@@ -321,7 +313,7 @@ class Closer:
     def __init__(self, engine: QueueRuntime, runs: OpenRuns) -> None:
         self._engine = engine
         self._runs = runs
-        self._pages: weakref.WeakSet[Page] = weakref.WeakSet()  #: the thread of an open page holds it
+        self.pages: weakref.WeakSet[Page] = weakref.WeakSet()  #: closed with the queue; an open page's thread holds it
         self.closed = False
         self._ends_beside = False
 
@@ -332,16 +324,6 @@ class Closer:
             raise QueueClosedError(f"expected an open queue to {what}, got one that was closed; make a new one")
         if (broken := self._engine.broken) is not None:
             raise broken
-
-    def show_end(self, page: Page) -> None:
-        """Close the page together with the queue; at once if the queue was closed meanwhile."""
-        self._pages.add(page)
-        if self.closed:
-            self._close_pages()
-
-    def _close_pages(self) -> None:
-        for page in [*self._pages]:
-            page.close()
 
     def close(self, owner: object, *, wait: bool, kill: bool) -> None:
         """End the queue, as `JobQueue.close` says.
@@ -388,7 +370,8 @@ class Closer:
                 run._end_bar()
         self._engine.shutdown(kill=kill, wait_for_listeners=not kill, by=by)
         self._engine.await_end(by)
-        self._close_pages()
+        for page in [*self.pages]:
+            page.close()
 
     def _await_runs(self, patience: float | None) -> None:
         now = self._engine.clock.now

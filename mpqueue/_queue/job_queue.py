@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, Unpack, overload
 from mpqueue import _options as checks
 from mpqueue._call_checks import check_calls, check_items, no_such_attribute
 from mpqueue._core.messages import ItemsDropped, JobCancelled, JobPaused, JobResumed, JobSealed, LanesResized, Message
-from mpqueue._core.state.item_table import ItemTable, make_table
+from mpqueue._core.state.item_table import make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._declared import At, check_names, read, takes
 from mpqueue._options import GivenOptions, JobOptions
@@ -34,21 +34,21 @@ from mpqueue._queue.arguments import (
 from mpqueue._queue.host import Closer, QueueHost
 from mpqueue._queue.job import Job
 from mpqueue._queue.job_items import JobItem, R, T, positions_of
-from mpqueue._queue.registry import Held, Registry
+from mpqueue._queue.registry import Held, Registry, say_never_started
 from mpqueue._queue.run import JobRun
 from mpqueue._wire.item_names import IdRule, check_label
 from mpqueue._wire.pickling.packed_handler import HandlerTransport, PackedHandler, pack_handler
 from mpqueue._wire.pickling.script import Script
 from mpqueue.errors import JobNotFoundError, JobStateError, QueueClosedError
 from mpqueue.retry import check_seconds
-from mpqueue.status import OVER, Pruned, QueueStats
+from mpqueue.status import OVER, JobStatus, Pruned, QueueStats
 
 if TYPE_CHECKING:
     from mpqueue._keywords import JobKeywords, OpenKeywords, QueueKeywords, StagesKeywords
     from mpqueue._live_page.server import Page
     from mpqueue._queue.growing_jobs import Stage
     from mpqueue._queue.job_items import Handler, HandlerWith
-    from mpqueue._queue.recorded.job_record import JobPlan, JobRecord
+    from mpqueue._queue.recorded.job_record import JobPlan
 
     class RunKeywords(JobKeywords, total=False):
         """The keywords of `run` that choose no overload."""
@@ -61,17 +61,6 @@ if TYPE_CHECKING:
 Setup = Callable[[], Any]
 
 _NOTHING: Any = object()  #: no handler was named
-
-
-def _bring_home(error: BaseException, job: Job) -> None:
-    """Give the interruption of a wait for a job that job, and a note on where to find it."""
-    with suppress(AttributeError):
-        error.job = job  # type: ignore[attr-defined]
-    if isinstance(error, KeyboardInterrupt):
-        error.add_note(
-            f"mpqueue: job {job.id!r} is cancelled; {job.completed} of its {job.total} items have completed: see "
-            "queue.last_job"
-        )
 
 
 #: Names that users of other libraries look for in a queue, with their equivalents.
@@ -337,7 +326,12 @@ class JobQueue(SafeEmitter):
         check_cost(asked, has_journal=outlet is not None)
         began = self._engine.clock.now()
         check_items(items)
-        table = _make_growing(items) if is_open else make_table(items)
+        if is_open:
+            from mpqueue._queue.growing_jobs import make_growing  # most jobs are lists
+
+            table = make_growing(items)
+        else:
+            table = make_table(items)
         read_at = self._engine.clock.now()
         needs = choose_needs(asked, None if is_open else table, self._options, self._backend, self.concurrency)
         transport = self._backend.capabilities.handler_transport
@@ -349,8 +343,13 @@ class JobQueue(SafeEmitter):
         book.timings.handler_packed(self._engine.clock.now() - read_at, packed.size, packed.weight, packed.name)
         if asked.replace:
             self._jobs.forget_replaced(job_id)
-        recorded = None if outlet is None else _record_of(book, handler, asked, is_open=is_open)
-        held = self._jobs.add(book, recorded)
+        record = None
+        if outlet is not None:
+            from mpqueue._queue.recorded.growing_record import OpenRecord
+            from mpqueue._queue.recorded.job_record import JobRecord  # only journals need it
+
+            record = (OpenRecord if is_open else JobRecord)(book, (handler, asked.setup), asked)
+        held = self._jobs.add(book, record)
         self._last_job = held.job
         return held
 
@@ -489,7 +488,7 @@ class JobQueue(SafeEmitter):
         checks.check_on_error(on_error, ("collect", "raise", "group"))
         held = self._create(self._jobs.free_id() if id is None else id, items, handler, asked)
         run = JobRun(held, self)
-        self._host.start_unawaited(run, Showing(progress, held.book.id))
+        self._host.start(run, Showing(progress, held.book.id), waits_for_run=True)
         return self._await(run, on_error, asked.max_failures)
 
     @takes(GivenOptions, At.STAGES)
@@ -517,12 +516,19 @@ class JobQueue(SafeEmitter):
         head, named = make_pipeline(
             job_id, items, stages, asked, self._options, self._backend, self.concurrency, sink=sink
         )
-        held = self._jobs.add(head, None if outlet is None else _record_of_stages(head, named, asked))
+        record = None
+        if outlet is not None:
+            from mpqueue._queue.recorded.growing_record import StagesRecord  # only journals need it
+
+            assert head.pipeline is not None
+            functions = [(name, stage.handler, stage.options.setup) for name, stage in named]
+            record = StagesRecord(head.pipeline, functions, asked)
+        held = self._jobs.add(head, record)
         run = JobRun(held, self)
         try:
             self._host.start(run, Showing(progress))
         except BaseException:
-            self._jobs.discard(head)
+            self._jobs.forget(head)
             raise
         self._last_job = held.job
         return run
@@ -569,11 +575,20 @@ class JobQueue(SafeEmitter):
         return self._await(run, on_error, options.get("max_failures"))
 
     def _await(self, run: JobRun, on_error: Literal["collect", "raise", "group"], max_failures: Any) -> Job:
-        """Wait for the job's end and return it. An interruption of the wait ends running items, and goes on."""
+        """Wait for the job's end and return it. An interruption of the wait ends running items, and goes on.
+
+        The interruption gets the job, and a note on where to find it.
+        """
         try:
             job = run._await_job()
         except BaseException as error:
-            _bring_home(error, run.job)
+            with suppress(AttributeError):
+                error.job = run.job  # type: ignore[attr-defined]
+            if isinstance(error, KeyboardInterrupt):
+                error.add_note(
+                    f"mpqueue: job {run.job.id!r} is cancelled; {run.job.completed} of its {run.job.total} items have "
+                    "completed: see queue.last_job"
+                )
             if not run.done():  # otherwise it never began
                 with suppress(QueueClosedError):
                     run._cancel(kill=True)
@@ -734,7 +749,10 @@ class JobQueue(SafeEmitter):
         Works on a closed queue. Jobs that only the journal has do not count.
         """
         self._engine.check_process()
-        return self._jobs.stats()
+        books = self._jobs.books()
+        pending = sum(book.status is JobStatus.PENDING for book in books)
+        ended = sum(book.status.final for book in books)
+        return QueueStats(len(books) - pending - ended, pending, ended, len(books))
 
     def clear_job(self, job_id: str | Job) -> None:
         """Remove a pending or finished job, also from the journal; a `Job` that is still held stays readable.
@@ -792,7 +810,9 @@ class JobQueue(SafeEmitter):
                 f"serve() needs Starlette and uvicorn ({error}): `pip install 'mpqueue[dashboard]'`"
             ) from error
         page = Page(QueueView(self, self._engine, self._jobs), *address)
-        self._closer.show_end(page)
+        self._closer.pages.add(page)
+        if self._closer.closed:  # since the first check
+            page.close()
         self._closer.check_open("serve a page")
         return page
 
@@ -814,7 +834,7 @@ class JobQueue(SafeEmitter):
         says = not (kill or self._closer.closed)
         self._closer.close(self, wait=wait, kill=kill)
         if says:
-            self._jobs.say_never_started()
+            say_never_started(self._jobs.books(), "the queue is closed")
 
     def drain(self, within: float | str = 30.0) -> None:
         """End the queue so that a journal's next run goes on: no new item starts, running ones have ``within`` seconds.
@@ -875,24 +895,3 @@ class JobQueue(SafeEmitter):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a JobQueue can't be pickled: it belongs to the process that made it")
-
-
-def _make_growing(items: Iterable[Any]) -> ItemTable:
-    from mpqueue._queue.growing_jobs import make_growing  # most jobs are lists
-
-    return make_growing(items)
-
-
-def _record_of(book: JobBook, handler: Callable[..., Any], asked: GivenOptions, *, is_open: bool) -> JobRecord:
-    from mpqueue._queue.recorded.growing_record import OpenRecord
-    from mpqueue._queue.recorded.job_record import JobRecord  # only journals need it
-
-    return (OpenRecord if is_open else JobRecord)(book, (handler, asked.setup), asked)
-
-
-def _record_of_stages(head: JobBook, stages: Sequence[tuple[str, Stage]], asked: GivenOptions) -> JobRecord:
-    from mpqueue._queue.recorded.growing_record import StagesRecord  # only journals need it
-
-    assert head.pipeline is not None
-    functions = [(name, stage.handler, stage.options.setup) for name, stage in stages]
-    return StagesRecord(head.pipeline, functions, asked)

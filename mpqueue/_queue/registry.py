@@ -22,7 +22,7 @@ from mpqueue._parent.queue_runtime import QueueRuntime
 from mpqueue._queue.arguments import choose_needs
 from mpqueue._queue.job import Job
 from mpqueue.errors import JobExistsError, JobNotFoundError, JobStateError, JournalError, shown
-from mpqueue.status import JobKind, JobStatus, Pruned, QueueStats
+from mpqueue.status import JobKind, JobStatus, Pruned
 
 if TYPE_CHECKING:
     from mpqueue._parent.journal.journal_reader import RecordedJob
@@ -63,10 +63,11 @@ def _say_unfinished(jobs: Callable[[], Callable[[], list[JobBook]] | None]) -> N
             _some(unfinished),
         )
     else:
-        _say_never_started(books, "the program ends")
+        say_never_started(books, "the program ends")
 
 
-def _say_never_started(books: list[JobBook], what: str) -> None:
+def say_never_started(books: list[JobBook], what: str) -> None:
+    """Log which of these jobs were never started, if any; ``what`` is why they never will be."""
     never_started = [
         repr(book.id)
         for book in books
@@ -182,17 +183,6 @@ class Registry:
         with self._lock:
             return [held.book for held in self._held.values()]
 
-    def stats(self) -> QueueStats:
-        """Return the numbers of the queue's own jobs by state."""
-        books = self.books()
-        pending = sum(book.status is JobStatus.PENDING for book in books)
-        ended = sum(book.status.final for book in books)
-        return QueueStats(len(books) - pending - ended, pending, ended, len(books))
-
-    def say_never_started(self) -> None:
-        """Log which of the queue's jobs were never started, if any, when it is closed."""
-        _say_never_started(self.books(), "the queue is closed")
-
     def _get_held(self, job_id: str) -> Held | None:
         """Return the queue's own job of that id; None if there is none, or if it can't be an id."""
         try:
@@ -249,7 +239,7 @@ class Registry:
             with self._leaves(held, "replace"):
                 if outlet is not None and line is not None:
                     outlet.recall(held.book.table, line.number)
-                self._forget(held)
+                self.forget(held.book)
 
     def add(self, book: JobBook, record: JobRecord | None) -> Held:
         """Add the job, and its stages if it has any, to the queue's; return the job.
@@ -266,29 +256,13 @@ class Registry:
                 for job_id in ids:
                     self.check_free(job_id)
                 if outlet is None or record is None:
-                    return self._hold_all(family)
+                    return self._hold(book)
                 self._coming[mark] = (ids, "being created")
             self._await_compaction(outlet.journal)
             record.record_or_go_on(outlet, self._engine.clock.wall())
-            return self._hold_all(family)
+            return self._hold(book)
         finally:
             self._coming.pop(mark, None)  # one call, so that a Ctrl-C never leaves the ids taken
-
-    def _hold_all(self, family: list[JobBook]) -> Held:
-        first, *stages = family
-        held = self._hold(first)
-        for stage in stages:
-            self._hold(stage)
-        return held
-
-    def discard(self, head: JobBook) -> None:
-        """Remove a job and its stages, which could not be started after all."""
-        if self._engine.journal_outlet is not None:
-            self._engine.journal_outlet.remove(head)
-        with self._lock:
-            for book in head.family:
-                if self._holds(book):
-                    del self._held[book.id]
 
     def reopen(self, job_id: str, what: str, *, unfinished: bool = False) -> Held:
         """Return the job, ready to run again; one that only the journal has, with the recorded handler.
@@ -345,11 +319,12 @@ class Registry:
         return record.book
 
     def _hold(self, book: JobBook) -> Held:
+        """Hold the job, and its stages if it has any; return the job."""
         self._engine.end_at_exit()
-        held = Held(book, Job(book))
+        family = [Held(each, Job(each)) for each in book.family]
         with self._lock:
-            self._held[book.id] = held
-        return held
+            self._held.update((each.book.id, each) for each in family)
+        return family[0]
 
     # -- removed ---------------------------------------------------------------------------------------------
 
@@ -378,7 +353,7 @@ class Registry:
                         outlet.recall(table, number)
                     outlet.journal.ask(lambda store: store.remove_job(number))
                 if held is not None:
-                    self._forget(held)
+                    self.forget(held.book)
 
     @contextlib.contextmanager
     def _leaves(self, held: Held, what: str) -> Iterator[None]:
@@ -421,12 +396,14 @@ class Registry:
         # A copy, since other threads may change it meanwhile.
         return next((how for ids, how in list(self._coming.values()) if job_id in ids), None)
 
-    def _forget(self, held: Held) -> None:
-        """Forget the job, and its stages if it has any."""
-        for book in held.book.family:
-            del self._held[book.id]
+    def forget(self, book: JobBook) -> None:
+        """Forget the job, and its stages if it has any. Its record in a journal stays."""
+        with self._lock:
+            for each in book.family:
+                if self._holds(each):
+                    del self._held[each.id]
         if self._engine.journal_outlet is not None:
-            self._engine.journal_outlet.remove(held.book)
+            self._engine.journal_outlet.remove(book)
 
     def prune(self, job_id: str | None, *, gone: bool, older_than: float | None) -> Pruned:
         """Prune the journal, as `JobQueue.prune` describes: job by job, so that others can be created meanwhile."""
