@@ -119,23 +119,18 @@ class Announcer:
         self._emit(event, progress)
 
     def _tell_items(self, told: AnnounceItems, rows: dict[int, ItemTable], total: int) -> None:
+        emitter = self._emitter()
         try:
-            self._tell_listeners(told, rows, total)
+            if emitter is not None and told.retrying and has_listeners(emitter, ITEM_RETRY):
+                self._tell_retries(told, rows)
+            if emitter is None or not has_listeners(emitter, JOB_PROGRESS):
+                return
+            if self._interval > 0:
+                self._tell_merged(told, total)
+            else:
+                self._tell_each(emitter, told, rows, total)
         finally:
             told.job.table.told += len(told.indices)
-
-    def _tell_listeners(self, told: AnnounceItems, rows: dict[int, ItemTable], total: int) -> None:
-        emitter = self._emitter()
-        if emitter is None:
-            return
-        if told.retrying and has_listeners(emitter, ITEM_RETRY):
-            self._tell_retries(told, rows)
-        if not has_listeners(emitter, JOB_PROGRESS):
-            return
-        if self._interval > 0:
-            self._tell_merged(told, total)
-        else:
-            self._tell_each(emitter, told, rows, total)
 
     def _tell_each(self, emitter: SafeEmitter, told: AnnounceItems, rows: dict[int, ItemTable], total: int) -> None:
         table, items = told.job.table, Items(told.job.table)
@@ -296,24 +291,21 @@ def hand_on(job: JobBook, lane: int, records: Sequence[RecordFrame]) -> None:
     with aside():
         for frame in records:
             logger = logging.getLogger(frame.fields["name"])
-            record = logging.makeLogRecord(_fields_of(frame, job, lane))
+            fields = {
+                "mpqueue_job": job.id if job.listed else None,
+                "mpqueue_item": None if frame.place is None else job.table.id_of(frame.place),
+                "mpqueue_label": None if frame.place is None else job.table.label_of(frame.place),
+                "mpqueue_attempt": frame.attempt,
+                "mpqueue_worker": lane,
+                **frame.fields,  # a record of a job inside a job keeps the inner job's attributes
+            }
+            record = logging.makeLogRecord(fields)
             if logger.isEnabledFor(record.levelno):
                 try:
                     logger.handle(record)
                 except Exception:  # noqa: BLE001 - a filter or a handler of the user's, which may meet the next line too
                     with contextlib.suppress(Exception):
                         _log.exception("a logging filter or handler raised; the record is dropped, the job goes on")
-
-
-def _fields_of(frame: RecordFrame, job: JobBook, lane: int) -> dict[str, object]:
-    return {
-        "mpqueue_job": job.id if job.listed else None,
-        "mpqueue_item": None if frame.place is None else job.table.id_of(frame.place),
-        "mpqueue_label": None if frame.place is None else job.table.label_of(frame.place),
-        "mpqueue_attempt": frame.attempt,
-        "mpqueue_worker": lane,
-        **frame.fields,  # a record of a job inside a job keeps the inner job's attributes
-    }
 
 
 def with_speech(job: JobBook, *, beside_bar: bool) -> PackedHandler:

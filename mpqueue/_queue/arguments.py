@@ -17,7 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.commands import Capabilities
-from mpqueue._core.state.item_table import DISCARD, ItemTable
+from mpqueue._core.state.item_table import DISCARD, ItemTable, check_unique, read_all
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.resources import JobNeeds, Supply, any_function, check_needs
 from mpqueue._engines.loky.loky_pool import LokyBackend
@@ -26,13 +26,13 @@ from mpqueue._parent.deliveries import Delivery
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.running import memory_supply
 from mpqueue._plain import plain
-from mpqueue._wire.item_names import IdRule
+from mpqueue._wire.item_names import IdRule, rule_of
+from mpqueue._wire.parcels import plain_ids
 from mpqueue._wire.pickling.packed_handler import HandlerTransport, PackedHandler, pack_handler
 from mpqueue._wire.pickling.script import Script, script_here
 from mpqueue.errors import shown
 
 if TYPE_CHECKING:
-    from mpqueue._core.state.item_table import ItemTable
     from mpqueue._parent.journal.journal_reader import RecordedJob
 
 
@@ -46,25 +46,21 @@ def choose_backend(backend: str | Backend) -> Backend:
     Raises TypeError or ValueError for anything else, and the engine's own errors.
     """
     if isinstance(backend, str):
-        return _named(backend)
+        if backend == "loky":
+            return LokyBackend()
+        if backend.startswith(_DASK) and len(backend) > len(_DASK):
+            from mpqueue.backends import DaskBackend  # an extra
+
+            return DaskBackend(f"tcp://{backend.removeprefix(_DASK)}")
+        if backend == "ray" or backend.startswith("ray://"):
+            from mpqueue.backends import RayBackend  # an extra
+
+            return RayBackend(None if backend == "ray" else backend)  # raises: the error says why it refuses an address
+        raise ValueError(f"backend: expected {_WHICH}, got {shown(backend)}")
     able = isinstance(getattr(backend, "capabilities", None), Capabilities) and hasattr(backend, "open")
     if isinstance(backend, type) or not able:
         raise TypeError(f"backend: expected {_WHICH}, got {shown(backend)} of type {type(backend).__name__}")
     return backend
-
-
-def _named(name: str) -> Backend:
-    if name == "loky":
-        return LokyBackend()
-    if name.startswith(_DASK) and len(name) > len(_DASK):
-        from mpqueue.backends import DaskBackend  # an extra
-
-        return DaskBackend(f"tcp://{name.removeprefix(_DASK)}")
-    if name == "ray" or name.startswith("ray://"):
-        from mpqueue.backends import RayBackend  # an extra
-
-        return RayBackend(None if name == "ray" else name)  # raises: the error says why such an address is refused
-    raise ValueError(f"backend: expected {_WHICH}, got {shown(name)}")
 
 
 def script_for(backend: Backend, *, starts_now: bool) -> Script | None:
@@ -209,6 +205,15 @@ def make_job(
         book.order_by(costs_of(cost, table))
     table.replay = partial(replay_item, packed)
     return book
+
+
+def make_growing(items: Iterable[Any]) -> ItemTable:
+    """Return an open job's first items. Raises the errors of `make_table`, and TypeError for ids that are not plain."""
+    payloads = read_all(items)
+    rule = rule_of(payloads[0]) if payloads else IdRule.POSITION
+    ids = plain_ids(rule, payloads)
+    check_unique(ids or [])
+    return ItemTable(payloads, ids, rule, grows=True)
 
 
 def take_rule(book: JobBook, rule: IdRule) -> None:

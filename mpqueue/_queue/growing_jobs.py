@@ -11,12 +11,12 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from mpqueue import _options as checks
 from mpqueue._call_checks import check_calls, check_items
 from mpqueue._core.messages import ItemsAdded, ItemsDropped, JobCancelled, JobSealed
-from mpqueue._core.state.item_table import DISCARD, ONWARD, Failure, ItemTable, check_unique, make_table, read_all
+from mpqueue._core.state.item_table import DISCARD, ONWARD, Failure, ItemTable, make_table, read_all
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.pipeline import Pipeline
 from mpqueue._declared import At, read, takes
@@ -34,7 +34,6 @@ from mpqueue.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from mpqueue._keywords import StageKeywords
-    from mpqueue._parent.journal.journal_writer import Journal
     from mpqueue._queue.host import QueueHost
     from mpqueue._queue.job_queue import JobQueue
     from mpqueue._queue.run import JobRun
@@ -180,15 +179,6 @@ class Stream:
 # -- Open jobs: created with or without items, they get more while they run, until they are sealed. --------------------
 
 
-def make_growing(items: Iterable[Any]) -> ItemTable:
-    """Return an open job's first items. Raises the errors of `make_table`, and TypeError for ids that are not plain."""
-    payloads = read_all(items)
-    rule = rule_of(payloads[0]) if payloads else IdRule.POSITION
-    ids = plain_ids(rule, payloads)
-    check_unique(ids or [])
-    return ItemTable(payloads, ids, rule, grows=True)
-
-
 def add_items(host: QueueHost, book: JobBook, items: Iterable[Any], *, wait: bool) -> int:
     """Give the job more items; returns how many of them are new. See `JobQueue.add_items`."""
     table = book.table
@@ -208,34 +198,23 @@ def add_items(host: QueueHost, book: JobBook, items: Iterable[Any], *, wait: boo
         if taken is None:  # another thread has added the first item meanwhile
             rule, ids = _ids_of(table, given)
             continue
-        at, added = at + taken.looked_at, added + taken.new
+        looked_at, new = taken
+        at, added = at + looked_at, added + new
         if wait and (outlet := host.engine.journal_outlet) is not None:
-            _await_written(outlet.journal, posted)
+            try:
+                posted.result()
+                outlet.journal.flush()
+            except (JournalError, QueueClosedError) as error:
+                raise JournalError(f"{error}. The items are added, and not on disk yet") from None
         if at >= len(given):
             return added
-        if taken.looked_at < len(offered.items):
+        if looked_at < len(offered.items):
             room.result()
-
-
-def _await_written(journal: Journal, posted: Reply[None]) -> None:
-    """Wait until the added items are on disk. Raises `JournalError`."""
-    try:
-        posted.result()
-        journal.flush()
-    except (JournalError, QueueClosedError) as error:
-        raise JournalError(f"{error}. The items are added, and not on disk yet") from None
 
 
 def _ids_of(table: ItemTable, items: list[Any]) -> tuple[IdRule, list[Any] | None]:
     rule = table.rule if len(table) or not items else rule_of(items[0])
     return rule, plain_ids(rule, items)
-
-
-class _Taken(NamedTuple):
-    """The number of items looked at, from the first on, and how many of these are new."""
-
-    looked_at: int
-    new: int
 
 
 def _offer(
@@ -247,14 +226,17 @@ def _offer(
     posted: Reply[None],
     *,
     wait: bool,
-) -> _Taken | None:
+) -> tuple[int, int] | None:
     """Give the job as many items as it has room for, on the coordinator's thread.
 
-    ``room`` resolves when there is more room, ``posted`` when the journal gets the items taken, if the caller waits.
-    Returns None if the ``rule`` is not that of the job's first item.
+    Returns how many were looked at, from the first on, and how many of these are new. ``room`` resolves when there is
+    more room, ``posted`` when the journal gets the items taken, if the caller waits. None if the ``rule`` is not
+    that of the job's first item.
     """
     host.closer.check_open("add items")  # checked once more: closing the queue has sealed the job
-    _check_takes_items(book)
+    if not _takes_items(book):
+        state = "sealed" if book.sealed and not book.status.final else "cancelled" if book.cancelled else book.status
+        raise JobStateError(f"job {book.id!r}: expected an open job to add items to, got one that is {state}")
     table, most = book.table, book.options.max_waiting
     if len(table) and table.rule is not rule:
         return None
@@ -265,8 +247,12 @@ def _offer(
         assert free is not None
         assert most is not None
         if not wait or book.started_at is None:
-            raise _full(book, offered, free)
-        host.engine.coordinator().when(partial(_has_room, book, most), room)
+            how = "start it first" if book.started_at is None else "wait=True waits for room"
+            raise JobFullError(
+                f"job {book.id!r}: expected at most {free} items, since {book.waiting} wait already and "
+                f"max_waiting={most}, got {count}; none was added; {how}"
+            )
+        host.engine.coordinator().when(lambda: book.waiting < most or not _takes_items(book), room)
     if not len(table) and rule is not IdRule.POSITION and chosen.items:
         take_rule(book, rule)
     if book.active:
@@ -276,25 +262,11 @@ def _offer(
         book.take_in(chosen, rule)
     if (outlet := host.engine.journal_outlet) is not None:
         outlet.items_added(book, posted if wait else None)
-    return _Taken(looked_at, len(chosen.new))
+    return looked_at, len(chosen.new)
 
 
-def _check_takes_items(book: JobBook) -> None:
-    if book.sealed or book.cancelled or book.status.final:
-        state = "sealed" if book.sealed and not book.status.final else "cancelled" if book.cancelled else book.status
-        raise JobStateError(f"job {book.id!r}: expected an open job to add items to, got one that is {state}")
-
-
-def _full(book: JobBook, offered: AddedItems, free: int) -> JobFullError:
-    count, how = len(offered.items), "start it first" if book.started_at is None else "wait=True waits for room"
-    return JobFullError(
-        f"job {book.id!r}: expected at most {free} items, since {book.waiting} wait already and "
-        f"max_waiting={book.options.max_waiting}, got {count}; none was added; {how}"
-    )
-
-
-def _has_room(book: JobBook, most: int) -> bool:
-    return book.waiting < most or book.sealed or book.cancelled or book.status.final
+def _takes_items(book: JobBook) -> bool:
+    return not (book.sealed or book.cancelled or book.status.final)
 
 
 # -- Pipelines: items go through several handlers, each a stage with workers, retries and limits of its own. -----------
@@ -356,7 +328,7 @@ def make_pipeline(
     table.label = asked.label
     head = JobBook(0, job_id, table, overall, None, listed=listed)
     jobs = []
-    for place, ((name, stage), each) in enumerate(zip(named, job_options, strict=True)):
+    for place, ((name, stage), each, need) in enumerate(zip(named, job_options, needs, strict=True)):
         stage_id, is_last = f"{job_id}/{name}", place == len(named) - 1
         stage_table = ItemTable([], None, IdRule.POSITION, grows=True)
         if not place:
@@ -372,9 +344,8 @@ def make_pipeline(
         packed = packed._replace(frame=frame)
         jobs.append(JobBook(0, stage_id, stage_table, each, packed, listed=listed))
         sample(jobs[-1])
-    for job, need in zip(jobs, needs, strict=True):
         if need is not None:
-            job.need(need)
+            jobs[-1].need(need)
     Pipeline(head, jobs, [(name, stage.options.max_waiting, stage.options.ordered) for name, stage in named])
     if sink is not None:
         send_results_to(sink, head)
@@ -398,17 +369,12 @@ def name_stages(stages: Iterable[Stage | Callable[..., Any]]) -> list[tuple[str,
             )
         name = plain(stage.name) if stage.name is not None else _free_name(_own_name(stage.handler, place), taken)
         taken.add(name)
-        _check_handler(name, stage)
+        setup = stage.options.setup
+        if setup is None or callable(setup):
+            with _in_stage(name):
+                check_calls(stage.handler, with_state=setup is not None)  # otherwise all of its items would fail
         named.append((name, stage))
     return named
-
-
-def _check_handler(name: str, stage: Stage) -> None:
-    """Raise TypeError for a handler that can't take an item: otherwise all of its items would fail."""
-    setup = stage.options.setup
-    if setup is None or callable(setup):
-        with _in_stage(name):
-            check_calls(stage.handler, with_state=setup is not None)
 
 
 @contextlib.contextmanager

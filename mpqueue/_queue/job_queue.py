@@ -29,6 +29,7 @@ from mpqueue._queue.arguments import (
     choose_sink,
     discards,
     journal_path,
+    make_growing,
     make_job,
 )
 from mpqueue._queue.host import Closer, QueueHost
@@ -326,12 +327,7 @@ class JobQueue(SafeEmitter):
         check_cost(asked, has_journal=outlet is not None)
         began = self._engine.clock.now()
         check_items(items)
-        if is_open:
-            from mpqueue._queue.growing_jobs import make_growing  # most jobs are lists
-
-            table = make_growing(items)
-        else:
-            table = make_table(items)
+        table = make_growing(items) if is_open else make_table(items)
         read_at = self._engine.clock.now()
         needs = choose_needs(asked, None if is_open else table, self._options, self._backend, self.concurrency)
         transport = self._backend.capabilities.handler_transport

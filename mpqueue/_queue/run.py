@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 from mpqueue._core.messages import JobCancelled
 from mpqueue._core.state.item_table import Failure
 from mpqueue._output.progress import DRAWING_WAIT_S
-from mpqueue._parent.replies import Bell, Mailbox, Reply, Rings, SafeEvent, SafeFuture, Turns, runs_loop
+from mpqueue._parent.replies import Bell, Mailbox, Reply, SafeEvent, SafeFuture, Turns, runs_loop
 from mpqueue._queue.job import Job
-from mpqueue._queue.job_items import Items, JobItem, R_co, T_co
+from mpqueue._queue.job_items import JobItem, R_co, T_co
 from mpqueue.errors import (
     InternalError,
     JournalError,
@@ -55,7 +55,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         self._callbacks: list[Callable[[JobRun[T_co, R_co]], object]] = []
         self._trouble: JournalError | None = None
         self._is_troubled = SafeEvent()
-        self._alarms: list[Rings] = []  #: of the tasks that await it
+        self._alarms: list[Callable[[], object]] = []  #: called when it resolves, and when there is trouble
         self.set_running_or_notify_cancel()
 
     def result(self, timeout: float | None = None) -> Job[T_co, R_co]:
@@ -98,7 +98,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
             unsubscribe()
 
     def __aiter__(self) -> AsyncIterator[JobItem[T_co, R_co]]:
-        return RunItems(self.job.items, self._subscribe, self._check_fault, self._now)
+        return RunItems(self)
 
     def _check_fault(self) -> None:
         if (error := self._what_ended_it) is not None:
@@ -159,12 +159,12 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
     async def _news_later(self, timeout: float | None = None) -> None:
         """Wait until the run is done, or there is trouble, at most ``timeout`` seconds."""
         alarm = Bell()
-        self._alarms.append(alarm)  # first: the other thread rings after it has made the news
+        self._alarms.append(alarm.ring)  # first: the other thread rings after it has made the news
         try:
             if self._trouble is None and not self.done():
                 await alarm.wait(timeout)
         finally:
-            self._alarms.remove(alarm)
+            self._alarms.remove(alarm.ring)
 
     def _awaiter_cancelled(self) -> None:
         """Note that a task that awaits the run was cancelled: detach it, or cancel the job with it."""
@@ -213,8 +213,8 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
             self._wake_awaiters()
 
     def _wake_awaiters(self) -> None:
-        for alarm in list(self._alarms):
-            alarm.ring()
+        for ring in list(self._alarms):
+            ring()
 
     def _resolve(
         self, error: InternalError | SinkError | WorkerStartError | None = None
@@ -344,21 +344,14 @@ class RunItems(Generic[T_co, R_co]):
     loop's other tasks run even while items come faster than they are taken.
     """
 
-    def __init__(
-        self,
-        items: Items[T_co, R_co],
-        subscribe: Callable[[Callable[[Ended], None]], Callable[[], None]],
-        check_fault: Callable[[], None],
-        now: Callable[[], float],
-    ) -> None:
-        self._items = items
-        self._subscribe = subscribe
-        self._check_fault = check_fault
+    def __init__(self, run: JobRun[T_co, R_co]) -> None:
+        self._run = run
+        self._items = run.job.items
         self._ended: Mailbox[Ended] = Mailbox()
         self._unsubscribe: Callable[[], None] | None = None  #: nothing to end before the first wait
         self._indices: Iterator[int] = iter(())
         self._is_over = False
-        self._turns = Turns(now)
+        self._turns = Turns(run._now)
 
     def __aiter__(self) -> Self:
         return self
@@ -371,11 +364,11 @@ class RunItems(Generic[T_co, R_co]):
             if self._is_over:
                 raise StopAsyncIteration
             if self._unsubscribe is None:
-                self._unsubscribe = self._subscribe(self._ended.put)
+                self._unsubscribe = self._run._subscribe(self._ended.put)
             indices = await self._ended.take_later()
             if indices is None:
                 self._close()
-                self._check_fault()
+                self._run._check_fault()
             else:
                 self._indices = iter(indices)
 

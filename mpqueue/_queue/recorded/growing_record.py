@@ -334,17 +334,6 @@ class StreamRecord(JobRecord):
 _RUNS: Any = object()
 
 
-class _Ringer:
-    """Rings like a `Bell` if there is trouble with the journal."""
-
-    def __init__(self, on_ended: OnEnded) -> None:
-        self._on_ended = on_ended
-
-    def ring(self) -> None:
-        """Make the consumer look."""
-        self._on_ended(())
-
-
 class RecordedStream(Stream):
     """A stream made by `open_recorded_stream`. Recorded items end before the call that adds them returns."""
 
@@ -370,7 +359,7 @@ class RecordedStream(Stream):
         self._complained = False
         self._coming: deque[ItemsAdded] = deque()  #: waits for the coordinator
         self._ahead = 0  #: how many more items may be read since the last one that was not recorded
-        run._alarms.append(_Ringer(on_ended))
+        run._alarms.append(partial(on_ended, ()))  # so that the consumer looks if there is trouble with the journal
 
     def _complain(self, reason: str) -> None:
         if not self._complained:
