@@ -628,9 +628,9 @@ def test_a_handler_that_moved_is_the_same_one_that_does_something_else_is_not() 
     assert number(len) != number(str.upper)
 
 
-def number(*functions: Any) -> int:
+def number(handler: Any, setup: Any = None) -> int:
     """What stands for the code of these."""
-    return code_of(*functions).code.number
+    return code_of([("the handler", handler), ("the setup", setup)]).code.number
 
 
 def handler_with(text: str, **names: Any) -> Any:

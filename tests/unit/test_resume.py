@@ -30,7 +30,6 @@ from mpqueue._queue.recorded.resume import (
     Brought,
     Case,
     Found,
-    Grown,
     MadeBy,
     Plan,
     agree,
@@ -295,10 +294,12 @@ def test_any_history_of_a_list_is_what_a_dictionary_says(part: int) -> None:
         play(history, f"{number}", 8)
 
 
-def expected_of_open_job(found: Found, grown: Grown, redo: list[int]) -> list[int]:
+def expected_of_open_job(
+    found: Found, redo: list[int], present: bytearray, makers: list[int], lost: set[int], *, have_no_ids: bool
+) -> list[int]:
     """The same of an open job, by what follows from what until nothing does any more."""
     slots = range(len(found.status))
-    gone = {slot for slot in slots if not grown.present[slot]}
+    gone = {slot for slot in slots if not present[slot]}
     runs = {slot for slot in slots if found.status[slot] == PENDING} | {*found.unreadable, *found.discarded}
     again = {slot for slot in slots if slot in redo and (found.status[slot] != PENDING or slot in runs)}
     again -= {slot for slot in again if found.status[slot] == PENDING and slot not in found.unreadable}
@@ -307,10 +308,10 @@ def expected_of_open_job(found: Found, grown: Grown, redo: list[int]) -> list[in
         while before != (len(gone), len(again)):
             before = len(gone), len(again)
             for slot in slots:
-                maker = grown.makers[slot]
-                if slot in gone or (rule == "orphans" and (maker < 0 or not grown.have_no_ids)):
+                maker = makers[slot]
+                if slot in gone or (rule == "orphans" and (maker < 0 or not have_no_ids)):
                     continue
-                if rule == "lost" and slot in runs | again and grown.is_lost(slot):
+                if rule == "lost" and slot in runs | again and slot in lost:
                     gone.add(slot)
                     again.update({maker} if maker >= 0 and found.status[maker] != PENDING else ())
                 if rule == "orphans" and (maker in gone | runs | again or found.status[maker] != COMPLETED):
@@ -333,10 +334,10 @@ def test_any_open_job_has_each_item_or_its_maker_runs_again() -> None:
         have_no_ids = chance.random() < 0.5
         present = bytearray(chance.random() < 0.9 for _ in range(count))
         found = Found(status, range(count), unreadable, discarded)
-        grown = Grown(present, makers, lost.__contains__, have_no_ids)
         redo = [] if have_no_ids else chance.sample(range(count), chance.randrange(count + 1))
-        plan = regrow(found, grown, redo)
-        assert [*plan.stands] == expected_of_open_job(found, grown, redo), f"job {number}"
+        plan = regrow(found, redo, present=present, makers=makers, is_lost=lost.__contains__, have_no_ids=have_no_ids)
+        expected = expected_of_open_job(found, redo, present, makers, lost, have_no_ids=have_no_ids)
+        assert [*plan.stands] == expected, f"job {number}"
 
 
 @pytest.mark.parametrize(("kind", "columns"), [("open", {"kind": JobKind.OPEN}), ("stream", {"kind": JobKind.STREAM})])

@@ -81,32 +81,21 @@ class CodeNow(NamedTuple):
                 if (now := self.code.packages.get(name, version)) != version:
                     packages[f"{name} is {now} and was {version}"] = None
         named = [self.places.get(name, f"`{name}`") for name in changed]
-        text = f"{_listed(named)} {'has' if len(named) == 1 else 'have'} changed"
+        if len(named) == 1:
+            text = f"{named[0]} has changed"
+        else:
+            if len(named) > MOST_NAMED + 1:
+                named = [*named[:MOST_NAMED], f"{len(named) - MOST_NAMED} others"]
+            text = f"{', '.join(named[:-1])} and {named[-1]} have changed"
         return f"{text} ({', '.join(packages)})" if packages else text
 
 
-def _listed(names: list[str]) -> str:
-    if len(names) > MOST_NAMED + 1:
-        names = [*names[:MOST_NAMED], f"{len(names) - MOST_NAMED} others"]
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def code_of(handler: Callable[..., Any], setup: Callable[..., Any] | None = None) -> CodeNow:
-    """Return the code of a handler and its setup. May run code of the classes of their data.
+def code_of(functions: Iterable[tuple[str, Callable[..., Any] | None]]) -> CodeNow:
+    """Return the code of functions, each with its name for people. May run code of the classes of their data.
 
     Costs a digest of the data, and a few milliseconds per 1,000 lines of the modules, once until these are edited.
     """
-    return _CodeWriter().look([("the handler", handler), ("the setup", setup)])
-
-
-def code_of_stages(stages: Sequence[tuple[str, Callable[..., Any], Callable[..., Any] | None]]) -> CodeNow:
-    """Return the code of stages, each given by its name, handler and setup."""
-    parts: list[tuple[str, Any]] = []
-    for name, handler, setup in stages:
-        parts.append((f"stage {name!r}", handler))
-        if setup is not None:
-            parts.append((f"the setup of stage {name!r}", setup))
-    return _CodeWriter().look(parts)
+    return _CodeWriter().look(functions)
 
 
 class _CodeWriter(Writer):
@@ -123,7 +112,7 @@ class _CodeWriter(Writer):
         #: Parts still to be written: the name, and a value, or an object that yields its steps.
         self._waiting: deque[tuple[str, Any]] = deque()
 
-    def look(self, functions: Iterable[tuple[str, Any]]) -> CodeNow:
+    def look(self, functions: Iterable[tuple[str, Callable[..., Any] | None]]) -> CodeNow:
         """Return the code of these functions, each with its name."""
         for name, function in functions:
             self._waiting.append((name, function))
@@ -223,12 +212,6 @@ class _CodeWriter(Writer):
         for name in _imports_of(code):
             self._reach(name)
 
-    def _note_data(self, name: str, value: Any) -> None:
-        """Add a global variable of data, as a part of its own."""
-        if name not in self._names:
-            self._names.add(name)
-            self._waiting.append((name, value))
-
     def _function(self, function: FunctionType) -> Steps:
         """Write a function that is sent by value: its code, and its variables and attributes."""
         code, space = function.__code__, function.__globals__
@@ -239,10 +222,13 @@ class _CodeWriter(Writer):
                 continue
             named.append(name)
             value = space[name]
-            if _is_code(value):
+            if isinstance(value, _CODE) or is_importable(value):
                 named.append(value)
-            else:
-                self._note_data(_without_main(f"{space.get('__name__', '')}.{name}"), value)
+                continue
+            data = _without_main(f"{space.get('__name__', '')}.{name}")
+            if data not in self._names:  # a part of its own
+                self._names.add(data)
+                self._waiting.append((data, value))
         cells = [*_contents(function)]
         attributes = dict(vars(function))
         return self.sequence(b"V", (code, function.__defaults__, function.__kwdefaults__, cells, attributes, named))
@@ -293,10 +279,6 @@ def _contents(function: FunctionType) -> Iterator[Any]:
             yield (cell.cell_contents,)
         except ValueError:  # it is empty
             yield ()
-
-
-def _is_code(value: Any) -> bool:
-    return isinstance(value, _CODE) or is_importable(value)
 
 
 def _opaque(value: Any) -> bytes:

@@ -43,14 +43,12 @@ from mpqueue._parent.journal.matching import Known, KnownStream
 from mpqueue._parent.journal.suspects import MOST, care_of, ended_program, is_guilty
 from mpqueue._queue.arguments import replay_item, reseed, send_results_to, take_rule
 from mpqueue._queue.growing_jobs import OnEnded, Stream, seed_of
-from mpqueue._queue.recorded.code_parts import CodeNow, code_of_stages
 from mpqueue._queue.recorded.job_record import JobRecord, case_of, tell_of_lost, warn
 from mpqueue._queue.recorded.resume import (
     AGAIN,
     GONE,
     Brought,
     Found,
-    Grown,
     Plan,
     agree,
     regrow,
@@ -191,40 +189,35 @@ class Regrown:
     ) -> None:
         self._number = recorded.number
         self._rows = [*reader.lots(recorded, items=True)]
-        self._rule = rule = IdRule(recorded.rule)
+        rule = IdRule(recorded.rule)
         payloads, ids = reader.items(recorded, self._rows)
-        self._makers = array("q", itertools.chain.from_iterable(row.all_makers() for row in self._rows))
+        makers = array("q", itertools.chain.from_iterable(row.all_makers() for row in self._rows))
         self._present = present_slots(self._rows, recorded.count)
         #: All items, by slot.
         self.items = ItemTable(payloads, None if rule is IdRule.POSITION else ids, rule)
         _, missing = reader.fill(self.items, recorded, checked=True)
         discarded = self.items.discarded() if wants_results else ()
-        found = Found(self.items.status, ids, missing, discarded)
-        grown = Grown(
-            self._present,
-            self._makers,
-            lambda slot: isinstance(payloads[slot], NotKept | Unreadable),
-            rule is IdRule.POSITION,
+        self.plan = regrow(
+            Found(self.items.status, ids, missing, discarded),
+            redo,
+            present=self._present,
+            makers=makers,
+            is_lost=lambda slot: isinstance(payloads[slot], NotKept | Unreadable),
+            have_no_ids=rule is IdRule.POSITION,
         )
-        self.plan = regrow(found, grown, redo)
         self.plan.follow(self.items)
-        self.table = self._grown_table()
-        self.table.source = KeptResults(reader, recorded.number, recorded.id, strict=True)
-
-    def _grown_table(self) -> ItemTable:
-        slots: Sequence[int] = [slot for slot, how in enumerate(self.plan.stands) if how != GONE]
-        ids = None if self.items.ids is None else [self.items.ids[slot] for slot in slots]
-        table = self.items.picked(slots, ids, grows=True)
+        stands = self.plan.stands
+        slots: Sequence[int] = [slot for slot, how in enumerate(stands) if how != GONE]
+        kept_ids = None if self.items.ids is None else [self.items.ids[slot] for slot in slots]
+        self.table = table = self.items.picked(slots, kept_ids, grows=True)
+        table.source = KeptResults(reader, recorded.number, recorded.id, strict=True)
         table.slots = None if len(slots) == len(self._present) else array("I", slots)
         table.growth = growth = RecordedGrowth(len(self._present))
-        if self._rule is IdRule.POSITION:
+        if rule is IdRule.POSITION:
             places = ((lot, at, slot) for lot in self._rows for at, slot in enumerate(lot.slots))
             growth.expected.update(
-                lot.identity(at)
-                for lot, at, slot in places
-                if self.plan.stands[slot] != GONE and self._makers[slot] == BY_USER
+                lot.identity(at) for lot, at, slot in places if stands[slot] != GONE and makers[slot] == BY_USER
             )
-        return table
 
     def write(self, store: Store) -> None:
         """Write which items no longer count, and which run again. Raises `sqlite3.Error`."""
@@ -514,7 +507,10 @@ class StagesRecord(JobRecord):
     def __init__(self, pipeline: Pipeline, stages: Sequence[StageFunctions], asked: GivenOptions) -> None:
         super().__init__(pipeline.head, None, asked)
         self._pipeline = pipeline
-        self._stages = stages
+        for name, handler, setup in stages:
+            self._parts += ((f"stage {name!r}", handler),)
+            if setup is not None:
+                self._parts += ((f"the setup of stage {name!r}", setup),)
 
     def record_or_go_on(self, outlet: JournalOutlet, created_at: float) -> int:
         """Record the job, or continue its record.
@@ -559,11 +555,6 @@ class StagesRecord(JobRecord):
     def _follow(self, plan: Plan) -> None:
         super()._follow(plan)
         self._afresh = frozenset(plan.those(AGAIN))
-
-    def _take_code(self) -> CodeNow:
-        code = code_of_stages(self._stages)
-        self.book.table.code = code.code.number
-        return code
 
     def _take_seed(self, seed: int) -> None:
         """Take the record's seed, unless the user has given one; each stage's seed follows from it."""

@@ -64,6 +64,8 @@ log = logging.getLogger("mpqueue")
 
 #: A handler and its setup.
 Functions = tuple[Callable[..., Any], Callable[..., Any] | None]
+#: What they are, for people.
+ROLES = ("the handler", "the setup")
 #: The largest handler, in bytes, that is kept in the journal.
 MOST_HANDLER = 4 << 20
 
@@ -83,6 +85,7 @@ class JobRecord:
         self.book = book
         self.rerun = asked.rerun or Rerun()
         self._functions = functions
+        self._parts = () if functions is None else tuple(zip(ROLES, functions, strict=True))
         self._names_one = names_one
         self._seed_given = asked.seed is not None
         self._by_recorded_cost = isinstance(asked.cost, str)
@@ -118,23 +121,18 @@ class JobRecord:
 
         Raises `JournalError`.
         """
-        self._note_code(outlet, number)
-        outlet.add(self.book, self._take_up(outlet, number))
-
-    def _note_code(self, outlet: JournalOutlet, number: int) -> None:
-        """Note the handler's code if it has changed, as it may if the journal has the handler by name."""
         reader = outlet.journal.reader
         recorded = reader.line(number)
         assert recorded is not None
         made = MadeBy(reader.codes(recorded), self._take_code())
-        if made.is_new:
+        if made.is_new:  # as it may be if the journal has the handler by name
             codes = written_codes(made.all())
             outlet.journal.ask(lambda store: store.put_job(number, {"codes": codes}))
+        outlet.add(self.book, self._take_up(outlet, number))
 
     def _take_code(self) -> CodeNow:
         """Return the functions' current code; results from now on count as made by it."""
-        assert self._functions is not None
-        code = code_of(*self._functions)
+        code = code_of(self._parts)
         self.book.table.code = code.code.number
         return code
 
@@ -187,10 +185,8 @@ class JobRecord:
         columns = self._changes(compared.case)
         places = reader.places(recorded)
         tell_of_lost(book.id, plan, table, "results", reader.path)
-        if plan.unknown:
-            log.warning("job %r: whether %d of its items have changed can't be known, so they run again: %s",
-                        book.id, len(plan.unknown), inventory.name_unknown(plan.unknown[0]))  # fmt: skip
-        self._order_by_record()
+        if self._by_recorded_cost:
+            book.order_by(_with_mean(table.elapsed))
         self._take_seed(recorded.seed)
         book.retries, book.past = recorded.retries, recorded.past
         self._follow(plan)
@@ -234,11 +230,6 @@ class JobRecord:
             outlet.journal.ask(lambda store: store.put_job(number, counts, rows=[row]))
         return journal_job
 
-    def _order_by_record(self) -> None:
-        """Order the items by their recorded times, if the user chose that."""
-        if self._by_recorded_cost:
-            self.book.order_by(_with_mean(self.book.table.elapsed))
-
     def _take_seed(self, seed: int) -> None:
         """Take the record's seed, unless the user has given one."""
         if self._seed_given:
@@ -274,7 +265,7 @@ def warn(warnings: Iterable[str]) -> None:
 
 
 def tell_of_lost(job_id: str, plan: Plan, items: ItemTable, what: str, path: str) -> None:
-    """Log which items run again because ``what`` they had brought, or they themselves, are missing."""
+    """Log which items run again because ``what`` they had brought, or they themselves, are missing, or may differ."""
     if plan.unreadable:
         log.warning("job %r: the %s of %s can't be read from %s, so they run again; the first is %s",
                     job_id, what, counted(len(plan.unreadable), "item"), path,
@@ -287,6 +278,12 @@ def tell_of_lost(job_id: str, plan: Plan, items: ItemTable, what: str, path: str
         log.warning("job %r: %s that should run can't be read from %s: the makers of those that handlers had added "
                     "run again; the others run once their program adds them again; the first is %r",
                     job_id, counted(len(plan.lost), "item"), path, items.payloads[plan.lost[-1]])  # fmt: skip
+    if plan.unknown:
+        first = plan.unknown[0]
+        payload = items.payloads_of([first])[0]
+        why = why_unstable(payload) or f"the journal does not say what {shown(payload)} was"
+        log.warning("job %r: whether %d of its items have changed can't be known, so they run again: items[%d]: %s",
+                    job_id, len(plan.unknown), first, why)  # fmt: skip
 
 
 def _keep_handler(handler: Callable[..., Any], setup: Callable[..., Any] | None) -> Unsealed | None:
@@ -326,11 +323,6 @@ class Inventory:
     def _values(self, indices: Sequence[int]) -> tuple[list[Any], list[Any] | None]:
         ids = self.table.ids
         return self.table.payloads_of(indices), None if ids is None else [ids[index] for index in indices]
-
-    def _today(self) -> Iterator[What]:
-        for lo in range(0, len(self.table), BLOCK):
-            indices = range(lo, min(lo + BLOCK, len(self.table)))
-            yield identify(*self._values(indices), indices, self._key)
 
     def _lot(self, first: int, indices: Sequence[int]) -> Lot:
         """Make a lot of these items, in the slots from the first on."""
@@ -378,11 +370,12 @@ class Inventory:
         if places is not None:
             present = slots_in(places, recorded.count)
             order, what = _in_order(places, present, lots)
-        found = match(self._today(), what, order)
+        count = len(self.table)
+        blocks = (range(lo, min(lo + BLOCK, count)) for lo in range(0, count, BLOCK))
+        found = match((identify(*self._values(block), block, self._key) for block in blocks), what, order)
         if present is not None:
             found.note_absent(present)
         found.number_new(recorded.count)
-        count = len(self.table)
         trivial = recorded.count + len(found.new) == count and all(map(eq, found.slots, range(count)))
         self.table.slots = None if trivial else found.slots
         return found
@@ -432,11 +425,6 @@ class Inventory:
             while changed and slot_of(changed[0]) in lot.slots:
                 indices.append(changed.popleft())
             yield lot.changed([slot_of(index) - lot.first for index in indices], self._lot(lot.first, indices))
-
-    def name_unknown(self, index: int) -> str:
-        """Explain why it can't be known whether that item has changed, for people."""
-        payload = self.table.payloads_of([index])[0]
-        return f"items[{index}]: {why_unstable(payload) or f'the journal does not say what {shown(payload)} was'}"
 
 
 def _put(
@@ -576,7 +564,7 @@ def plan(
     check_kind(recorded, JobKind.LIST, reader.path)
     inventory = Inventory(table, rerun.key)
     rerun = dataclasses.replace(rerun, update=True, strict=False)
-    brought = Brought(code_of(*functions), rerun, None, max_retries, wants_results)
+    brought = Brought(code_of(zip(ROLES, functions, strict=True)), rerun, None, max_retries, wants_results)
     compared = compare(reader, recorded, inventory, brought, checked=False)
     found, gone, code_changed = compared.plan, compared.gone, bool(compared.case.made.changed)
     del compared, inventory  # the tuples of ids take as much as all the rest

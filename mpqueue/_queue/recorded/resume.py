@@ -170,9 +170,10 @@ class Case(NamedTuple):
 
 
 def agree(case: Case) -> list[str]:
-    """Return warnings, for people, about a run in this case.
+    """Return warnings, for people, about a run in this case: of kept results of changed code, and of another seed.
 
-    Raises `JournalMismatchError` if it can't go on, and ValueError if ``redo`` does not suit an open job.
+    With ``strict`` both are refused, by `JournalMismatchError`. Other code is also refused for a call that may be of
+    another callable than the recorded one. Raises ValueError if ``redo`` does not suit an open job.
     """
     recorded, made, options, seed = case.recorded, case.made, case.options, case.brought.seed
     kind, redo = recorded.kind, options.redo
@@ -188,30 +189,19 @@ def agree(case: Case) -> list[str]:
         if redo != "changed-code":
             change = made.describe_change()
     is_other_seed = seed not in (None, recorded.seed) and not (case.anew and kind in (JobKind.OPEN, JobKind.STREAM))
-    warnings = _object(case, change, is_other_seed=is_other_seed)
-    return [*warnings, f"{case.where}: {unknown}"] if unknown else warnings
-
-
-def _object(case: Case, change: str, *, is_other_seed: bool) -> list[str]:
-    """Return warnings of kept results of changed code, and of another seed.
-
-    With ``strict`` both are refused, by `JournalMismatchError`. Other code is also refused for a call that may be of
-    another callable than the recorded one.
-    """
     if change and not case.brought.names_one:
         raise JournalMismatchError(
             f"{case.where}: {change}; so these may be results of another callable by that name, and nothing was "
             f"changed; expected a job_id= of its own for each callable; {WAYS}"
         )
-    seed = "its seed has changed since it was recorded" if is_other_seed else ""
-    changes, ways = "; ".join(filter(None, (change, seed))), f"; {WAYS}" if change else ""
-    if not changes:
-        return []
-    if case.options.strict:
+    other_seed = "its seed has changed since it was recorded" if is_other_seed else ""
+    changes, ways = "; ".join(filter(None, (change, other_seed))), f"; {WAYS}" if change else ""
+    if changes and options.strict:
         raise JournalMismatchError(
             f"{case.where}: {changes}; with Rerun(strict=True) that is refused, and nothing was changed{ways}"
         )
-    return [f"{case.where}: {changes}; {NOT_AGAIN}{ways}"]
+    warnings = [f"{case.where}: {changes}; {NOT_AGAIN}{ways}"] if changes else []
+    return [*warnings, f"{case.where}: {unknown}"] if unknown else warnings
 
 
 # -- its items ---------------------------------------------------------------------------------------------------------
@@ -348,45 +338,42 @@ def _status(recorded: JobStatus, plan: Plan) -> JobStatus:
     return JobStatus.COMPLETED_WITH_ERRORS if plan.any(FAILED) else JobStatus.COMPLETED
 
 
-class Grown(NamedTuple):
-    """Further facts that a journal has of an open job's items, by their slots.
-
-    ``present`` has a 1 for each item that counts, ``makers`` the slot of the item whose handler has added it (negative:
-    the user has); an item that ``is_lost`` is missing and can't run. ``have_no_ids``: the items have no ids.
-    """
-
-    present: Sequence[int]
-    makers: Sequence[int]
-    is_lost: Callable[[int], bool]
-    have_no_ids: bool
-
-
-def regrow(found: Found, grown: Grown, redo: Collection[Hashable]) -> Plan:
+def regrow(
+    found: Found,
+    redo: Collection[Hashable],
+    *,
+    present: Sequence[int],
+    makers: Sequence[int],
+    is_lost: Callable[[int], bool],
+    have_no_ids: bool,
+) -> Plan:
     """Plan a run of an open job's items, before any are added again; those with ids in ``redo`` run again.
 
-    Raises ValueError for an id that none has.
+    By slot, ``present`` has a 1 for each item that counts, ``makers`` the slot of the item whose handler has added it
+    (negative: the user has); an item that ``is_lost`` is missing and can't run. ``have_no_ids``: the items have no ids.
+    Raises ValueError for an id in ``redo`` that none has.
 
     Items that have not ended run, also those that handlers had added. So each item has to be in the journal, or to be
     added again: by the user, or by its maker, which runs again for that. If a maker runs again, say because its result
     is lost, it adds its items again. Items with ids are then left out, since the job has them. Items without ids are
     new, so the ones that the maker had added no longer count.
     """
-    plan, makers = Plan(bytearray(found.status)), grown.makers
+    plan = Plan(bytearray(found.status))
     _lose(plan, found)
     stands = plan.stands
-    plan.put([slot for slot, there in enumerate(grown.present) if not there], GONE)
+    plan.put([slot for slot, there in enumerate(present) if not there], GONE)
 
     def again(slots: Iterable[int]) -> None:
         plan.put([slot for slot in slots if stands[slot] not in (PENDING, GONE)], AGAIN)
 
     again(indices_of(redo, found.ids) if redo else ())
     for slot in range(len(stands) - 1, -1, -1):  # a maker comes before its items
-        if stands[slot] not in (COMPLETED, FAILED, GONE) and grown.is_lost(slot):
+        if stands[slot] not in (COMPLETED, FAILED, GONE) and is_lost(slot):
             stands[slot] = GONE
             plan.lost.append(slot)
             if makers[slot] >= 0:
                 again([makers[slot]])
-    if grown.have_no_ids:
+    if have_no_ids:
         for slot, maker in enumerate(makers):
             if maker >= 0 and stands[slot] != GONE and stands[maker] != COMPLETED:
                 stands[slot] = GONE
