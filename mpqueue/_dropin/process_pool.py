@@ -473,8 +473,8 @@ class MapResult(AsyncResult[list[T]], standard.MapResult[T]):
     def _collect(self, run: JobRun) -> None:
         self._run = None
         results, failures = run._outcomes()
-        if run._fault is not None:
-            self._raise(run._fault)
+        if run._book.fault is not None:
+            self._raise(run._book.fault)
         elif run.job.cancelled and run.job.completed + len(failures) < len(results):
             self._give_up()
         elif failures:

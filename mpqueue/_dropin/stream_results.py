@@ -212,7 +212,7 @@ class StreamResults(Generic[R]):
             if self._all_done:
                 stream.seal()
             else:
-                stream.cancel(kill=True)
+                stream.cancel()
         self._lent_has_ended = True
         self._lent.end(kill=not self._all_done)
 

@@ -89,7 +89,7 @@ def discards(results: Any) -> bool:
     return isinstance(results, str) and results == DISCARD
 
 
-def choose_sink(results: Any, journal: str | None = None) -> Any:
+def choose_sink(results: Any, journal: str | None) -> Any:
     """Return the sink, `DISCARD`, or None if results are kept. ``journal`` is the queue's.
 
     Raises TypeError or ValueError for anything else, and the errors of the sink's own check.
@@ -104,9 +104,7 @@ def choose_sink(results: Any, journal: str | None = None) -> Any:
     return results
 
 
-def check_queue(
-    backend: Backend, options: QueueOptions, *, has_initializer: bool = False, has_preload: bool = False
-) -> None:
+def check_queue(backend: Backend, options: QueueOptions, *, has_initializer: bool, has_preload: bool) -> None:
     """Raise ValueError if the queue's options need something that the engine can't do."""
     able = backend.capabilities
     _refuse_limit(backend, "timeout", options.timeout)

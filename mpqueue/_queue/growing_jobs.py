@@ -48,7 +48,7 @@ def open_stream(
     on_ended: OnEnded,
     options: JobOptions,
     *,
-    showing: Showing = Showing(),  # noqa: B008 - frozen
+    showing: Showing,
 ) -> Stream:
     """Start a job whose items are added while it runs. It is not among the queue's `jobs`.
 
@@ -171,9 +171,9 @@ class Stream:
         self._engine.coordinator().do_later(self._tell)  # those of an interrupted `add`
         self._engine.coordinator().post(JobSealed(self._book))
 
-    def cancel(self, *, kill: bool = True) -> None:
-        """End the stream: waiting items do not run; with ``kill`` running items are ended. Does not wait."""
-        self._engine.coordinator().post(JobCancelled(self._book, 0.0, kill))
+    def cancel(self) -> None:
+        """End the stream and its running items; waiting items do not run. Does not wait."""
+        self._engine.coordinator().post(JobCancelled(self._book, 0.0, kill=True))
 
 
 # -- Open jobs: created with or without items, they get more while they run, until they are sealed. --------------------

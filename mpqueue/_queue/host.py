@@ -146,7 +146,7 @@ class QueueHost:
         on_ended: Callable[[Ended], None] | None = None,
         *,
         sealed: bool = True,
-        showing: Showing = Showing(),  # noqa: B008 - frozen
+        showing: Showing,
         job_id: str | None = None,
         record: Callable[[JobBook], object] = lambda _: None,
     ) -> tuple[JobBook, JobRun]:
@@ -184,7 +184,7 @@ class QueueHost:
         asked: GivenOptions,
         *,
         names_one: bool,
-        showing: Showing = Showing(),  # noqa: B008 - frozen
+        showing: Showing,
     ) -> JobRun:
         """Like `start_table`, for a job that the journal has, or will have, under this id. Raises `JournalError`.
 
@@ -361,8 +361,10 @@ class Closer:
         ``by`` is the time by which the jobs of a draining queue should be over.
         """
         if not kill:
-            patience = None if by is None else max(0.0, by - self._engine.clock.now()) + LISTENER_WAIT_S
-            self._await_runs(patience)
+            now = self._engine.clock.now
+            until = None if by is None else max(now(), by) + LISTENER_WAIT_S
+            for run in self._runs:
+                run._over.wait(None if until is None else max(0.0, until - now()), self._engine.cut_short)
             # The wait was cut short, or listeners take too long.
             kill = self._engine.cut_short.is_set() or not all(run.done() for run in self._runs)
         if kill:
@@ -372,12 +374,6 @@ class Closer:
         self._engine.await_end(by)
         for page in [*self.pages]:
             page.close()
-
-    def _await_runs(self, patience: float | None) -> None:
-        now = self._engine.clock.now
-        until = None if patience is None else now() + patience
-        for run in list(self._runs):
-            run._over.wait(None if until is None else max(0.0, until - now()), self._engine.cut_short)
 
     async def close_beside_loop(self, close: Callable[[], None]) -> None:
         """Call ``close`` on another thread and wait for it, while the event loop goes on.

@@ -590,8 +590,11 @@ class JobQueue(SafeEmitter):
                     run._cancel(kill=True)
             run._end_bar()
             raise
-        if on_error != "collect":
-            run._raise_failures(on_error, max_failures)
+        failures = {} if on_error == "collect" else run._failures()
+        if failures and job.stopped_why is not None and max_failures is not None and len(failures) > max_failures:
+            raise run._too_many(failures, max_failures)
+        if failures:
+            raise run._error_of(failures, on_error)
         return job
 
     def pause(self, job_id: str | Job) -> None:

@@ -240,11 +240,6 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         for callback in callbacks:
             super().add_done_callback(callback)  # type: ignore[arg-type]  # as above
 
-    @property
-    def _fault(self) -> InternalError | None:
-        """The internal error of mpqueue that ended the job."""
-        return self._book.fault
-
     def _end_display(self) -> None:
         """Stop showing its progress: it is about to resolve. On the listener thread."""
         for display in self._displays:
@@ -270,7 +265,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         engine = owner._host.engine
         return not (engine.is_fork or engine.listeners.is_here)
 
-    def _await_last_call(self, timeout: float | None = None) -> None:
+    def _await_last_call(self, timeout: float | None) -> None:
         """Wait, at the job's end, until logs were delivered, and a function has got the last state of the progress.
 
         At most ``timeout`` seconds, or `DRAWING_WAIT_S` on a thread with an event loop, which the function may need.
@@ -302,15 +297,6 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         """The final failures, by position."""
         table = self._book.table
         return {index: failure for index, failure in table.failures.items() if table.status[index] == FAILED}
-
-    def _raise_failures(self, on_error: str, max_failures: int | None) -> None:
-        """Raise the failed items at the job's end as ``on_error`` says; nothing if none failed."""
-        failures = self._failures()
-        if not failures:
-            return
-        if self.job.stopped_why is not None and max_failures is not None and len(failures) > max_failures:
-            raise self._too_many(failures, max_failures)
-        raise self._error_of(failures, on_error)
 
     def _error_of(self, failures: dict[int, Failure], on_error: str) -> BaseException:
         """Return a group of all errors, or the first one, with a note on its item and the number of other failures."""

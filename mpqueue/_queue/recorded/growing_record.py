@@ -184,9 +184,7 @@ class Regrown:
     lost.
     """
 
-    def __init__(
-        self, reader: Reader, recorded: RecordedJob, redo: Collection[Any] = (), *, wants_results: bool
-    ) -> None:
+    def __init__(self, reader: Reader, recorded: RecordedJob, redo: Collection[Any], *, wants_results: bool) -> None:
         self._number = recorded.number
         self._rows = [*reader.lots(recorded, items=True)]
         rule = IdRule(recorded.rule)
@@ -261,8 +259,8 @@ def open_recorded_stream(
     options: JobOptions,
     asked: GivenOptions,
     *,
-    names_one: bool = True,
-    showing: Showing = Showing(),  # noqa: B008 - frozen
+    names_one: bool,
+    showing: Showing,
 ) -> RecordedStream:
     """`open_stream` for a stream that the queue's journal has, or will have, under this id.
 
@@ -409,7 +407,12 @@ class RecordedStream(Stream):
                 self._table.take_over(indices[part], outcomes[part])
                 recorded.append(indices[part])
             self._coming.append(ItemsAdded(self._book, indices[part], how))
-        self._note_ahead(sum(map(len, recorded)), len(indices))
+        if sum(map(len, recorded)) < len(indices):
+            self._ahead = 0
+        else:
+            count, read = len(indices), self._read_bytes
+            most = MOST_RECALLED_BYTES * count // read if read else MOST_RECALLED
+            self._ahead = min(2 * self._ahead + count, most, MOST_RECALLED)
         self._tell_soon()
         for some in recorded:
             self._on_ended(some)
@@ -475,13 +478,6 @@ class RecordedStream(Stream):
         Recorded items need no worker: while only these come, more are read at a time.
         """
         return 2 * super().window(workers) + self._ahead
-
-    def _note_ahead(self, recorded: int, count: int) -> None:
-        if recorded < count:
-            self._ahead = 0
-            return
-        most = MOST_RECALLED if not self._read_bytes else MOST_RECALLED_BYTES * count // self._read_bytes
-        self._ahead = min(2 * self._ahead + count, most, MOST_RECALLED)
 
 
 def _parts(values: Iterable[T]) -> Iterator[tuple[T, slice]]:
@@ -552,9 +548,9 @@ class StagesRecord(JobRecord):
 
     _afresh: frozenset[int] = frozenset()  #: the indices of inputs that run as if for the first time
 
-    def _follow(self, plan: Plan) -> None:
-        super()._follow(plan)
+    def _carry_out(self, outlet: JournalOutlet, number: int, plan: Plan) -> JournalJob:
         self._afresh = frozenset(plan.those(AGAIN))
+        return super()._carry_out(outlet, number, plan)
 
     def _take_seed(self, seed: int) -> None:
         """Take the record's seed, unless the user has given one; each stage's seed follows from it."""

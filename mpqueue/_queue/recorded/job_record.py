@@ -189,7 +189,7 @@ class JobRecord:
             book.order_by(_with_mean(table.elapsed))
         self._take_seed(recorded.seed)
         book.retries, book.past = recorded.retries, recorded.past
-        self._follow(plan)
+        plan.follow(table)
         journal_job = self._carry_out(outlet, recorded.number, plan)
         same = match.is_same and places == table.slots
         if not same or plan.any(AGAIN) or columns:
@@ -199,9 +199,6 @@ class JobRecord:
             book.restored = True
             restore_end(book, dataclasses.replace(recorded, status=plan.status))
         return journal_job
-
-    def _follow(self, plan: Plan) -> None:
-        plan.follow(self.book.table)
 
     def _take_up(self, outlet: JournalOutlet, number: int, *, retried: bool = False) -> JournalJob:
         """Go on with the items as they stand in the table; ``retried``: failed ones are tried again."""
@@ -314,7 +311,7 @@ BATCH = 16 * BLOCK
 class Inventory:
     """The items of one job. Raises TypeError for items without identity, and errors of ``key``."""
 
-    def __init__(self, table: ItemTable, key: Key | None = None) -> None:
+    def __init__(self, table: ItemTable, key: Key | None) -> None:
         self.table = table
         self._key = key
 

@@ -286,7 +286,7 @@ def decide(case: Case, warnings: Iterable[str], match: Match, found: Found) -> P
     elif options.redo == "changed-code":
         plan.put(made.changed, AGAIN)
     elif options.redo is not None and not isinstance(options.redo, str):
-        plan.put(indices_of(options.redo, found.ids), AGAIN)
+        plan.put(_indices_of(options.redo, found), AGAIN)
     plan.put(match.new, NEW)
     _lose(plan, found)
     if options.redo == "failed":
@@ -301,9 +301,9 @@ def decide(case: Case, warnings: Iterable[str], match: Match, found: Found) -> P
     return plan
 
 
-def indices_of(ids: Collection[Hashable], all_ids: Sequence[Hashable]) -> Iterable[int]:
+def _indices_of(ids: Collection[Hashable], found: Found) -> Iterable[int]:
     """Return the indices of the items with these ids, which run again. Raises ValueError for an id that none has."""
-    index_of = {item_id: index for index, item_id in enumerate(all_ids)}
+    index_of = {item_id: index for index, item_id in enumerate(found.ids)}
     unknown = [item_id for item_id in ids if item_id not in index_of]
     if unknown:
         raise ValueError(f"redo: expected ids of the job's items, got {shown(unknown[0])}")
@@ -366,7 +366,7 @@ def regrow(
     def again(slots: Iterable[int]) -> None:
         plan.put([slot for slot in slots if stands[slot] not in (PENDING, GONE)], AGAIN)
 
-    again(indices_of(redo, found.ids) if redo else ())
+    again(_indices_of(redo, found) if redo else ())
     for slot in range(len(stands) - 1, -1, -1):  # a maker comes before its items
         if stands[slot] not in (COMPLETED, FAILED, GONE) and is_lost(slot):
             stands[slot] = GONE
