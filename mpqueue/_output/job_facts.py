@@ -72,7 +72,9 @@ class Progress:
 
     @property
     def eta(self) -> float | None:
-        """Seconds to the end at this rate; None if unknown, while the job is paused, or while items may be added."""
+        """Seconds to the end at this rate, 0 after it; None if unknown, while it is paused, or items may be added."""
+        if self.status.final:  # also of a job that has stopped before its last item
+            return 0.0
         if self.total is None or self.grows or self.rate is None or self.status is JobStatus.PAUSED:
             return None
         return max(self.total - self.done, 0.0) / self.rate

@@ -107,7 +107,8 @@ class TerminalBar:
             columns = (os.get_terminal_size(sys.stderr.fileno()).columns or NARROW) - 1
         head, tail = _around(progress, self._label, columns)
         space = " " * head.endswith("%")
-        bar = _drawn(progress, _share(progress, columns) - len(space)).translate(_BLOCKS)
+        room = min(_share(progress, columns), columns - len(head) - len(tail))
+        bar = _drawn(progress, room - len(space)).translate(_BLOCKS)
         self.text = fitting(head + space + bar + tail, sys.stderr)[:columns]
         with _drawing:
             _open(self)
@@ -209,8 +210,12 @@ def _share(progress: Progress, columns: int) -> int:
 
 
 def _around(progress: Progress, label: str | None, columns: int) -> tuple[str, str]:
-    """Return the texts before and after the bar, short enough to leave the bar its share of the line."""
-    tails = ["  ".join(words) for words in _words(progress)]
+    """Return the texts before and after the bar, short enough to leave the bar its share of the line.
+
+    If there is no room for the counts, the failures and the time left are there, and the share that is done.
+    """
+    words = _words(progress)
+    tails = ["  ".join(each) for each in words]
     share = "" if progress.fraction is None else f"{done(progress.fraction):>4}"
     room = columns - _share(progress, columns)
     heads = [f"{label}: {share}", f"{label}: "] if label else [share, ""]
@@ -219,7 +224,11 @@ def _around(progress: Progress, label: str | None, columns: int) -> tuple[str, s
             if len(head) + len(tail) <= room:
                 return head, tail
     cut = room - len(tails[-1]) - len("...: ")
-    return (f"{label[:cut]}...: " if label and cut + len("...") >= LEAST_LABEL else ""), tails[-1]
+    if label and cut + len("...") >= LEAST_LABEL:
+        return f"{label[:cut]}...: ", tails[-1]
+    if len(tails[-1]) <= room:
+        return "", tails[-1]
+    return share, "  ".join(words[-1][1:])
 
 
 log = logging.getLogger("mpqueue")

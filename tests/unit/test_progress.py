@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -55,6 +56,7 @@ def made(**facts: Any) -> Progress:
         pytest.param({"completed": 0, "failed": 0}, {"rate": None, "eta": None}, id="nothing before the first item"),
         pytest.param({"total": None}, {"eta": None, "fraction": None}, id="nothing without a total"),
         pytest.param({"total": 0, "completed": 0, "failed": 0}, {"fraction": 1.0}, id="a job without items is done"),
+        pytest.param({"status": JobStatus.CANCELLED}, {"eta": 0.0}, id="nothing is left of a job that has stopped"),
         ({}, {"troubles": "1 failed, 3 retries"}),
         ({"retries": 1, "failed": 0}, {"troubles": "1 retry"}),
         ({"retries": 0, "failed": 2}, {"troubles": "2 failed"}),
@@ -102,7 +104,15 @@ def test_all_is_done_only_at_the_end_a_rate_is_a_number_for_people_and_minutes_b
 @pytest.mark.parametrize("columns", [50, 60, 80, 100])
 @pytest.mark.parametrize(
     "facts",
-    [{}, {"completed": 49, "total": 100_000}, {"retries": 0}, {"partly_done": 0.5}, {"failed": 1, "completed": 0}],
+    [
+        {},
+        {"completed": 49, "total": 100_000},
+        {"retries": 0},
+        {"partly_done": 0.5},
+        {"failed": 1, "completed": 0},
+        {"failed": 1345, "completed": 530_000, "total": 1_000_000, "pace": 124.0},
+        {"failed": 12_345, "completed": 530_000, "total": 1_000_000, "pace": 1.0},
+    ],
 )
 def test_a_third_of_the_line_is_the_bar_and_what_failed_and_the_time_left_stay(
     facts: dict[str, Any], columns: int, monkeypatch: pytest.MonkeyPatch
@@ -114,8 +124,10 @@ def test_a_third_of_the_line_is_the_bar_and_what_failed_and_the_time_left_stay(
     bar.draw(made(**facts))
     (line,) = screen(shown.getvalue())
     bar.close()
-    assert " 1 failed" in line
-    assert line.endswith(" left")
+    progressed = made(**facts)
+    assert f" {progressed.failed} failed" in line
+    assert progressed.eta is not None
+    assert line.endswith(f" {minutes(math.ceil(progressed.eta))} left")
     assert len(line) <= columns
     drawn = line[line.index("[") : line.index("]") + 1]
     assert not set(drawn) - set("[█░]")
