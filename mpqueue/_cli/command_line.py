@@ -67,9 +67,10 @@ def _parse() -> argparse.Namespace:
 
 
 def _hint(option: str, flags: list[str]) -> str:
-    """Hint at the likely flag, if any: by its name in Python, another library's word, or a typo."""
+    """Hint at the likely flag, if any: by its name in Python, another library's word, a typo, or its beginning."""
     name, named = option.lstrip("-").replace("-", "_"), {flag.lstrip("-").replace("-", "_"): flag for flag in flags}
-    meant = named.get(name) or named.get(option_meant(name, named) or "") or nearest(option, flags)
+    words = (name, option_meant(name, named), nearest(name, named), *(one for one in named if one.startswith(name)))
+    meant = next((named[word] for word in words if word in named), None)
     return "" if meant is None else f"; did you mean {meant}?"
 
 

@@ -514,6 +514,7 @@ def test_items_get_what_they_need_and_a_dry_run_counts_it(here: Path, capfd: pyt
             ("run", "own:upper", "a.txt", "--max-workers=2"),
             "arguments: --max-workers=2; did you mean --concurrency?; `mpqueue",
         ),
+        (("run", "own:upper", "a.txt", "--ret", "2"), "did you mean --retries?; `mpqueue run"),
         (("run", "own:upper", "a.txt", "--tries", "2"), "did you mean --max-retries?; `mpqueue run"),
         (
             ("run", "own:uper", "a.txt"),
