@@ -131,4 +131,4 @@ if not TYPE_CHECKING:  # otherwise each misspelled name would have a type, and `
         return value
 
     def __dir__() -> list[str]:
-        return sorted([*__all__, *_MODULES, *(name for name in globals() if name.startswith("__"))])
+        return sorted({*globals(), *__all__})
