@@ -157,6 +157,15 @@ def check_calls(handler: Any, *, with_state: bool) -> None:
         ) from None
 
 
+def check_one_iterable(name: str, more: tuple[object, ...]) -> None:
+    """Raise TypeError for a call with several iterables of items, as the built-in `map` takes them."""
+    if more:
+        raise TypeError(
+            f"{name}() takes one iterable of items, got {1 + len(more)}: zip() makes one of them, whose items are "
+            "tuples, and mpqueue.starmap() calls the function with the parts of each"
+        )
+
+
 def is_module_builtin(function: Any) -> bool:
     """True for a function of a module that is written in C, such as `math.sqrt`; no method of an object."""
     return type(function) is BuiltinFunctionType and type(function.__self__) is ModuleType

@@ -10,12 +10,12 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast, overload
 
-from mpqueue._call_checks import iterator_of
+from mpqueue._call_checks import check_one_iterable, iterator_of
 from mpqueue._core.state.item_table import Failure
 from mpqueue._declared import At, takes
 from mpqueue._dropin.lent_queues import Loan, lend
 from mpqueue._dropin.stream_results import Arrivals, StreamResults, ToRaise
-from mpqueue._dropin.whole_map import check_one_iterable, enough_workers, read_call, record_of
+from mpqueue._dropin.whole_map import enough_workers, read_call, record_of
 from mpqueue._options import GivenOptions, OnItemError, check_on_error
 from mpqueue._output.progress import DRAWING_WAIT_S, length_of, showing_stream
 from mpqueue._parent.replies import Turns

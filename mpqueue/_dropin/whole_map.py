@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
-from mpqueue._call_checks import check_callable
+from mpqueue._call_checks import check_callable, check_one_iterable
 from mpqueue._core.state.item_table import ItemTable, read_all
 from mpqueue._declared import At, read, takes
 from mpqueue._dropin.lent_queues import Loan, lend
@@ -283,15 +283,6 @@ DROPIN_RETRY = RetryPolicy(max_retries=3, base_delay=0.1)
 
 #: Arguments of `map` and the like beside the options.
 OWN_NAMES = ("fn", "items", "on_error")
-
-
-def check_one_iterable(name: str, more: tuple[object, ...]) -> None:
-    """Raise TypeError for a call with several iterables of items, as the built-in `map` takes them."""
-    if more:
-        raise TypeError(
-            f"{name}() takes one iterable of items, got {1 + len(more)}: zip() makes one of them, whose items are "
-            "tuples, and mpqueue.starmap() calls the function with the parts of each"
-        )
 
 
 def read_call(

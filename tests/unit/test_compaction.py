@@ -223,7 +223,7 @@ def test_rows_written_anew_say_the_same_of_what_is_left(
         if present is not None and most_row != IN_FILES:  # rows in files stay whole
             gone = [slot for slot in range(COUNT) if slot not in present]
             assert all(told[0] == PENDING and not told[6] for told in rows.told(gone)), (
-                "nothing is told of what is gone"
+                "no row has anything of an item that is gone"
             )
         assert rows.compact(present) == frozenset(), "nothing is left that could go"
         assert rows.told(present) == before

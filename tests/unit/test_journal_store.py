@@ -361,7 +361,7 @@ def test_items_that_are_gone_are_forgotten_once_and_all_else_stays(path: str, ki
             assert (told(), gone()) == (before, now)
             query = "SELECT 1, number, body, slots FROM chunks"
             kept = {slot for row in rows_of(path, query) for slot in WrittenRow(*row).spoken(path)}
-            assert not is_gone or not kept & {*gone_then, *replaced}, "nothing is told of what is gone"
+            assert not is_gone or not kept & {*gone_then, *replaced}, "no row has anything of an item that is gone"
 
 
 # -- files beside it ---------------------------------------------------------------------------------------------------

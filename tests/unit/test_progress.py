@@ -120,14 +120,13 @@ def test_a_third_of_the_line_is_the_bar_and_what_failed_and_the_time_left_stay(
     shown = io.StringIO()
     monkeypatch.setattr("sys.stderr", shown)
     monkeypatch.setattr(progress, "NARROW", columns + 1)
-    bar = TerminalBar("thumbnails of a long name")
-    bar.draw(made(**facts))
+    bar, told = TerminalBar("thumbnails of a long name"), made(**facts)
+    bar.draw(told)
     (line,) = screen(shown.getvalue())
     bar.close()
-    progressed = made(**facts)
-    assert f" {progressed.failed} failed" in line
-    assert progressed.eta is not None
-    assert line.endswith(f" {minutes(math.ceil(progressed.eta))} left")
+    assert f" {told.failed} failed" in line
+    assert told.eta is not None
+    assert line.endswith(f" {minutes(math.ceil(told.eta))} left")
     assert len(line) <= columns
     drawn = line[line.index("[") : line.index("]") + 1]
     assert not set(drawn) - set("[█░]")

@@ -236,7 +236,7 @@ def test_what_is_said_of_items_that_the_chunk_has_no_more_does_not_count(
     assert (attempts(job), job.table.results) == ([1, 1, 0, 0], [None if failing else "a", "b", None, None])
     assert (sorted(job.table.output), list(job.table.peak)[:4]) == ([0, 1], [1 << 10, 1 << 10, 0, 0])
     fleet.run_until_over(job)
-    assert list(job.table.peak)[:2] == [0 if failing else 1 << 10, 1 << 10], "nobody knows it of a second try"
+    assert list(job.table.peak)[:2] == [0 if failing else 1 << 10, 1 << 10], "of a second try no peak is known"
 
 
 # -- timeouts ----------------------------------------------------------------------------------------------------------

@@ -215,7 +215,10 @@ class ConvertedCopy:
 
 
 def convert(connection: Any) -> None:
-    """Convert the tables to today's form, within the caller's transaction. Raises the database's errors."""
+    """Convert the tables to today's form. Raises the database's errors.
+
+    If it raises, they are half converted: the caller rolls its transaction back, or drops its copy.
+    """
     run = connection.execute
     tables = {name for (name,) in run("SELECT name FROM sqlite_master WHERE type = 'table'")}
     is_first = "slots" not in tables
