@@ -11,6 +11,7 @@ only then its ``table`` is read, on a thread that may take its time.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -75,6 +76,16 @@ class Served:
         """
         raise MPQueueError(f"{action}: expected a job of a queue, got one of a journal, which is only shown; "
                            "`mpqueue retry` runs its failed items again")  # fmt: skip
+
+
+#: The addresses, with their tokens, of the open pages of this process, by what they show.
+addresses: weakref.WeakKeyDictionary[Served, str] = weakref.WeakKeyDictionary()
+
+
+def address_for(book: JobView) -> str | None:
+    """The address of an open page that shows this job; None if there is none."""
+    pages = list(addresses.items())
+    return next((url for served, url in pages if any(shown is book for shown in served.books() or ())), None)
 
 
 #: The actions of a page on a job, each with the keys that its request may have.

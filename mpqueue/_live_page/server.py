@@ -20,9 +20,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from mpqueue._live_page.access import Guard
 from mpqueue._live_page.app import make_app
 from mpqueue._live_page.feed import PageFeed
-from mpqueue._live_page.served import Served
+from mpqueue._live_page.served import Served, addresses
 from mpqueue._os.descriptors import descriptors_left
 from mpqueue._os.process_signals import report_broken_pipes
+from mpqueue._output.progress import in_notebook
 from mpqueue.errors import shown
 
 log = logging.getLogger("mpqueue")
@@ -31,6 +32,8 @@ log = logging.getLogger("mpqueue")
 READING_WAIT_S, CLOSING_WAIT_S = 1, 2
 #: Seconds that `close` waits for the thread; a user's ``repr`` may hang there.
 CLOSE_LIMIT = 5.0
+#: Seconds between two looks of a notebook's cell.
+CELL_INTERVAL = 1.0
 #: The most connections that wait to be accepted.
 WAITING = 1024
 #: Seconds for which Linux holds a connection on which nothing is sent.
@@ -47,6 +50,7 @@ class Page:
         self._served = served
         self._hosts = (*hosts, f"[{host}]" if ":" in host else host)
         self._socket = _listen(host, port)
+        self._port = self._socket.getsockname()[1]
         self._door = Door()
         self._closed = False
         self._lock = threading.Lock()
@@ -55,6 +59,7 @@ class Page:
         self._thread.start()
         self._loop, self._feed, guard = begun.result()
         self.url: str = f"http://{_address(self._socket)}{guard.place}?token={guard.token}"
+        addresses[served] = self.url
 
     def close(self) -> None:
         """End the server: viewers get the last state and the end. Leaves no thread. Idempotent."""
@@ -68,7 +73,36 @@ class Page:
                 log.warning("closing leaves the thread of the live page behind: something that it asked still runs")
 
     def __repr__(self) -> str:
-        return f"<Page {'closed' if self._closed else 'at ' + self.url.partition('?')[0]}>"
+        return f"<Page {'closed' if self._closed else f'on port {self._port}; page.url is its address'}>"
+
+    def _repr_html_(self) -> str:
+        """Return for notebooks a link to the page, while it is open, and a table of its jobs."""
+        from mpqueue._output.notebook_forms import page_as_html  # few programs need it
+
+        return page_as_html(None if self._closed else self.url, self._served.books() or ())
+
+    def _ipython_display_(self) -> None:
+        """Show the page in IPython; in a notebook, the table in the cell follows the jobs while the page is open."""
+        from IPython.display import display  # it asks
+
+        shown = display(self._forms(), raw=True, display_id=True)  # type: ignore[no-untyped-call, unused-ignore]
+        with self._lock:
+            if in_notebook() and not self._closed:
+                asyncio.run_coroutine_threadsafe(self._follow(shown), self._loop)
+
+    def _forms(self) -> dict[str, str]:
+        return {"text/plain": repr(self), "text/html": self._repr_html_()}
+
+    async def _follow(self, shown: Any) -> None:
+        """Update what a cell shows, at last when the page's loop ends."""
+        before: dict[str, str] = {}
+        try:
+            while True:
+                await asyncio.sleep(CELL_INTERVAL)
+                if before != (before := self._forms()):
+                    shown.update(before, raw=True)
+        finally:
+            shown.update(self._forms(), raw=True)
 
     def _run(self, begun: Begun) -> None:
         report_broken_pipes()
@@ -108,6 +142,7 @@ class Page:
         finally:
             with self._lock:  # from now on nothing is sent to the loop
                 self._closed = True
+            addresses.pop(self._served, None)
             server.should_exit = True
             asyncio.get_running_loop().call_later(READING_WAIT_S, _cut, server)
             await serving

@@ -322,10 +322,11 @@ class Job(WithDefaults, Generic[T_co, R_co]):
         return f"<Job {self.id!r} {self.status}: {counts}{why}>"
 
     def _repr_html_(self) -> str:
-        """Return tables for notebooks: state, counts and failures."""
-        from mpqueue._output.notebook_forms import job_as_html  # few programs need it
+        """Return for notebooks a link to the queue's live page, while it is open, and the state, counts, failures."""
+        from mpqueue._live_page.served import address_for  # few programs need them
+        from mpqueue._output.notebook_forms import job_as_html
 
-        return job_as_html(self)
+        return job_as_html(self, address_for(self._book))
 
 
 def _say_unseen(job_id: str, failed: int, total: int, owner: int) -> None:

@@ -571,6 +571,18 @@ def test_a_page_can_be_closed_alone_and_another_opened(queue: JobQueue) -> None:
     assert visit(queue.serve().url).get("jobs")[0]["completed"] == 2
 
 
+def test_the_links_of_a_notebook_open_the_page_as_long_as_it_is_served(queue: JobQueue) -> None:
+    page, job = queue.serve(), queue.run([1], abs, id="a/b")
+    for shown, end in ((page, '"'), (job, '#/a%2Fb"')):
+        link = re.search(r'href="([^"#]+)([^ ]+)', shown._repr_html_())
+        assert link is not None
+        assert link[2] == end
+        assert visit(link[1]).get("jobs")[0]["jobId"] == "a/b"
+    assert "/" not in repr(page)  # an address without its token would be refused
+    page.close()
+    assert "href" not in page._repr_html_() + job._repr_html_()
+
+
 def test_a_page_does_not_keep_its_queue_alive() -> None:
     queue = JobQueue(1)
     page = queue.serve()

@@ -389,6 +389,29 @@ def test_a_notebook_shows_a_bar_in_its_cell(tmp_path: Path) -> None:
     assert text.startswith("str: 100% [####################] 5/5")
 
 
+LIVE_NOTEBOOK = """
+    import os
+
+    os.environ["JUPYTER_RUNTIME_DIR"] = os.environ["IPYTHONDIR"] = os.getcwd()
+
+    import nbclient, nbformat
+
+    code = "import mpqueue; q = mpqueue.JobQueue(1); display(q.serve()); q.run([1], abs, id='job'); q.close()"
+    cell = nbformat.v4.new_code_cell(code)
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    print([output["data"] for output in cell.outputs])
+"""
+
+
+def test_the_cell_that_serves_a_page_follows_its_jobs_to_the_end(tmp_path: Path) -> None:
+    (line,) = run_program(tmp_path, LIVE_NOTEBOOK).stdout.splitlines()
+    (shown,) = ast.literal_eval(line)
+    assert shown["text/plain"] == "<Page closed>"
+    assert "The live page is closed." in shown["text/html"]
+    assert "<td>job</td><td>completed</td>" in shown["text/html"]
+
+
 @pytest.mark.parametrize(
     "wait", ["queue.run([1, 2], handle, id='job', progress=True)", "queue.start('again', progress=True).result()"]
 )
