@@ -7,7 +7,7 @@ import platform
 import statistics
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
 from itertools import accumulate
@@ -114,7 +114,7 @@ class Figures:
     shared: bool
     chunksize: int | None
     sums: Sums
-    work: Sequence[Part]  #: the workers' time; adds up to ``wall`` times ``workers``
+    work: Sequence[Part]  #: the workers' time; adds up to ``worker_seconds``
     parent: Sequence[Part]  #: the parent's work meanwhile
     items: ItemTimes | None
     slowest: Sequence[SlowItem]
@@ -143,8 +143,13 @@ class Figures:
 
     @property
     def worker_seconds(self) -> float:
-        """Seconds of all workers: the whole that `work` divides."""
-        return self.wall * self.workers
+        """Seconds of all workers, without those in which a pause kept them idle: the whole that `work` divides."""
+        return max(0.0, self.wall * self.workers - self.sums.held)  # rounding may make it less
+
+    @property
+    def unpaused(self) -> float:
+        """Seconds of the run, without those in which a pause kept the workers idle."""
+        return self.worker_seconds / self.workers if self.workers else self.wall
 
     @property
     def workers_ever(self) -> int:
@@ -153,8 +158,11 @@ class Figures:
 
     @property
     def whole(self) -> float:
-        """Seconds that the user waited: for its creation, then from its start until listeners received its end."""
-        return self.items_seconds + self.handler_seconds + self.wall + self.told_after
+        """Seconds that the user waited: for its creation, then from its start until listeners received its end.
+
+        A pause is left out: the user wanted it.
+        """
+        return self.items_seconds + self.handler_seconds + self.unpaused + self.told_after
 
     @property
     def in_hand(self) -> float:
@@ -176,7 +184,7 @@ class Figures:
     @property
     def cpus_used(self) -> float | None:
         """CPUs that the workers used on average; None if that was not measured."""
-        return self.sums.cpu / self.wall if self.sums.cpu > 0 and self.wall > 0 else None
+        return self.sums.cpu / self.unpaused if self.sums.cpu > 0 and self.unpaused > 0 else None
 
     def share(self, *keys: str) -> float:
         """Return the share of these parts in the workers' time."""
@@ -193,7 +201,7 @@ class Figures:
 
     def of_workers(self, share: float) -> float:
         """Return the part of the user's time that this share of the workers' time accounts for."""
-        return min(1.0, share * self.wall / self.whole) if self.whole else 0.0  # rounding may make it larger
+        return min(1.0, share * self.unpaused / self.whole) if self.whole else 0.0  # rounding may make it larger
 
 
 def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> Figures:
@@ -206,8 +214,9 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
     progress = facts_of(book, now)
     start, wall = timings.started, progress.elapsed
     spans = [span._replace(begun=span.begun - start, ended=span.ended - start) for span in timings.spans()]
-    tail = sum(wall - (ended - start) for ended in timings.last_on.values())
-    tail = min(max(0.0, tail), timings.sums.idle)
+    end = start + wall
+    tails = [end - ended - timings.paused_within(ended, end) for ended in timings.last_on.values()]
+    tail = min(max(0.0, sum(tails)), timings.sums.idle)
     sums = timings.sums
     ran = by_worker(spans)
     events = [event._replace(at=event.at - start) for event in timings.events]
@@ -224,7 +233,7 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
         shared=timings.company is not None,
         chunksize=book.options.chunksize,
         sums=sums,
-        work=_work(sums, tail, wall * timings.lanes),
+        work=_work(sums, tail, wall * timings.lanes - sums.held),
         parent=_parent(sums, timings.heard.seconds),
         items=item_times(book.table),
         slowest=_slowest(book),
@@ -246,9 +255,11 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
         grows=book.table.grows,
         elsewhere=timings.elsewhere,
         first=first_items(ran),
-        retry_waits=retry_waits(spans, events, wall),
+        retry_waits=retry_waits(
+            spans, events, wall, lambda begun, end: timings.paused_within(start + begun, start + end)
+        ),
         failures=[(line_of(one), one.items[0].traceback or "") for one in groups_of(book.table, MOST_FAILED)],
-        longest_tail=max((wall - (ended - start) for ended in timings.last_on.values()), default=0.0),
+        longest_tail=max(tails, default=0.0),
     )
 
 
@@ -270,7 +281,7 @@ def _work(sums: Sums, tail: float, whole: float) -> list[Part]:
         Part("lost", "lost with dead workers", sums.lost, "their work had to be done again"),
         Part("others", "at other jobs", sums.others, "or at other stages, or replaced because of those"),
         Part("idle", "idle", sums.idle - tail, "nothing of this job was there to be done"),
-        Part("tail", "idle at the end", tail, "the last items were running elsewhere"),
+        Part("tail", "idle at the end", tail, "no item was left that could begin there"),
     ]
     rest = whole - sum(part.seconds for part in parts)
     parts.append(Part("rest", "not accounted for", rest, "moments between two looks at the clock"))
@@ -436,14 +447,19 @@ def first_items(workers: Sequence[Sequence[Span]]) -> FirstItems | None:
     return FirstItems(len(workers), extra, usual)
 
 
-def retry_waits(spans: Sequence[Span], events: Sequence[Event], wall: float) -> float:
-    """Seconds in which no worker had a chunk, after the first item had failed that was to be tried again."""
+def retry_waits(
+    spans: Sequence[Span], events: Sequence[Event], wall: float, paused_within: Callable[[float, float], float]
+) -> float:
+    """Seconds in which no worker had a chunk, after the first item had failed that was to be tried again.
+
+    Pauses are left out.
+    """
     first = next((event.at for event in events if event.name == "retry"), None)
     if first is None:
         return 0.0
     waited = ended = 0.0
     for begun, end in (*sorted((span.begun, span.ended) for span in spans), (wall, wall)):
         if begun >= first:
-            waited += max(0.0, begun - ended)
+            waited += max(0.0, begun - ended - paused_within(ended, begun))
         ended = max(ended, end)
     return waited

@@ -19,6 +19,8 @@ MOST_LOST = 3
 COUNTED_WRONG = 1.05
 #: The most groups of failures.
 MOST_GROUPS = 20
+#: The parts of the workers' time that are not lost: what runs now is in the handler, too.
+AT_WORK = ("handler", "under_way")
 #: The number of lines of the profile.
 LINES = 12
 
@@ -45,7 +47,7 @@ def sections(figures: Figures, advice: Sequence[str], profile: Profile | None) -
     if advice:
         yield Section("What could make it quicker", [(text, "") for text in advice])
     if figures.worker_seconds:
-        title = f"Where the workers' time went ({figures.workers} x {seconds(figures.wall)})"
+        title = f"Where the workers' time went ({figures.workers} x {seconds(figures.unpaused)})"
         picture = partial(bar_of_parts, figures.work, figures.worker_seconds)
         keys = [part.key for part in figures.work]
         yield _of_parts(title, figures.work, figures.worker_seconds)._replace(picture=picture, keys=keys)
@@ -94,7 +96,7 @@ def cpus(figures: Figures) -> str:
 def subtitles(figures: Figures) -> Iterator[str]:
     """Lines under the headline: causes of lost time, the time and place of the run, and the last run."""
     whole = figures.worker_seconds
-    lost = sorted((part for part in figures.work if part.key != "handler"), key=lambda part: -part.seconds)
+    lost = sorted((part for part in figures.work if part.key not in AT_WORK), key=lambda part: -part.seconds)
     if whole:
         yield f"used: {cpus(figures)}"
     if whole and lost:
@@ -138,7 +140,7 @@ def facts(figures: Figures) -> Iterator[tuple[str, str]]:
         yield "the handler", f"{size(figures.handler_bytes)}{took}"
     yield from _memory(figures)
     if sums.paused:
-        yield "paused", seconds(sums.paused)
+        yield "paused", f"{seconds(sums.paused)}, left out of the workers' time"
     if sums.deaths:
         yield "workers that died", number(sums.deaths)
     if figures.tries.failed:

@@ -255,8 +255,8 @@ def long_items(figures: Figures) -> Finding | None:
     if slowest.seconds < figures.longest_tail / 2:
         return None  # no item ran that long meanwhile
     saved = figures.saved("tail")
-    why = f"items are long for a job of {seconds(figures.wall)}. Cut them smaller."
-    if slowest.seconds > max(LIMITS.outlier * items.median, LIMITS.outlier_of_run * figures.wall):
+    why = f"items are long for a job of {seconds(figures.unpaused)}. Cut them smaller."
+    if slowest.seconds > max(LIMITS.outlier * items.median, LIMITS.outlier_of_run * figures.unpaused):
         why = (
             f"item {slowest.name} took {seconds(slowest.seconds)}, {number(slowest.seconds / items.median)} times the "
             "median. Cut it up, or put long items first (cost=)."
@@ -271,10 +271,10 @@ def plain_loop(figures: Figures) -> Finding | None:
     if loop is None or loop >= figures.whole:
         return None
     sums = figures.sums
-    each = seconds(sums.handling / sums.items)
+    each, pauses = seconds(sums.handling / sums.items), " without its pauses" if sums.held else ""
     return Finding(
         f"A plain loop would take about {seconds(loop)} ({counted(sums.items, 'item')} of {each} on one core), and "
-        f"this took {seconds(figures.whole)}. Use a loop, or give each item much more to do.",
+        f"this took {seconds(figures.whole)}{pauses}. Use a loop, or give each item much more to do.",
         1 - loop / figures.whole,
     )
 
@@ -317,8 +317,8 @@ def cold_start(figures: Figures) -> Finding | None:
     if is_too_little(figures):
         return None
     return Finding(
-        f"Starting the workers took {percent(share)} of a job of {seconds(figures.wall)}: keep the queue open, then "
-        "the next job finds them ready.",
+        f"Starting the workers took {percent(share)} of a job of {seconds(figures.unpaused)}: keep the queue open, "
+        "then the next job finds them ready.",
         share if enough is None else share * enough / figures.workers,
     )
 
@@ -507,7 +507,7 @@ def find_slowdown(figures: Figures) -> Slowdown | None:
     """Find whether items take longer the more workers are busy; None if not, or if it is not known."""
     alone = figures.alone
     if alone is not None and alone.sums.items and figures.sums.items:
-        busy = figures.sums.handling / max(figures.wall, 1e-9)
+        busy = figures.sums.handling / max(figures.unpaused, 1e-9)
         one = alone.sums.handling / alone.sums.items
         each = figures.sums.handling / figures.sums.items
         reference = f"alone an item took {seconds(one)} (job {alone.job_id!r}), here {seconds(each)}"
@@ -608,7 +608,7 @@ def failed_tries(figures: Figures) -> Finding | None:
 @rule("waits for retries", end="retries")
 def waits_for_retries(figures: Figures) -> Finding | None:
     """Nothing ran, because the remaining items waited for their next tries."""
-    if not figures.retries or figures.grows or figures.shared or figures.sums.paused:
+    if not figures.retries or figures.grows or figures.shared:
         return None
     saved = min(figures.retry_waits / figures.whole, figures.saved("idle", "tail"))
     return Finding(

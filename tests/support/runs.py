@@ -19,7 +19,7 @@ from mpqueue.status import JobStatus
 #: What each second of a worker is counted as, one of these.
 WAITING = (
     *("starting", "replacing", "lost", "for_pickling", "for_unpickling", "for_parent", "for_transfer", "idle"),
-    "others",
+    *("held", "others"),
 )
 WORKING = ("under_way", "loading", "setup", "unpacking", "handling", "packing", "overhead")
 

@@ -133,7 +133,7 @@ class Timekeeper:
             if not time.lost_to_others and (before.job is job or not message.innocent):
                 run.deaths.append((now, number, before.got_at))
             if time.is_there and before.job is job:
-                run.spent["lost"] += now - time.since
+                run.spent["lost"] += now - max(time.since, before.got_at or now)
         elif number in run.lanes:
             time = run.lanes[number]
             time.lost_to_others = time.lost_to_others and not time.is_there
@@ -166,7 +166,8 @@ class Timekeeper:
         assert min(spent.values()) >= -EPSILON
         assert _is_close(sum(spent.values()), timings.lanes * (now - run.started)), "each second is counted once"
         served = spent["others"] - run.spent["others"]
-        assert _is_close(served, min(spent["idle"] + served, run.served)), f"{served} of {run.served} s for others"
+        for_others = max(0.0, run.served - spent["held"])  # a pause comes first: it kept the workers from this job
+        assert _is_close(served, min(spent["idle"] + served, for_others)), f"{served} of {for_others} s for others"
         for name in ("starting", "replacing", "lost"):
             assert _is_close(spent[name], run.spent[name]), f"{name} for {run.spent[name]} s, and not {spent[name]}"
         assert spent["under_way"] == 0

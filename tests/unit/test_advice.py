@@ -9,7 +9,7 @@ import pytest
 
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._report.figures import measure
-from mpqueue._report.report_sections import facts
+from mpqueue._report.report_sections import facts, subtitles
 from mpqueue._report.rules import advise, conclude
 from tests.support.runs import START, Run
 
@@ -204,6 +204,34 @@ def test_what_items_need_of_memory_is_offered(supply: int | None, says: bool) ->
     assert any(
         'kills workers: uses={"memory": "2.5GB"} lets 1 run' in text for text in conclude(scarce, advise(scarce))
     )
+
+
+def test_a_pause_makes_neither_a_figure_nor_advice_worse() -> None:
+    """Each of two workers runs five items; between the second and the third, they are paused, or are not."""
+
+    def run_it(pause: float) -> JobBook:
+        run = Run(range(10), lanes=2)
+        for at in range(5):
+            begun = 0.3 * at + (pause if at > 1 else 0)
+            if at == 2 and pause:
+                run.timings.paused(START + 0.5)
+                run.timings.resumed(START + begun)
+            for lane in (0, 1):
+                run.chunk(begun, begun + 0.3, lane=lane, cpu=0.001)
+        return run.end(1.5 + pause)
+
+    assert advice(run_it(3), cpus=2) == advice(run_it(0), cpus=2) != []
+    figures = measure(run_it(3), START + 1e6, 2)
+    assert not [line for line in subtitles(figures) if "outside the handler" in line]
+    assert [(part.key, round(part.seconds, 6)) for part in figures.work] == [("handler", 3)]
+
+
+def test_what_runs_now_is_not_outside_the_handler() -> None:
+    run = Run(range(4), lanes=2)
+    run.chunk(0, 1)
+    run.book.lanes = 0b11
+    lines = [*subtitles(measure(run.book, START + 2, 2))]
+    assert not [line for line in lines if "outside the handler" in line], lines
 
 
 def test_a_job_without_items_or_time_has_no_advice() -> None:

@@ -72,18 +72,18 @@ def test_the_text_has_all_that_is_known_in_lines_of_at_most_100() -> None:
     text = str(report(told()))
     assert text.startswith("Job 'job' completed: 25 of 40 items completed, 1 failed, 1 retry, in 9.00 s on 2 workers\n")
     for heading in (
-        "Where the workers' time went (2 x 9.00 s)",
+        "Where the workers' time went (2 x 8.00 s)",
         "What the parent did meanwhile (of 9.00 s)",
         "How long items took\n  An item took ",
         "The slowest items",
     ):
         assert f"\n{heading}" in text
-    for line in (r"in the handler +20% +3\.60 s", r"in setup +11% +2\.00 s", r"replacing workers +5\.6% +1\.00 s"):
+    for line in (r"in the handler +23% +3\.60 s", r"in setup +12% +2\.00 s", r"replacing workers +6\.2% +1\.00 s"):
         assert re.search(line, text), text
     assert re.search(r"paused +1\.00 s", text)
     assert re.search(r"the most memory +512 MB, in item 4; the median is 256 MB", text)
     assert "1 x ValueError: <script>" in text
-    assert "\n  used: 0.4 of 2 CPUs\n  outside the handler: 80% of the workers' time: " in text
+    assert "\n  used: 0.5 of 2 CPUs\n  outside the handler: 77% of the workers' time: " in text
     assert "\n  last run: 2026-11-27, 41.0 s, 3.1 CPUs, 450 items\n" in text
     assert max(map(len, text.splitlines())) <= 100
     assert text == text.rstrip()

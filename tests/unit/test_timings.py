@@ -78,11 +78,11 @@ def test_of_a_chunk_that_comes_home_in_parts_each_item_counts_once_and_so_does_i
 def test_what_a_dead_worker_had_in_hand_is_lost_and_its_absence_counted() -> None:
     run = Run(lanes=2)
     run.chunk(0, 1)
-    run.timings.lane_gone(0, START + 3, worked=True, died=True)
+    run.timings.lane_gone(0, START + 3, worked=True, died=True, since=START + 2)  # it had waited for a retry
     run.timings.lane_gone(1, START + 3, worked=False, died=True)
     run.timings.lane_ready(0, START + 4)
     sums = run.end(5).timings.sums
-    assert parts(sums) == {"handling": 1, "lost": 2, "replacing": 1 + 2, "idle": 3 + 1}
+    assert parts(sums) == {"handling": 1, "lost": 1, "replacing": 1 + 2, "idle": 1 + 3 + 1}
     assert sums.deaths == 2
     assert [(event.name, event.lane) for event in run.timings.events] == [
         ("worker died", 0),
@@ -101,12 +101,18 @@ def test_a_worker_on_another_machine_has_another_clock(ahead: float) -> None:
 
 
 def test_a_pause_is_timed_also_one_that_the_end_ends() -> None:
-    run = Run()
+    run = Run(lanes=3)
+    run.chunk(0, 1.5)
     run.timings.paused(START + 1)
     run.timings.resumed(START + 2)
     run.timings.resumed(START + 3)
     run.timings.paused(START + 4)
-    assert run.end(6).timings.sums.paused == 3
+    run.chunk(3.5, 5, lane=1)
+    seen = run.timings.until(START + 5, 0).sums
+    assert (seen.paused, seen.held) == (2, 0.5 + 1 + 1 + 1 + 1)
+    sums = run.end(6).timings.sums
+    assert sums.paused == 3
+    assert parts(sums) == {"handling": 3, "held": 2.5 + 2 + 3, "idle": 2 + 2.5 + 3}
     assert [event.name for event in run.timings.events] == ["paused", "resumed", "paused", "resumed"]
 
 

@@ -96,6 +96,7 @@ class Sums:
     for_parent: float = 0.0  #: for the parent, which had other messages to handle
     for_transfer: float = 0.0
     idle: float = 0.0  #: there was nothing to send
+    held: float = 0.0  #: the same, while the job was paused
     others: float = 0.0  #: the same, while they had other jobs' work, or were replaced because of those
     queued: float = 0.0  #: chunks waited at a worker that was busy with another one
     # the parent at work
@@ -165,6 +166,7 @@ class Timings:
     _lanes: dict[int, _LaneTimes] = field(default_factory=dict)  #: those that have reported
     _ready: int = 0  #: the lanes that could begin at once
     _paused_at: float | None = None
+    _pauses: tuple[tuple[float, float], ...] = ()  #: those that are over, each from its start to its end
     _resolution: float = 0.0  #: the most seconds of a row of several reports
     _most_rows: int = MOST_ROWS  #: more with so many lanes that each one's last row fills half of it
 
@@ -176,7 +178,8 @@ class Timings:
         self.sums, self.rows, self.events = Sums(), array("d"), []
         self.last_on, self.heard = {}, Heard()
         self._lanes, self._ready = {}, ready
-        self._paused_at, self._resolution, self._most_rows = None, 0.0, MOST_ROWS
+        self._paused_at, self._pauses = None, ()
+        self._resolution, self._most_rows = 0.0, MOST_ROWS
 
     def items_read(self, seconds: float) -> None:
         """Note the seconds of reading the items, as the job is created."""
@@ -193,18 +196,18 @@ class Timings:
         sums, waited = self.sums, max(0.0, now - self.started)
         untouched = ((1 << self.lanes) - 1) & ~union(self._lanes)
         sums.under_way += waited * (untouched & at_work).bit_count()
-        sums.idle += waited * (untouched & ~at_work & self._ready).bit_count()
+        self._add_idle(self.started, now, (untouched & ~at_work & self._ready).bit_count())
         sums.starting += waited * (untouched & ~at_work & ~self._ready).bit_count()
         for number, lane in self._lanes.items():
             waited = max(0.0, now - lane.free_at)
             if at_work >> number & 1:
                 sums.under_way += waited
             elif lane.ready:
-                sums.idle += waited
+                self._add_idle(lane.free_at, now)
             else:
                 self._add_absence(lane, waited)
         if self.company is not None:
-            served = min(sums.idle, self.company.seconds(now))
+            served = min(sums.idle, max(0.0, self.company.seconds(now) - sums.held))
             sums.idle -= served
             sums.others += served
         self.finished = now
@@ -219,7 +222,23 @@ class Timings:
         if self._paused_at is not None:
             self.note(Event(now, "resumed"))
             self.sums.paused += now - self._paused_at
+            self._pauses = (*self._pauses, (self._paused_at, now))
             self._paused_at = None
+
+    def paused_within(self, start: float, end: float) -> float:
+        """Return the seconds of that time in which the job was paused."""
+        seconds = 0.0 if self._paused_at is None else max(0.0, end - max(start, self._paused_at))
+        for paused, resumed in reversed(self._pauses):
+            if resumed <= start:
+                break
+            seconds += max(0.0, min(end, resumed) - max(start, paused))
+        return seconds
+
+    def _add_idle(self, start: float, end: float, lanes: int = 1) -> None:
+        if end > start:
+            held = self.paused_within(start, end)
+            self.sums.held += lanes * held
+            self.sums.idle += lanes * (end - start - held)
 
     @property
     def starting(self) -> int:
@@ -262,11 +281,9 @@ class Timings:
         """
         times = self._lane(lane)
         if times.ready:
-            spent = max(0.0, now - times.free_at)
-            if worked:
-                self.sums.lost += spent
-            else:
-                self.sums.idle += spent
+            begun = max(times.free_at, since or times.free_at) if worked else now
+            self._add_idle(times.free_at, min(begun, now))
+            self.sums.lost += max(0.0, now - begun)
             times.ready, times.fresh, times.free_at = False, False, now
         times.lost_to_others = by_others
         if died:
@@ -336,16 +353,17 @@ class Timings:
         if begun <= at:
             return
         place.ready = True  # even if this job was not notified of its start
-        waits = [0.0] * 6
+        waits, handled_at = [0.0] * 6, max(at, place.handled)
         for nth, moment in enumerate((place.received, place.decoded, place.handled, packed_at, left_at, begun)):
             if moment > at:
                 until = min(moment, begun)
                 waits[nth], at = until - at, until
         home, unpickling, parent, idle, pickling, way = waits
+        if idle:
+            self._add_idle(handled_at, handled_at + idle)
         sums.for_transfer += home + way
         sums.for_unpickling += unpickling
         sums.for_parent += parent
-        sums.idle += idle
         sums.for_pickling += pickling
 
     def _thin(self) -> None:
