@@ -9,6 +9,8 @@
   const NARROW = 0.03; // of the width, below which a box has no room for text
   const LEAST = 0.0005; // of the width, below which a box is not drawn
 
+  const functions = shared.frames.map(({ name, file = "" }) => `${name.replace(/:\d+\)$/, "")} ${file}`); // of each line
+
   let boxes = []; // of the view at hand
   let whole = 0; // its seconds
   let alone = null; // the box that is seen alone; null: all
@@ -18,14 +20,28 @@
   const time = (s) => (s < 0.9995 ? `${Math.round(s * 1000)} ms` : s < 100 ? `${s.toFixed(2)} s` : `${Math.round(s)} s`);
   const share = (s) => `${((100 * s) / whole).toFixed(1)}%`;
 
+  // Calls that repeat one after another, as those of a function that calls itself, are one: the innermost.
+  function withoutRepeats(stack) {
+    const kept = [];
+    for (const frame of stack) {
+      kept.push(frame);
+      for (let n = 1; 2 * n <= kept.length; n += 1) {
+        const last = kept.slice(-n);
+        if (!last.every((one, at) => functions[one] === functions[kept.at(at - 2 * n)])) continue;
+        kept.splice(-2 * n, n);
+        break;
+      }
+    }
+    return kept;
+  }
+
   function load(at) {
     const { samples, weights, endValue } = profiles[at];
     [boxes, whole, alone] = [[], endValue, null];
     const top = [];
     samples.forEach((stack, at) => {
       let [above, siblings] = [null, top];
-      for (const frame of stack) {
-        if (frame === above?.frame) continue; // a line that calls itself is one box
+      for (const frame of withoutRepeats(stack)) {
         let box = siblings.find((one) => one.frame === frame);
         if (box === undefined) siblings.push((box = { frame, spent: 0, above, siblings, below: [], element: null }));
         box.spent += weights[at];

@@ -28,8 +28,8 @@ def frame(name: str, line: int | None, source: str) -> dict[str, Any]:
     return {"name": name, "source": source, **where}
 
 
-#: Two lines of a function, and what they call; one of those calls itself.
-STACKS = (([2, 1], 1.0), ([2, 1, 1, 1, 3], 2.0), ([0], 0.5), ([0, 1], 3.0))
+#: Two lines of a function, and what they call: a function that calls itself from two lines, and its caller.
+STACKS = (([2, 1], 1.0), ([2, 4, 2, 1, 4, 1, 3], 2.0), ([0], 0.5), ([0, 1], 3.0))
 PROFILE = {
     "shared": {
         "frames": [
@@ -37,6 +37,7 @@ PROFILE = {
             frame("load</script> (files.py:3)", 3, "return sorted(<found>)"),
             frame("handler (scans.py:10)", 10, "load(other)"),
             frame("sorted", None, ""),
+            frame("load</script> (files.py:4)", 4, "load(<deeper>)"),
         ]
     },
     "profiles": [
