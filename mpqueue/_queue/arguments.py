@@ -84,11 +84,6 @@ def journal_path(journal: str | os.PathLike[str] | None) -> str | None:
     return own_path(plain(path))
 
 
-def discards(results: Any) -> bool:
-    """True if the option ``results`` means that results are discarded."""
-    return isinstance(results, str) and results == DISCARD
-
-
 def choose_sink(results: Any, journal: str | None) -> Any:
     """Return the sink, `DISCARD`, or None if results are kept. ``journal`` is the queue's.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, Unpack, overload
 from mpqueue import _options as checks
 from mpqueue._call_checks import check_calls, check_items, no_such_attribute
 from mpqueue._core.messages import ItemsDropped, JobCancelled, JobPaused, JobResumed, JobSealed, LanesResized, Message
-from mpqueue._core.state.item_table import make_table
+from mpqueue._core.state.item_table import DISCARD, make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._declared import At, check_names, read, takes
 from mpqueue._options import GivenOptions, JobOptions
@@ -27,7 +27,6 @@ from mpqueue._queue.arguments import (
     choose_backend,
     choose_needs,
     choose_sink,
-    discards,
     journal_path,
     make_growing,
     make_job,
@@ -312,20 +311,12 @@ class JobQueue(SafeEmitter):
         self, id: str, items: Iterable[Any], handler: Callable[..., Any], asked: GivenOptions, *, is_open: bool = False
     ) -> Held:
         self._closer.check_open("create a job")
-        job_id, options = checks.check_text("id", id), self._job_options(asked)
-        outlet = self._engine.journal_outlet
-        self._check_rerun(asked, is_open=is_open)
-        if asked.setup is None or callable(asked.setup):
-            check_calls(handler, with_state=asked.setup is not None)
-        check_job(self._backend, options)
+        job_id, options, sink = self._check_job(id, handler, asked, is_open=is_open)
         if asked.replace:
             self._jobs.check_replaceable(job_id)
         else:
             self._jobs.check_free(job_id)
-        sink = choose_sink(asked.results, None if outlet is None else outlet.journal.path)
-        check_label(asked.label)
-        check_cost(asked, has_journal=outlet is not None)
-        began = self._engine.clock.now()
+        began, outlet = self._engine.clock.now(), self._engine.journal_outlet
         check_items(items)
         table = make_growing(items) if is_open else make_table(items)
         read_at = self._engine.clock.now()
@@ -349,8 +340,20 @@ class JobQueue(SafeEmitter):
         self._last_job = held.job
         return held
 
-    def _job_options(self, asked: GivenOptions) -> JobOptions:
-        return checks.job_options(self._options, asked, count_cores=getattr(self._backend, "count_cores", None))
+    def _check_job(
+        self, id: str, handler: Callable[..., Any], asked: GivenOptions, *, is_open: bool = False
+    ) -> tuple[str, JobOptions, Any]:
+        """Return the id, the options and the sink of a job. Raises errors for wrong arguments other than the items."""
+        job_id, cores = checks.check_text("id", id), getattr(self._backend, "count_cores", None)
+        options, outlet = checks.job_options(self._options, asked, count_cores=cores), self._engine.journal_outlet
+        self._check_rerun(asked, is_open=is_open)
+        if asked.setup is None or callable(asked.setup):
+            check_calls(handler, with_state=asked.setup is not None)
+        check_job(self._backend, options)
+        sink = choose_sink(asked.results, None if outlet is None else outlet.journal.path)
+        check_label(asked.label)
+        check_cost(asked, has_journal=outlet is not None)
+        return job_id, options, sink
 
     def _check_rerun(self, asked: GivenOptions, *, is_open: bool = False) -> None:
         if asked.rerun is None:
@@ -372,22 +375,22 @@ class JobQueue(SafeEmitter):
         """Return what `create_job` with these arguments, and ``update`` of `Rerun`, would find; runs nothing.
 
         Writes nothing. Takes the items' identities and keys, and reads how recorded ones ended, but no results. Without
-        a journal all items are new. Raises the errors of `create_job` for these arguments, and `JournalError`. Open
-        jobs have no plan: their items are known only once they have been sealed.
+        a journal all items are new. Raises the errors of `create_job` for wrong arguments, and `JournalError`; but the
+        handler is not serialized, and ``cost`` and ``uses`` are not called. Open jobs have no plan: their items are
+        known only once they have been sealed.
         """
         from mpqueue._queue.recorded.job_record import plan  # its job may never run
-        from mpqueue._queue.recorded.record_options import check_rerun
+        from mpqueue._queue.recorded.record_options import Rerun
 
         self._closer.check_open("plan a job")
         asked = read(GivenOptions, At.JOB, "JobQueue.plan_job", options, ("id", "items", "handler"))
-        outlet, given = self._engine.journal_outlet, self._job_options(asked)
-        rerun = check_rerun(asked.rerun, has_journal=outlet is not None)
+        job_id, given, sink = self._check_job(id, handler, asked)
         check_items(items)
-        table, journal = make_table(items), None if outlet is None else outlet.journal
-        reader, recorded = (None, None) if journal is None else (journal.reader, journal.find(id))
+        table, outlet = make_table(items), self._engine.journal_outlet
+        reader, recorded = (None, None) if outlet is None else (outlet.journal.reader, outlet.journal.find(job_id))
         return plan(
-            reader, recorded, table, (handler, asked.setup), rerun,
-            max_retries=given.retry.max_retries, wants_results=not discards(asked.results),
+            reader, recorded, table, (handler, asked.setup), asked.rerun or Rerun(),
+            max_retries=given.retry.max_retries, wants_results=sink is not DISCARD,
         )  # fmt: skip
 
     def add_items(self, job_id: str | Job, items: Iterable[Any], *, wait: bool = True) -> int:

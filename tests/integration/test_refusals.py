@@ -113,6 +113,27 @@ def test_items_are_refused(what: str, queue: JobQueue) -> None:
     check_nothing_created(queue)
 
 
+@pytest.mark.parametrize(
+    ("id", "handler", "options", "message"),
+    [
+        (3, do.succeed, {}, "id: expected a str, got 3"),
+        ("job", Reprless, {}, "expected a function that can be called with one item"),
+        ("job", do.succeed, {"results": "never"}, "results: expected 'keep', 'discard' or a sink, got 'never'"),
+        ("job", do.succeed, {"cost": 3}, "cost: expected a function of an item, or a list of numbers, got 3"),
+        ("job", do.succeed, {"cost": "recorded"}, "cost: expected a queue with a journal"),
+        ("job", do.succeed, {"label": 3}, "label: expected"),
+        ("job", do.succeed, {"rerun": 3}, "rerun: expected a Rerun"),
+    ],
+)
+def test_a_plan_refuses_the_arguments_that_its_job_would(
+    id: Any, handler: Callable[..., Any], options: dict[str, Any], message: str, queue: JobQueue
+) -> None:
+    for call in queue.create_job, queue.plan_job:
+        with pytest.raises((TypeError, ValueError), match=message):
+            call(id, ["a"], handler, **options)
+    check_nothing_created(queue)
+
+
 def test_where_the_function_and_the_items_are_swapped_the_error_asks_so(queue: JobQueue) -> None:
     swapped: Any = do.succeed
     asks = pytest.raises(TypeError, match=r"expected (an iterable|a callable), got .*function and the items swapped")
