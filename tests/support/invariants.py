@@ -124,9 +124,10 @@ def check_pipeline(pipeline: Pipeline) -> None:
         assert job.stage is not None
         assert job.sealed == (job.stage.place == 0 or jobs[job.stage.place - 1].status.final)
         assert all(result is None for result in job.table.results), "a stage keeps no results"
-        coming, early = job.stage.coming, job.stage.early
-        assert min((*coming, *early), default=job.stage.turn) >= job.stage.turn, "an input has its turn once"
-        assert job.stage.skipped == sum(not left and root not in early for root, left in coming.items())
+        turned, coming, early = job.stage.turned, job.stage.coming, job.stage.early
+        assert min((*turned, *coming, *early), default=job.stage.turn) >= job.stage.turn, "an input has its turn once"
+        assert turned.isdisjoint((*coming, *early)), "what had its turn in an earlier run has none in this one"
+        assert job.stage.skipped == len(turned) + sum(not left and root not in early for root, left in coming.items())
         if (origins := job.table.origins) is not None:
             live = {index for index in range(len(job.table)) if not job.table.ended(index)}
             assert job.status.final or origins.paths.keys() == live

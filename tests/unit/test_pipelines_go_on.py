@@ -24,7 +24,7 @@ from tests.support.fake_lanes import FakeLanes, succeed
 from tests.support.fake_worker import Item
 from tests.support.length import IS_LONG
 
-LAST = 2  #: the place of the last of three stages
+LAST = 3  #: the place of the last of four stages
 
 
 class Disk:
@@ -76,11 +76,13 @@ def result_of(item: Item, place: int = 0) -> tuple[list[Any], bool]:
     return [leaf for each in item.yields for leaf in result_of(each, place + 1)[0]], True
 
 
-def run(disk: Disk, inputs: Sequence[Item], steps: int | None, *, ordered: bool, lanes: int) -> list[tuple[int, int]]:
+def run(
+    disk: Disk, inputs: Sequence[Item], steps: int | None, *, ordered: bool | Sequence[bool], lanes: int
+) -> list[tuple[int, int]]:
     """A run that ends with its program after so many steps; returns which inputs' items began in the last stage."""
     fleet = FakeLanes(lanes, latency=0.001)
     auditor = Auditor(fleet)
-    head = fleet.stages(inputs, [None] * 3, ordered=ordered)
+    head = fleet.stages(inputs, [None] * (LAST + 1), ordered=ordered)
     pipeline, table = head.pipeline, head.table
     assert pipeline is not None
     for root, result in disk.results.items():
@@ -114,17 +116,17 @@ def check_end(head: JobBook, inputs: Sequence[Item]) -> None:
     assert head.completed == len(inputs)
 
 
-@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("ordered", [False, True, (False, True, False, True), (False, True, True, False)])
 @settings(max_examples=1000 if IS_LONG else 100, deadline=None)
 @given(inputs=flows(), ends=st.lists(st.integers(0, 60), max_size=4), lanes=st.integers(1, 3))
 def test_a_pipeline_goes_on_where_its_program_ended(
-    ordered: bool, inputs: list[Item], ends: list[int], lanes: int
+    ordered: bool | Sequence[bool], inputs: list[Item], ends: list[int], lanes: int
 ) -> None:
     """Each input comes to what its items say; ordered stages get what is left in order; what is passed on stays."""
     disk = Disk()
     for steps in (*ends, None):
         began = run(disk, inputs, steps, ordered=ordered, lanes=lanes)
-        if ordered and lanes == 1:
+        if ordered is True and lanes == 1:
             first = [root for root, _ in began]
             assert first == sorted(first)
 
@@ -133,7 +135,7 @@ def test_what_was_passed_on_is_not_made_again() -> None:
     def then(item: Item) -> Item:
         return replace(succeed(1.0), returns=item)
 
-    disk, inputs, left = Disk(), [then(then(then(succeed(9.0))))] * 4, set[int]()
+    disk, inputs, left = Disk(), [then(then(then(then(succeed(9.0)))))] * 4, set[int]()
     for steps in range(200):
         disk = Disk()
         run(disk, inputs, steps, ordered=False, lanes=1)
@@ -144,6 +146,23 @@ def test_what_was_passed_on_is_not_made_again() -> None:
     run(disk, inputs, None, ordered=False, lanes=1)
     firsts = [entry.path[0] for entry in disk.entries if entry.place == 0]
     assert all(firsts.count(root) == 1 for root in left), "that it was on its way, and no more"
+
+
+@pytest.mark.parametrize("steps", range(30, 45))
+def test_an_input_that_had_its_turn_goes_on_while_an_earlier_one_begins_again(steps: int) -> None:
+    """The program ends while only some of the first input's items have passed the second stage."""
+
+    def way(number: int, seconds: float) -> Item:
+        return replace(
+            succeed(seconds), returns=replace(succeed(), returns=replace(succeed(), returns=succeed(number)))
+        )
+
+    spread = replace(succeed(), yields=tuple(way(number, 0.3 * (number > 0)) for number in range(3)))
+    inputs = [spread, *(replace(succeed(), returns=way(number, 0.3)) for number in (3, 4))]
+    disk = Disk()
+    for until in (steps, None):
+        run(disk, inputs, until, ordered=(False, True, False, True), lanes=3)
+    assert sorted(disk.results) == [0, 1, 2]  # `run` checks what they are
 
 
 def test_entries_of_what_is_not_on_its_way_say_nothing() -> None:

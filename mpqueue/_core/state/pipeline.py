@@ -69,7 +69,8 @@ class StageBook:
     #: By input: the number of its items in the stages before, from the last ordered one on, which has had its turn
     #: there; if it is not 1.
     coming: dict[int, int] = field(default_factory=dict)
-    #: Later inputs without further items: they were cancelled, or failed.
+    turned: set[int] = field(default_factory=set)  #: later inputs that had their turn in an earlier run
+    #: Later inputs without further items: they were cancelled, failed, or had their turn in an earlier run.
     skipped: int = 0
     unwanted: set[int] = field(default_factory=set)  #: items that have just come, of cancelled inputs
 
@@ -127,32 +128,34 @@ class StageBook:
 
         Returns the inputs that have their turn now, in order, each with its items.
         """
-        is_new = self.coming.get(root) != 0  # an input that had ended in an earlier run is counted already
         self.coming[root] = left
-        turns: dict[int, list[tuple[Path, Any]]] = {}
         if left:
-            return turns
-        self.skipped += is_new and root not in self.early
-        while self.coming.get(self.turn, 1) == 0:
-            del self.coming[self.turn]
-            turns[self.turn] = own = sorted(self.early.pop(self.turn, ()), key=_path_of)
-            self.skipped -= not own
-            self.turn += 1
+            return {}
+        self.skipped += root not in self.early
+        turns = self._take_turns()
         self.pipeline.moved(self, skips=not turns and root not in self.early)
         return turns
 
     def go_on(
-        self, coming: dict[int, int], early: dict[int, list[tuple[Path, Any]]]
+        self, turned: set[int], coming: dict[int, int], early: dict[int, list[tuple[Path, Any]]]
     ) -> dict[int, list[tuple[Path, Any]]]:
-        """Set ``coming`` and ``early``, before the start. Returns the items that have their turn now, by input."""
-        self.coming, self.early, now = coming, early, {}
-        while self.coming.get(self.turn, 1) == 0:
-            del self.coming[self.turn]
-            if self.turn in early:
-                now[self.turn] = early.pop(self.turn)
+        """Set these, before the start. Returns the inputs that have their turn now, each with its items."""
+        self.turned, self.coming, self.early = turned, coming, early
+        self.skipped = len(turned)
+        return self._take_turns()
+
+    def _take_turns(self) -> dict[int, list[tuple[Path, Any]]]:
+        turns: dict[int, list[tuple[Path, Any]]] = {}
+        while (had_it := self.turn in self.turned) or self.coming.get(self.turn) == 0:
+            if had_it:  # later stages know of what has come of it
+                self.turned.discard(self.turn)
+                self.skipped -= 1
+            else:
+                del self.coming[self.turn]
+                turns[self.turn] = own = sorted(self.early.pop(self.turn, ()), key=_path_of)
+                self.skipped -= not own
             self.turn += 1
-        self.skipped = sum(left == 0 and root not in early for root, left in self.coming.items())
-        return now
+        return turns
 
 
 @dataclass(eq=False, slots=True)
@@ -337,13 +340,13 @@ class Pipeline:
             }
             if job.stage.ordered:
                 number = ordered.index(place)
-                coming = dict.fromkeys(ended, 0)
-                for root, values in on_their_way.items():
-                    if turns[root] > number:
-                        coming[root] = 0
-                    elif turns[root] == number:
-                        coming[root] = len(values) - len(here.get(root, ()))
-                here = job.stage.go_on(coming, here)
+                turned = {*ended, *(root for root, turn in turns.items() if turn > number)}
+                coming = {
+                    root: len(values) - len(here.get(root, ()))
+                    for root, values in on_their_way.items()
+                    if turns[root] == number
+                }
+                here = job.stage.go_on(turned, coming, here)
                 turns |= dict.fromkeys(here, number + 1)
             job.take_arrivals([arrival for own in here.values() for arrival in own])
         self.head.pending.clear()
@@ -359,6 +362,7 @@ class Pipeline:
             assert job.stage is not None
             job.stage.early.clear()
             job.stage.coming.clear()
+            job.stage.turned.clear()
             if (origins := job.table.origins) is not None:
                 for index in origins.paths:
                     job.table.payloads[index] = None
