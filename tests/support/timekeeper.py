@@ -133,7 +133,8 @@ class Timekeeper:
             if not time.lost_to_others and (before.job is job or not message.innocent):
                 run.deaths.append((now, number, before.got_at))
             if time.is_there and before.job is job:
-                run.spent["lost"] += now - max(time.since, before.got_at or now)
+                got_at = now if before.got_at is None else before.got_at
+                run.spent["lost"] += now - max(time.since, got_at)
         elif number in run.lanes:
             time = run.lanes[number]
             time.lost_to_others = time.lost_to_others and not time.is_there

@@ -281,7 +281,7 @@ class Timings:
         """
         times = self._lane(lane)
         if times.ready:
-            begun = max(times.free_at, since or times.free_at) if worked else now
+            begun = max(times.free_at, times.free_at if since is None else since) if worked else now
             self._add_idle(times.free_at, min(begun, now))
             self.sums.lost += max(0.0, now - begun)
             times.ready, times.fresh, times.free_at = False, False, now
