@@ -13,6 +13,7 @@ from heapq import nlargest
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
+from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.timings import Event, PastRun, Span, Sums
 from mpqueue._output.failure_groups import MOST_FAILED, Reason, alike, groups_of, line_of
 from mpqueue._output.job_facts import facts_of
@@ -91,7 +92,10 @@ class PaceFigures(NamedTuple):
 
 
 class FirstItems(NamedTuple):
-    """The time of the workers' first items beyond that of later ones: seconds of all workers together."""
+    """The time of the workers' first items beyond that of later ones: seconds of all workers together.
+
+    It is that of the worker in the middle, for each: a few long items that happen to be first do not count.
+    """
 
     workers: int
     extra: float
@@ -139,6 +143,7 @@ class Figures:
     retry_waits: float = 0.0  #: seconds in which nothing ran, after an item had failed that was to be tried again
     failures: Sequence[tuple[str, str]] = ()  #: the groups, the largest first: text, and traceback of the first one
     longest_tail: float = 0.0  #: the longest time in seconds that a worker was idle at the end
+    longest_first: bool = False  #: the costliest items went first, by ``cost=``
     alone: Figures | None = None  #: the figures of a job with the same handler on one worker, to compare with
 
     @property
@@ -186,6 +191,15 @@ class Figures:
         """CPUs that the workers used on average; None if that was not measured."""
         return self.sums.cpu / self.unpaused if self.sums.cpu > 0 and self.unpaused > 0 else None
 
+    @property
+    def least(self) -> float:
+        """Seconds that the CPUs need for what the workers computed, in any number of them; 0 if that is not known."""
+        return 0.0 if self.elsewhere else self.sums.cpu / self.cpus
+
+    def beyond(self, least: float) -> float:
+        """Return the part of the user's time that the run took beyond ``least`` seconds: more can't be saved in it."""
+        return max(0.0, self.unpaused - least) / self.whole if self.whole else 0.0
+
     def share(self, *keys: str) -> float:
         """Return the share of these parts in the workers' time."""
         whole = self.worker_seconds
@@ -219,6 +233,7 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
     tail = min(max(0.0, sum(tails)), timings.sums.idle)
     sums = timings.sums
     ran = by_worker(spans)
+    by_cost = isinstance(book, JobBook) and book.costs is not None
     events = [event._replace(at=event.at - start) for event in timings.events]
     return Figures(
         job_id=book.id,
@@ -254,12 +269,13 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
         items_seconds=timings.items_seconds,
         grows=book.table.grows,
         elsewhere=timings.elsewhere,
-        first=first_items(ran),
+        first=None if by_cost else first_items(ran),
         retry_waits=retry_waits(
             spans, events, wall, lambda begun, end: timings.paused_within(start + begun, start + end)
         ),
         failures=[(line_of(one), one.items[0].traceback or "") for one in groups_of(book.table, MOST_FAILED)],
         longest_tail=max(tails, default=0.0),
+        longest_first=by_cost,
     )
 
 
@@ -443,8 +459,8 @@ def first_items(workers: Sequence[Sequence[Span]]) -> FirstItems | None:
     if len(later) < LATER:
         return None
     usual = statistics.median(span.handling / span.items for span in later)
-    extra = math.fsum(max(0.0, first.handling - first.items * usual) for first, *_ in workers)
-    return FirstItems(len(workers), extra, usual)
+    each = statistics.median_low(max(0.0, first.handling - first.items * usual) for first, *_ in workers)
+    return FirstItems(len(workers), each * len(workers), usual)
 
 
 def retry_waits(

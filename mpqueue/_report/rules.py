@@ -239,7 +239,7 @@ def few_items(figures: Figures) -> Finding | None:
     return Finding(
         f"{counted(figures.total, 'item')} for {counted(figures.workers, 'worker')}: cut the items smaller, so that "
         "all have something to do.",
-        figures.of_workers(min(unused, figures.share("idle", "tail", "starting"))),
+        min(figures.of_workers(min(unused, figures.share("idle", "tail", "starting"))), figures.beyond(figures.least)),
     )
 
 
@@ -254,14 +254,27 @@ def long_items(figures: Figures) -> Finding | None:
     slowest = figures.slowest[0]
     if slowest.seconds < figures.longest_tail / 2:
         return None  # no item ran that long meanwhile
-    saved = figures.saved("tail")
+    saved = min(figures.saved("tail"), figures.beyond(figures.least))
     why = f"items are long for a job of {seconds(figures.unpaused)}. Cut them smaller."
     if slowest.seconds > max(LIMITS.outlier * items.median, LIMITS.outlier_of_run * figures.unpaused):
         why = (
             f"item {slowest.name} took {seconds(slowest.seconds)}, {number(slowest.seconds / items.median)} times the "
-            "median. Cut it up, or put long items first (cost=)."
+            f"median. Cut it up{_or_first(figures)}."
         )
     return Finding(f"At the end the other workers had nothing to do for {percent(saved)} of the time: {why}", saved)
+
+
+def _or_first(figures: Figures) -> str:
+    """Return what to do instead of cutting the longest item; nothing if that would not help."""
+    if figures.longest_first or min(figures.saved("tail"), _beyond_items(figures)) < LIMITS.worth:
+        return ""
+    return ", or put long items first (cost=)"
+
+
+def _beyond_items(figures: Figures) -> float:
+    """Return the part of the user's time that workers may save without cutting items: the longest one has to run."""
+    longest = 0.0 if figures.items is None else figures.items.longest
+    return figures.beyond(max(longest, figures.least))
 
 
 @rule("plain loop", pool="drop", item_size="larger")
@@ -353,8 +366,8 @@ def first_items(figures: Figures) -> Finding | None:
     saved = min(figures.of_workers(first.extra / figures.worker_seconds), figures.saved("handler"))
     return Finding(
         f"The first item of each worker took {seconds(each)} longer than later ones ({seconds(first.usual)}), "
-        f"{percent(saved)} of the time: the handler imports or loads something at its first call. Import it once for "
-        "all workers, JobQueue(preload=[...]), and keep one queue for several jobs.",
+        f"{percent(saved)} of the time: unless these are longer items, the handler imports or loads something at its "
+        "first call. Import it once for all workers, JobQueue(preload=[...]), and keep one queue for several jobs.",
         saved,
     )
 
@@ -407,7 +420,7 @@ def unused_cpus(figures: Figures) -> Finding | None:
         return None
     if not LIMITS.waits <= figures.computed <= 1 + LIMITS.threads or figures.delayed >= LIMITS.no_cpu:
         return None
-    saved = figures.saved("handler") * (1 - figures.workers / most)
+    saved = min(figures.saved("handler") * (1 - figures.workers / most), _beyond_items(figures))
     return Finding(
         f"{counted(figures.workers, 'worker')} for {counted(figures.cpus, 'CPU')}, and the handler computes: "
         f"JobQueue({most}), or JobQueue(None) for one worker a CPU.",
@@ -431,7 +444,7 @@ def more_workers(figures: Figures) -> Finding | None:
     most = min(figures.total, int(figures.cpus / used), LIMITS.most_workers * figures.workers)
     if _pace(figures, most) < (1 + LIMITS.worth) * figures.workers:
         return None
-    saved = figures.saved("handler") * (1 - figures.workers / most)
+    saved = min(figures.saved("handler") * (1 - figures.workers / most), _beyond_items(figures))
     return Finding(
         f"The handler waits {percent(waiting)} of its time (network, disk, locks, sleep). If what it waits for can do "
         f"more at a time, use more workers than CPUs, such as JobQueue({most}), or a coroutine function; if it is a "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import heapq
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -101,6 +102,14 @@ def test_what_is_slow_is_named_with_its_figures(made: Callable[[], JobBook], sta
     found = [text for text in advice(made()) if text.startswith(starts)]
     assert len(found) == 1, advice(made())
     assert says in found[0]
+
+
+@pytest.mark.parametrize(("cpus", "says"), [(2, False), (3, True), (4, True)])
+def test_items_are_not_to_be_cut_for_more_workers_than_there_are_cpus(cpus: int, says: bool) -> None:
+    found = [one for one in advise(measure(few_items(), START + 1e6, cpus)) if one.rule.name == "few items"]
+    assert bool(found) == says
+    for one in found:
+        assert one.gain == pytest.approx(min(cpus, 4) / 2, rel=0.01)
 
 
 def well_made(wall: float = 10, lanes: int = 8) -> JobBook:
@@ -232,6 +241,71 @@ def test_what_runs_now_is_not_outside_the_handler() -> None:
     run.book.lanes = 0b11
     lines = [*subtitles(measure(run.book, START + 2, 2))]
     assert not [line for line in lines if "outside the handler" in line], lines
+
+
+def one_long_item(workers: int, costs: Sequence[float] | None = None) -> JobBook:
+    """20 items that wait for 0.2 s, one of them for 3 s, which is the first."""
+    run = Run(range(20), lanes=workers)
+    run.book.order_by(costs)
+    run.chunk(0, 3, lane=0, cpu=0.001)
+    free = [(0.0, lane) for lane in range(1, workers)] + [(3.0, 0)]
+    for _ in range(19):
+        begun, lane = heapq.heappop(free)
+        run.chunk(begun, begun + 0.2, lane=lane, cpu=0.001)
+        heapq.heappush(free, (begun + 0.2, lane))
+    return run.end(max(ended for ended, _ in free))
+
+
+def test_more_workers_are_not_said_to_be_quicker_than_the_longest_item() -> None:
+    (found,) = (one for one in advise(measure(one_long_item(2), START + 1e6, 2)) if "JobQueue(" in one.text)
+    assert found.gain == pytest.approx(one_long_item(2).timings.sums.handling / 2 / 3, rel=0.1)
+
+
+def test_more_workers_are_not_said_to_compute_more_than_the_cpus_do() -> None:
+    """Each of two workers uses 1.1 CPUs: three CPUs need 0.73 s for what took 1 s, although there are more workers."""
+    run = Run(range(40), lanes=2)
+    for lane in (0, 1):
+        for at in range(20):
+            run.chunk(at * 0.05, at * 0.05 + 0.05, lane=lane, cpu=0.055)
+    (found,) = advise(measure(run.end(1), START + 1e6, 3))
+    assert found.rule.name == "unused CPUs"
+    assert found.gain == pytest.approx(1 / (40 * 0.055 / 3), rel=0.01)
+
+
+@pytest.mark.parametrize("costs", [None, [3.0] + [0.2] * 19], ids=["in the items' order", "by cost"])
+def test_a_long_item_that_comes_first_is_not_what_a_handler_loads(costs: Sequence[float] | None) -> None:
+    for workers in (2, 4):
+        assert not [text for text in advice(one_long_item(workers, costs)) if "preload" in text]
+
+
+def test_items_that_are_long_first_by_cost_are_not_what_a_handler_loads() -> None:
+    """Both workers begin with long ones."""
+
+    def run_it(costs: Sequence[float] | None) -> list[str]:
+        run = Run(range(12), lanes=2)
+        run.book.order_by(costs)
+        for lane in (0, 1):
+            run.chunk(0, 3, lane=lane)
+            for at in range(5):
+                run.chunk(3 + at * 0.2, 3.2 + at * 0.2, lane=lane)
+        return advice(run.end(4), cpus=2)
+
+    assert [text for text in run_it(None) if "preload" in text and "unless these are longer items" in text]
+    assert not [text for text in run_it([3.0] * 2 + [0.2] * 10) if "preload" in text]
+
+
+def test_items_that_are_sorted_already_are_not_to_be_sorted() -> None:
+    (text,) = (text for text in advice(one_long_item(16)) if text.startswith("At the end"))
+    assert "times the median. Cut it up. Gain: up to 7" in text
+
+
+def test_long_items_first_are_advised_where_that_helps() -> None:
+    run = Run(range(20), lanes=2)
+    for at in range(19):
+        run.chunk(at // 2 * 0.2, at // 2 * 0.2 + 0.2, lane=at % 2)
+    run.chunk(1.8, 4.8, lane=1)
+    (text,) = (text for text in advice(run.end(4.8), cpus=2) if text.startswith("At the end"))
+    assert "Cut it up, or put long items first (cost=)" in text
 
 
 def test_a_job_without_items_or_time_has_no_advice() -> None:
