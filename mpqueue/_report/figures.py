@@ -19,7 +19,7 @@ from mpqueue._output.failure_groups import MOST_FAILED, Reason, alike, groups_of
 from mpqueue._output.job_facts import facts_of
 from mpqueue._text import visible_line
 from mpqueue.errors import RemoteTraceback
-from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
+from mpqueue.status import ITEM_CODES
 
 if TYPE_CHECKING:
     from mpqueue._core.state.item_table import ItemTable
@@ -337,7 +337,7 @@ def _bars(times: Sequence[float]) -> list[tuple[float, float, int]]:
 
 def _slowest(book: JobView) -> list[SlowItem]:
     table = book.table
-    ended = (index for index, status in enumerate(table.status) if status in (COMPLETED, FAILED))
+    ran = filter(table.has_run, range(len(table)))
     return [
         SlowItem(
             table.id_of(at),
@@ -347,7 +347,7 @@ def _slowest(book: JobView) -> list[SlowItem]:
             table.attempts[at],
             str(ITEM_CODES[table.status[at]]),
         )
-        for at in nlargest(SLOWEST, ended, table.elapsed.__getitem__)
+        for at in nlargest(SLOWEST, ran, table.elapsed.__getitem__)
     ]
 
 

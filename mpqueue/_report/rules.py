@@ -681,7 +681,9 @@ def advise(figures: Figures, alone: Figures | None = None) -> Sequence[Advice]:
     if not figures.worker_seconds:
         return ()
     compared = replace(figures, alone=alone)
-    found = [Advice(rule, finding) for rule in RULES if (finding := rule.find(compared)) is not None]
+    # Where no try has ended, it is of interest only why: what else takes time would be little beside the items.
+    rules = RULES if figures.sums.items else [replaced_workers]
+    found = [Advice(rule, finding) for rule in rules if (finding := rule.find(compared)) is not None]
     found = [one for one in found if one.finding.saved >= LIMITS.worth or one.finding.anyway]
     chosen: list[Advice] = []
     # If another rule saves as much as using no pool at all, the other rule is chosen.

@@ -38,6 +38,12 @@ def count(line):
         threading.Event().wait(300)
     return {"length": len(line)}
 
+def no_model():
+    open("model.bin")
+
+def with_model(line, model):
+    return line
+
 def inline():
     from mpqueue.testing import InlinePool
     return InlinePool()
@@ -250,6 +256,15 @@ def test_a_journal_tells_its_jobs_and_failures_and_runs_them_again(folder: Path,
     assert "got 'lenght', which no item has; did you mean length?" in refused.stderr
     assert ask("export", "run.db", "-o", "all.csv").returncode == 0
     assert (folder / "all.csv").read_text().splitlines()[0].startswith("id,payload,")
+
+
+def test_the_traceback_of_a_failed_setup_is_that_of_its_cause(folder: Path, ask: Ask) -> None:
+    failed = ask("run", "words:with_model", "--setup", "words:no_model", *RUN[2:])
+    assert failed.returncode == 1
+    (line, *trace) = ask("failures", "run.db", "--traceback").stdout.splitlines()[:5]
+    assert line.startswith("one: SetupError: setup failed in every worker; the last one raised FileNotFoundError")
+    assert trace[0] == "    Traceback (most recent call last):"
+    assert "in no_model" in trace[1]
 
 
 def test_an_output_that_is_the_journal_is_refused_before_anything_is_done(folder: Path, ask: Ask) -> None:

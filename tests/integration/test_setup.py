@@ -24,7 +24,7 @@ from mpqueue import (
     current_item,
     share,
 )
-from mpqueue.errors import type_name_of
+from mpqueue.errors import RemoteTraceback, type_name_of
 from mpqueue.events import JOB_PROGRESS
 from mpqueue.testing import InlinePool
 from tests.support import handlers as do
@@ -223,6 +223,13 @@ def check_failed(recorder: Recorder, queue: JobQueue, cause: type[BaseException]
     said = f"SetupError: setup failed in every worker; the last one raised {raised}"
     assert (job.items[0].error or "").startswith(said)
     assert {item.attempts for item in job.items} == {0}
+    in_worker = isinstance(error.__cause__.__cause__, RemoteTraceback)
+    assert [raised in (item.traceback or "") for item in job.items] == [in_worker] * 3
+    report = job.report()
+    assert [(raised in text, bool(trace)) for text, trace in report.figures.failures] == [(True, in_worker)]
+    assert report.figures.items is None, "no item has run"
+    assert not report.figures.slowest
+    assert all("died" in text for text in report.advice), "nothing but that is worth a word"
     assert len(recorder.of(JOB_PROGRESS, "job")) == 3
     assert recorder.retries("job") == []
 

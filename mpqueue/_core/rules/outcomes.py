@@ -147,10 +147,13 @@ def retry_due(books: Books, job_number: int, index: int, epoch: int) -> None:
     job.pending.add_due(index)
 
 
-def fail_rest(books: Books, job: JobBook, error: BaseException) -> None:
-    """Fail every item of the job that has not ended with ``error``, without losing a try; then the job ends."""
+def fail_rest(books: Books, job: JobBook, error: BaseException, traceback: str | None = None) -> None:
+    """Fail every item of the job that has not ended with ``error``, without losing a try; then the job ends.
+
+    ``traceback`` is that of its cause in a worker.
+    """
     job.clear_waiting()
-    failure = Failure(error, charged=False)
+    failure = Failure(error, traceback, charged=False)
     fail(books, job, dict.fromkeys(job.table.unfinished(), failure))
     finish_if_over(books, job)
 
@@ -174,7 +177,7 @@ def fail_if_barred(books: Books, job: JobBook) -> bool:
         return False
     error = SetupError(f"setup failed in every worker; the last one raised {failure.shown}")
     error.__cause__ = failure.error
-    fail_rest(books, job, error)
+    fail_rest(books, job, error, failure.traceback)
     return True
 
 

@@ -600,11 +600,19 @@ class ItemTable:
         return [index for index, status in enumerate(self.status) if status in (COMPLETED, FAILED)]
 
     def times(self) -> list[float]:
-        """Return the seconds of each ended item's last try, without those whose rows are gone."""
-        ended = (COMPLETED, FAILED)
+        """Return the seconds of each ended item's last try, without those whose rows are gone or that never ran."""
         if self._rows is not None:
-            return [self.elapsed[index] for index in (*self._leaving, *self._present()) if self.ended(index)]
-        return [seconds for seconds, status in zip(self.elapsed, self.status, strict=True) if status in ended]
+            return [self.elapsed[index] for index in (*self._leaving, *self._present()) if self.has_run(index)]
+        return [
+            seconds
+            for seconds, status in zip(self.elapsed, self.status, strict=True)
+            if status == COMPLETED or (status == FAILED and seconds)
+        ]
+
+    def has_run(self, index: int) -> bool:
+        """True for an ended item, unless it failed without a try."""
+        status = self.status[index]
+        return status == COMPLETED or (status == FAILED and self.elapsed[index] > 0)
 
     def reset_waiting(self) -> None:
         """Make items that wait for a retry pending again."""
