@@ -58,7 +58,7 @@ def _plain(value: Any) -> Any:
 
 def from_plain(plain: dict[str, Any]) -> Figures:
     """What `to_plain` made."""
-    made: dict[str, Any] = {**plain, "failures": ()}
+    made: dict[str, Any] = {**plain, "failures": (), "stages": ()}
     for name, kind in _OF_ONE.items():
         if plain[name] is not None:
             made[name] = kind(**plain[name])

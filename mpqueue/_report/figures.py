@@ -14,10 +14,10 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.timings import Event, PastRun, Span, Sums
+from mpqueue._core.state.timings import Event, PastRun, Span, Sums, Timings
 from mpqueue._output.failure_groups import MOST_FAILED, Reason, alike, groups_of, line_of
 from mpqueue._output.job_facts import facts_of
-from mpqueue._text import visible_line
+from mpqueue._text import shown, visible_line
 from mpqueue.errors import RemoteTraceback
 from mpqueue.status import ITEM_CODES
 
@@ -91,6 +91,15 @@ class PaceFigures(NamedTuple):
     seconds: float
 
 
+class StageTime(NamedTuple):
+    """One stage of a pipeline: its name, the job that it is, and its seconds in the handler, running items included."""
+
+    name: str
+    job_id: str
+    seconds: float
+    most: int | None  #: the most workers that it may have at a time; None: all
+
+
 class FirstItems(NamedTuple):
     """The time of the workers' first items beyond that of later ones: seconds of all workers together.
 
@@ -144,6 +153,7 @@ class Figures:
     failures: Sequence[tuple[str, str]] = ()  #: the groups, the largest first: text, and traceback of the first one
     longest_tail: float = 0.0  #: the longest time in seconds that a worker was idle at the end
     longest_first: bool = False  #: the costliest items went first, by ``cost=``
+    stages: Sequence[StageTime] = ()  #: of a pipeline; then ``sums``, ``spans`` and ``events`` are those of its stages
     alone: Figures | None = None  #: the figures of a job with the same handler on one worker, to compare with
 
     @property
@@ -224,6 +234,9 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
     ``supply``: bytes that items may need together; None if unknown, or given when the job was created.
     """
     timings = book.timings.until(now, book.lanes if book.finished_at is None else 0)
+    stages, of_stages = _stages(book, now)
+    if stages:
+        timings.add_stages(of_stages)
     told_at = timings.heard.end_told_at
     progress = facts_of(book, now)
     start, wall = timings.started, progress.elapsed
@@ -232,7 +245,7 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
     tails = [end - ended - timings.paused_within(ended, end) for ended in timings.last_on.values()]
     tail = min(max(0.0, sum(tails)), timings.sums.idle)
     sums = timings.sums
-    ran = by_worker(spans)
+    ran = [] if stages else by_worker(spans)
     by_cost = isinstance(book, JobBook) and book.costs is not None
     events = [event._replace(at=event.at - start) for event in timings.events]
     return Figures(
@@ -248,7 +261,7 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
         shared=timings.company is not None,
         chunksize=book.options.chunksize,
         sums=sums,
-        work=_work(sums, tail, wall * timings.lanes - sums.held),
+        work=_work(sums, tail, wall * timings.lanes - sums.held, stages),
         parent=_parent(sums, timings.heard.seconds),
         items=item_times(book.table),
         slowest=_slowest(book),
@@ -276,13 +289,33 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
         failures=[(line_of(one), one.items[0].traceback or "") for one in groups_of(book.table, MOST_FAILED)],
         longest_tail=max(tails, default=0.0),
         longest_first=by_cost,
+        stages=stages,
     )
 
 
-def _work(sums: Sums, tail: float, whole: float) -> list[Part]:
-    parts = [
+def _stages(book: JobView, now: float) -> tuple[list[StageTime], list[Timings]]:
+    """Return the stages of a pipeline of which the job is the head, and their times; none of another job."""
+    jobs = book.pipeline.jobs if isinstance(book, JobBook) and book.pipeline is not None else []
+    found = [job.timings.until(now, job.lanes if job.finished_at is None else 0) for job in jobs]
+    stages = [
+        StageTime(job.stage.name, job.id, timings.sums.handling + timings.sums.under_way, job.options.max_lanes)
+        for job, timings in zip(jobs, found, strict=True)
+        if job.stage is not None
+    ]
+    return stages, found
+
+
+def _work(sums: Sums, tail: float, whole: float, stages: Sequence[StageTime]) -> list[Part]:
+    in_handlers = [
         Part("handler", "in the handler", sums.handling, "your function"),
         Part("under_way", "running now", sums.under_way, "items that have not ended yet"),
+    ]
+    if stages:
+        in_handlers = [
+            Part("handler", f"in stage {shown(stage.name)}", stage.seconds, stage.job_id) for stage in stages
+        ]
+    parts = [
+        *in_handlers,
         Part("setup", "in setup", sums.setup, "once in each worker"),
         Part("loading", "loading the handler", sums.loading, "unpickling it, and importing what it needs"),
         Part("unpickling", "unpickling items", sums.unpacking, "in the workers"),

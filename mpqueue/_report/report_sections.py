@@ -52,7 +52,7 @@ def sections(figures: Figures, advice: Sequence[str], profile: Profile | None) -
         keys = [part.key for part in figures.work]
         yield _of_parts(title, figures.work, figures.worker_seconds)._replace(picture=picture, keys=keys)
         yield Section("What each worker did", picture=partial(timeline, figures))
-        if figures.sums.items:
+        if figures.sums.items and not figures.stages:  # an input is an item of each stage
             yield Section("Items per second", picture=partial(throughput_of, figures))
     if profile is not None:
         yield _where_handlers_were(profile)

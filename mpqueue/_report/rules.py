@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from mpqueue._report.figures import Figures
-from mpqueue._text import counted, number, percent, seconds, size, times
+from mpqueue._text import counted, number, percent, seconds, shown, size, times
 
 
 @dataclass(frozen=True, slots=True)
@@ -681,8 +681,9 @@ def advise(figures: Figures, alone: Figures | None = None) -> Sequence[Advice]:
     if not figures.worker_seconds:
         return ()
     compared = replace(figures, alone=alone)
-    # Where no try has ended, it is of interest only why: what else takes time would be little beside the items.
-    rules = RULES if figures.sums.items else [replaced_workers]
+    # Where no try has ended, it is of interest only why: what else takes time would be little beside the items. The
+    # stages of a pipeline have different items and handlers: what is to be said of them is in their own reports.
+    rules = RULES if figures.sums.items and not figures.stages else [replaced_workers]
     found = [Advice(rule, finding) for rule in rules if (finding := rule.find(compared)) is not None]
     found = [one for one in found if one.finding.saved >= LIMITS.worth or one.finding.anyway]
     chosen: list[Advice] = []
@@ -694,10 +695,32 @@ def advise(figures: Figures, alone: Figures | None = None) -> Sequence[Advice]:
 
 
 def conclude(figures: Figures, advice: Sequence[Advice]) -> list[str]:
-    """Return the sentences of a report: the advice, or that only the handler itself can be improved."""
+    """Return the sentences of a report: the advice, or that only the handler itself can be improved.
+
+    Of a pipeline, they name the stage that takes most.
+    """
+    if figures.stages and figures.worker_seconds:
+        return [*(one.text for one in advice), *_heaviest_stage(figures)]
     if not advice and figures.worker_seconds and figures.share("handler") >= LIMITS.well_used:
         share = percent(figures.share("handler"))
         return [
             f"The workers were in your handler {share} of the time: only a quicker handler, or more CPUs, can help."
         ]
     return [one.text for one in advice]
+
+
+def _heaviest_stage(figures: Figures) -> list[str]:
+    most = max(figures.stages, key=lambda stage: stage.seconds)
+    share = most.seconds / figures.worker_seconds
+    if share < LIMITS.worth:
+        return []
+    where = f"the report of job {shown(most.job_id)} says on what"
+    said = [f"Of the stages, {shown(most.name)} took most, {percent(share)} of the workers' time: {where}."]
+    for stage in figures.stages:
+        busy = stage.seconds / (figures.unpaused * (stage.most or figures.workers))
+        if stage.most and busy >= LIMITS.well_used and figures.share("idle", "tail") >= LIMITS.worth:
+            said.append(
+                f"Stage {shown(stage.name)} had as many workers as it may, {stage.most}, for {percent(min(1.0, busy))} "
+                "of the time, and others had nothing to do: a higher concurrency= of that stage gives it more."
+            )
+    return said

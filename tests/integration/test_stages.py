@@ -105,6 +105,44 @@ def test_an_item_goes_through_all_stages(queue: JobQueue) -> None:
     assert "20 of 20 items completed" in str(job.report())
 
 
+def wait_a_little(number: int) -> int:
+    spend(0.005)
+    return number
+
+
+def wait_longer(number: int) -> int:
+    spend(0.05)
+    return number
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [None, 1])
+def test_the_report_has_the_time_of_each_stage_and_names_the_one_that_took_most(limit: int | None) -> None:
+    """Its stages are no other jobs."""
+    with JobQueue(3) as queue:
+        workers_of(queue)
+        job = queue.run_stages(range(40), [wait_a_little, Stage(wait_longer, concurrency=limit)], id="all")
+        report, found = job.report(), job.report().figures
+        part = queue.get_job("all/wait_longer")
+        assert part is not None
+        heaviest = part.report().figures
+    seconds = {entry.name: entry.seconds for entry in found.work}
+    assert sum(seconds.values()) == pytest.approx(found.worker_seconds, rel=0.05)
+    assert seconds["in stage 'wait_longer'"] == pytest.approx(heaviest.sums.handling)
+    assert 2 < seconds["in stage 'wait_longer'"] > 4 * seconds["in stage 'wait_a_little'"] > 0.8
+    assert found.share("others") < 0.02
+    assert found.share("idle", "tail") < 0.2 if limit is None else found.share("idle", "tail") > 0.5
+    assert found.sums.items == 80
+    took_most, *more = report.advice
+    assert took_most.startswith("Of the stages, 'wait_longer' took most, ")
+    assert took_most.endswith(" of the workers' time: the report of job 'all/wait_longer' says on what.")
+    assert [text.startswith("Stage 'wait_longer' had as many workers as it may, 1, for ") for text in more] == (
+        [] if limit is None else [True]
+    )
+    assert "in stage 'wait_longer'" in str(report)
+    assert "What each worker did" in report.to_html()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [halves, halves_later])
 def test_what_is_yielded_are_items_of_their_own(queue: JobQueue, make: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from operator import add
 from typing import TYPE_CHECKING, NamedTuple
@@ -402,6 +402,51 @@ class Timings:
         if copy.finished is None:
             copy.finish(now, at_work)
         return copy
+
+    def add_stages(self, stages: Sequence[Timings]) -> None:
+        """Add the times of a pipeline's stages to those of its head, for which they are other jobs; to copies of them.
+
+        That a lane had nothing of one stage to do is no idleness of the pipeline: it is what is left of the whole.
+        """
+        assert self.finished is not None
+        sums, elsewhere = self.sums, self.sums.others
+        for stage in stages:
+            for name in _OF_STAGES:
+                setattr(sums, name, getattr(sums, name) + getattr(stage.sums, name))
+            elsewhere -= stage.sums.replacing
+            if stage.company is not None:
+                elsewhere -= stage.company.own.until(self.finished)
+            self.rows.extend(stage.rows)
+            for lane, ended in stage.last_on.items():
+                self.last_on[lane] = max(ended, self.last_on.get(lane, ended))
+            self.elsewhere = self.elsewhere or stage.elsewhere
+        sums.others = max(0.0, elsewhere)
+        used = sums.starting + sums.others + sums.held + math.fsum(getattr(sums, name) for name in _SECONDS_OF_STAGES)
+        sums.idle = max(0.0, (self.finished - self.started) * self.lanes - used)
+        events = dict.fromkeys(event for times in (self, *stages) for event in times.events)  # all have pauses
+        self.events = sorted(events, key=lambda event: event.at)
+        sums.deaths = sum(event.name == "worker died" for event in events)
+
+
+#: What the stages of a pipeline have of its workers' time, beside what they wait for; and all that they have.
+_SECONDS_OF_STAGES = (
+    *("loading", "setup", "unpacking", "handling", "packing", "overhead", "under_way", "replacing", "lost"),
+    *("for_pickling", "for_unpickling", "for_parent", "for_transfer"),
+)
+_OF_STAGES = (
+    *_SECONDS_OF_STAGES,
+    *(
+        "reports",
+        "items",
+        "cpu",
+        "delayed",
+        "queued",
+        "parent_pickling",
+        "parent_unpickling",
+        "bytes_out",
+        "bytes_home",
+    ),
+)
 
 
 def _row(lane: int, chunk: Chunk, report: ChunkReported, times: WorkTimes) -> tuple[float, ...]:
