@@ -227,6 +227,7 @@ class ChunkRun:
         if self.links.ledger.words[LATE] == IS_LATE:
             kill_self()
         ended = clock.monotonic()
+        self._costs.handler_ended()
         with self.stretch_lock:
             self.stretch = []
         if self.sampling is not None:
@@ -239,7 +240,7 @@ class ChunkRun:
         return self._time_stretch(lo, len(out), ended - started - packing, packing)
 
     def _run_to_end(self, stretch: list[Any], alone: bool) -> float:
-        """Run the items of the stretch; returns the seconds of pickling results meanwhile."""
+        """Run the items of the stretch; returns the seconds of pickling results and errors meanwhile."""
         out, items, packing = self.running.out, iter(stretch), 0.0
         at, began = self.stretch_lo, self.stretch_started
         while True:
@@ -257,14 +258,16 @@ class ChunkRun:
                 seconds, before = clock.monotonic() - began, len(out) - at
                 # The clock was not read when the items before it ended.
                 elapsed = max(seconds - before * (self.job.pace or 0.0), seconds / (before + 1))
+                self._costs.handler_ended()
+                packing -= began + seconds
                 self.results.fail(len(out), error, elapsed)
-                began += seconds
             else:
-                began = clock.monotonic()
+                self._costs.handler_ended()
+                packing -= clock.monotonic()
                 self.results.add_at_once(result)
-                packing -= began
-                began = clock.monotonic()
-                packing += began
+            began = clock.monotonic()
+            packing += began
+            self._costs.handler_begins()
             at = len(out)
 
     def _run_items(self, items: Iterator[Any], alone: bool) -> Any:
@@ -283,7 +286,7 @@ class ChunkRun:
     def _time_stretch(self, lo: int, hi: int, seconds: float, packing: float) -> int:
         # If it was cut off, all but the last item were as fast as expected.
         cut_pace = None if self.cut_at is None else self.job.pace or 0.0
-        pace = self._costs.stretch_ended(lo, hi, seconds, cut_pace, packing) + packing / (hi - lo)
+        pace = self._costs.stretch_ended(lo, hi, seconds, cut_pace) + packing / (hi - lo)
         self.job.pace = pace
         return 1 if self.careful else timing.next_size(pace, hi - lo)
 

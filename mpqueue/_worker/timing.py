@@ -131,15 +131,23 @@ class Costs:
         """Begin to measure the items from lo to hi; ``pace`` is seconds per item, if known."""
         is_worth_it = hi - lo == 1 and (pace is None or pace >= WORTH_COUNTING)
         self._counting = is_worth_it and memory.begin_peak()
-        self._cpu = time.process_time()
+        self._cpu = 0.0
+        self.handler_begins()
 
-    def stretch_ended(self, lo: int, hi: int, seconds: float, cut_pace: float | None, packing: float = 0.0) -> float:
+    def handler_begins(self) -> None:
+        """Read the CPU time, when the clock is read: items run from now on."""
+        self._cpu -= time.process_time()
+
+    def handler_ended(self) -> None:
+        """Read the CPU time: no item of the stretch runs, for now or any more."""
+        self._cpu += time.process_time()
+
+    def stretch_ended(self, lo: int, hi: int, seconds: float, cut_pace: float | None) -> float:
         """Note the seconds of the stretch; if it was cut off, all items but the last took ``cut_pace`` each.
 
-        Returns the last pace. ``packing`` is the seconds of pickling results meanwhile, which do not count. The clock
-        was not read between the items, so the last one gets the rest.
+        Returns the last pace. The clock was not read between the items, so the last one gets the rest.
         """
-        count, cpu = hi - lo, max(0.0, time.process_time() - self._cpu - packing)
+        count, cpu = hi - lo, max(0.0, self._cpu)
         if self._counting and seconds >= PEAK_SECONDS and (peak := memory.peak()) is not None:
             self._peaks[lo] = peak
         if cut_pace is not None and count > 1:

@@ -36,6 +36,29 @@ def test_an_item_tells_its_cpu_seconds_and_not_those_that_it_slept() -> None:
     assert idle.cpu_seconds < idle.elapsed
 
 
+def spin_longer(_: Any) -> None:
+    spin(0.05)
+
+
+def test_the_pickling_of_what_an_item_leaves_is_not_its_time() -> None:
+    """Neither of an error nor of a result; and a traceback is made of the error, too."""
+
+    def handle(item: str) -> Any:
+        spin(0.01)
+        if item == "fails":
+            raise do.ErrorWhenPickled(spin_longer)
+        return do.WhenPickled(spin_longer)
+
+    with JobQueue(1, max_retries=0) as queue:
+        job = queue.run(["fails", "fails", "is well", "is well"], handle)
+    assert job.failed == 2
+    for item in job.items:
+        assert item.cpu_seconds is not None
+        assert 0.0099 <= item.cpu_seconds < 0.05
+        assert item.cpu_seconds <= item.elapsed + 0.0001
+    assert job.report().figures.sums.packing > 4 * 0.05
+
+
 def test_the_peak_is_that_of_the_item_and_not_of_what_ran_before() -> None:
     with JobQueue(1) as queue:
         job = queue.run([150, 1, 50], hogs.spin_then_use)

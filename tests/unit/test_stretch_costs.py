@@ -27,6 +27,7 @@ def resets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def peaks_after(*, size: int = 1, seconds: float = PEAK_SECONDS, pace: float | None = None) -> dict[int, int]:
     costs = Costs()
     costs.stretch_begins(3, 3 + size, pace)
+    costs.handler_ended()
     costs.stretch_ended(3, 3 + size, seconds, None)
     return costs.peaks_between(2, 9)
 
