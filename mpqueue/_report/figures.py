@@ -153,6 +153,8 @@ class Figures:
     failures: Sequence[tuple[str, str]] = ()  #: the groups, the largest first: text, and traceback of the first one
     longest_tail: float = 0.0  #: the longest time in seconds that a worker was idle at the end
     longest_first: bool = False  #: the costliest items went first, by ``cost=``
+    most: int | None = None  #: the most workers that may run its items at a time, by ``concurrency=``; None: all
+    needs: bool = False  #: items had ``uses=``, so fewer may have run at a time than there are workers
     stages: Sequence[StageTime] = ()  #: of a pipeline; then ``sums``, ``spans`` and ``events`` are those of its stages
     alone: Figures | None = None  #: the figures of a job with the same handler on one worker, to compare with
 
@@ -246,7 +248,8 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
     tail = min(max(0.0, sum(tails)), timings.sums.idle)
     sums = timings.sums
     ran = [] if stages else by_worker(spans)
-    by_cost = isinstance(book, JobBook) and book.costs is not None
+    here = book if isinstance(book, JobBook) else None
+    by_cost = here is not None and here.costs is not None
     events = [event._replace(at=event.at - start) for event in timings.events]
     return Figures(
         job_id=book.id,
@@ -289,6 +292,8 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
         failures=[(line_of(one), one.items[0].traceback or "") for one in groups_of(book.table, MOST_FAILED)],
         longest_tail=max(tails, default=0.0),
         longest_first=by_cost,
+        most=book.options.max_lanes,
+        needs=here is not None and here.needs is not None,
         stages=stages,
     )
 

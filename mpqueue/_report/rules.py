@@ -26,6 +26,8 @@ class Thresholds:
     big_item: int = 10_000
     #: Seconds of pickling and unpickling from which on objects of an item or a result are slow: numbers take 0.1 us.
     slow_pickle: float = 10e-6
+    #: Seconds that the pickling and unpickling of a chunk may take on a busy machine, whatever is in it.
+    pickle_of_chunk: float = 200e-6
     #: Seconds below which items are short enough to be sent together.
     short_item: float = 0.001
     #: Seconds of work below which a chunk of the user's size is too small: a chunk costs 0.3 ms.
@@ -165,10 +167,9 @@ def _pickled(
     what: str, figures: Figures, found: tuple[float, float], saved: float, *, big: str, slow: str
 ) -> Finding | None:
     """Advise on a replacement for items or results that are big or slow to pickle; None if they are neither."""
-    count = max(1, figures.sums.items)
-    each, pickling = found[0] / count, found[1] / count
-    if each < LIMITS.big_item and pickling < LIMITS.slow_pickle:
+    if not _is_heavy(figures, *found):
         return None
+    each = found[0] / max(1, figures.sums.items)
     if each >= LIMITS.big_item:
         remedy = f"they are {size(each)} each: {big}"
     else:
@@ -176,10 +177,20 @@ def _pickled(
     return Finding(f"{percent(saved)} of the time went into pickling and unpickling {what}; {remedy}.", saved)
 
 
+def _is_heavy(figures: Figures, data: float, pickling: float) -> bool:
+    """Tell whether items, or results, are big or slow to pickle: by their bytes, and seconds on both sides."""
+    sums = figures.sums
+    if data >= LIMITS.big_item * max(1, sums.items):
+        return True
+    return pickling >= max(LIMITS.slow_pickle * max(1, sums.items), LIMITS.pickle_of_chunk * sums.reports)
+
+
 #: Seconds of reading the items below which the source is not slow.
 SLOW_SOURCE = 0.05
 #: The parts of the workers' time that sending short items takes.
 SENDING = ("own", "transfer", "unpickling", "pickling", "for_parent", "for_pickling", "for_unpickling")
+#: Those among them that items take, however many are sent together, if they are heavy; and results.
+OF_ITEMS, OF_RESULTS = ("transfer", "unpickling", "for_pickling"), ("transfer", "pickling", "for_unpickling")
 
 
 @rule("short items", item_size="larger", sending="many items", handler="is short")
@@ -188,7 +199,9 @@ def short_items(figures: Figures) -> Finding | None:
     sums, items = figures.sums, figures.items
     if items is None or not sums.reports or items.mean >= LIMITS.short_item or is_too_little(figures):
         return None
-    saved, together = figures.saved(*SENDING), sums.items / sums.reports
+    of_data = OF_ITEMS * _is_heavy(figures, sums.bytes_out, sums.parent_pickling + sums.unpacking)
+    of_data += OF_RESULTS * _is_heavy(figures, sums.bytes_home, sums.packing + sums.parent_unpickling)
+    saved, together = figures.saved(*(key for key in SENDING if key not in of_data)), sums.items / sums.reports
     if figures.chunksize is not None and together * items.mean < LIMITS.small_chunk:
         text = (
             f"Items take {seconds(items.mean)}, and chunksize={figures.chunksize} sends {number(together)} at a time: "
@@ -213,7 +226,7 @@ def slow_items_source(figures: Figures) -> Finding | None:
         f"It took {seconds(figures.items_seconds)} to go through the items, {percent(share)} of the time, before the "
         "first of them ran. Let the handler do that work: give it names or numbers as items. Or use imap, whose items "
         "run while others are made.",
-        share * (1 - 1 / figures.workers) if figures.workers > 1 else share / 2,
+        share * (1 - 1 / figures.workers) if figures.workers > 1 else min(share, figures.unpaused / figures.whole),
     )
 
 
@@ -222,18 +235,18 @@ def starved(figures: Figures) -> Finding | None:
     """Items were added more slowly than the workers took them."""
     if not figures.grows or figures.shared or figures.retry_waits > 0:
         return None
-    saved = figures.saved("idle")
+    waited = figures.saved("idle")
     return Finding(
-        f"The workers waited {percent(saved)} of the time for items to be added. Let the handler do the work of making "
-        "them: add names or numbers.",
-        saved,
+        f"The workers waited {percent(waited)} of the time for items to be added. Let the handler do the work of "
+        "making them: add names or numbers.",
+        max(0.0, waited - 1 / figures.workers),  # that work, of all the time, is then the workers'
     )
 
 
 @rule("few items", end="few items", item_size="smaller")
 def few_items(figures: Figures) -> Finding | None:
     """Fewer items than workers."""
-    if not 0 < figures.total < figures.workers or figures.shared or figures.grows:
+    if not 0 < figures.total < figures.workers or figures.shared or figures.grows or is_limited(figures):
         return None
     unused = 1 - figures.total / figures.workers
     return Finding(
@@ -249,7 +262,7 @@ def long_items(figures: Figures) -> Finding | None:
     items = figures.items
     if items is None or figures.total < figures.workers or not figures.slowest or items.median <= 0:
         return None
-    if figures.shared or figures.grows or figures.retry_waits > figures.longest_tail / 2:
+    if figures.shared or figures.grows or is_limited(figures) or figures.retry_waits > figures.longest_tail / 2:
         return None
     slowest = figures.slowest[0]
     if slowest.seconds < figures.longest_tail / 2:
@@ -372,6 +385,28 @@ def first_items(figures: Figures) -> Finding | None:
     )
 
 
+def is_limited(figures: Figures) -> bool:
+    """Tell whether fewer workers than there are may run the job's items at a time, as its user has said."""
+    return figures.needs or (figures.most is not None and figures.most < figures.workers)
+
+
+@rule("limit", workers="a limit")
+def limit(figures: Figures) -> Finding | None:
+    """The job may have fewer workers than there are, and the others had nothing to do."""
+    most = figures.most
+    if most is None or most >= figures.workers or figures.needs or figures.shared or figures.grows:
+        return None
+    if figures.total <= most or figures.retry_waits > 0 or memory_is_short(figures):
+        return None
+    saved = min(figures.saved("idle"), _beyond_items(figures))
+    return Finding(
+        f"{counted(most, 'worker')} of {figures.workers} may run its items at a time (concurrency={most}), so that for "
+        f"{percent(figures.share('idle'))} of their time the workers had nothing to do. Set it higher, if what it "
+        "protects allows that.",
+        saved,
+    )
+
+
 def _pace(figures: Figures, workers: int) -> float:
     """Return how many items that many workers end in the time of one item today, if all of them wait in step.
 
@@ -414,7 +449,7 @@ def too_many_workers(figures: Figures) -> Finding | None:
 def unused_cpus(figures: Figures) -> Finding | None:
     """Fewer workers than CPUs, for a handler that computes."""
     most = min(figures.cpus, figures.total)
-    if more_would_not_help(figures):
+    if more_would_not_help(figures) or is_limited(figures):
         return None
     if figures.elsewhere or figures.shared or most <= figures.workers:
         return None
@@ -434,7 +469,7 @@ def more_workers(figures: Figures) -> Finding | None:
     sums, items = figures.sums, figures.items
     if not sums.cpu or not sums.handling or items is None or items.mean < LIMITS.short_item:
         return None
-    if figures.shared or figures.elsewhere or more_would_not_help(figures):
+    if figures.shared or figures.elsewhere or more_would_not_help(figures) or is_limited(figures):
         return None
     waited = figures.in_hand - sums.cpu - sums.delayed - sums.setup - sums.loading
     waiting = min(1.0, waited / sums.handling)

@@ -103,6 +103,9 @@ def make_figures(seed: int) -> Figures:
         first=choose([None, None, FirstItems(workers, sums.handling, choose([0.0, 1e-6, 1.0]))]),
         retry_waits=some("retries"),
         longest_tail=longest * choose([0.0, 0.5, 1.0, 3.0]),
+        longest_first=choose([False, False, True]),
+        most=choose([None, None, None, 1, 3]),
+        needs=choose([False, False, False, True]),
     )
 
 
