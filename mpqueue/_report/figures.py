@@ -33,6 +33,10 @@ ERROR_LENGTH = 70
 BARS = 40
 
 
+#: The part of the time with a chunk in which workers were ready to run and had no CPU, from which on CPUs are scarce.
+LACKING = 0.15
+
+
 class Part(NamedTuple):
     """One part of a whole: its name, its seconds, and its meaning."""
 
@@ -205,8 +209,14 @@ class Figures:
 
     @property
     def least(self) -> float:
-        """Seconds that the CPUs need for what the workers computed, in any number of them; 0 if that is not known."""
-        return 0.0 if self.elsewhere else self.sums.cpu / self.cpus
+        """Seconds that the CPUs need for what the workers computed, in any number of them; 0 if that is not known.
+
+        If workers lacked CPUs, which other programs may have had, it is the part of the run in which they wanted one.
+        """
+        if self.elsewhere or not self.in_hand:
+            return 0.0
+        wanted = self.unpaused * min(1.0, (self.sums.cpu + self.sums.delayed) / self.in_hand)
+        return max(self.sums.cpu / self.cpus, wanted if self.delayed >= LACKING else 0.0)
 
     def beyond(self, least: float) -> float:
         """Return the part of the user's time that the run took beyond ``least`` seconds: more can't be saved in it."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from mpqueue._report.figures import Figures
+from mpqueue._report.figures import LACKING, Figures
 from mpqueue._text import counted, number, percent, seconds, shown, size, times
 
 
@@ -42,7 +42,7 @@ class Thresholds:
     #: CPU seconds beyond one thread's most, as a part of the time with a chunk: above, the handler has threads.
     threads: float = 0.3
     #: The part of the time with a chunk in which workers were ready to run and had no CPU.
-    no_cpu: float = 0.15
+    no_cpu: float = LACKING
     #: The part of the CPUs from which on all count as used.
     saturated: float = 0.75
     #: The factor by which an item takes longer while many workers are busy; and the least number of items.

@@ -22,6 +22,7 @@ import pytest
 import mpqueue
 from mpqueue import Job, JobQueue, RetryPolicy, Stage, current_item
 from mpqueue.testing import close_shared_pool
+from tests.support import hogs
 from tests.support.handlers import double
 from tests.support.strength import workers_of
 from tests.support.waiting import spend, wait_until
@@ -137,6 +138,20 @@ def test_a_lock_that_all_workers_need(how: str, tmp_path: Path) -> None:
         assert after.duration < 1.4 * before.duration
     else:
         is_quicker(run_on(4, range(60), partial(hold, lock, 0.001)), before, advice)
+
+
+def test_as_many_items_as_there_is_memory_for() -> None:
+    """What the report offers as ``uses=``, on a machine that is said to have 1 GB."""
+    text = str(run_on(1, [250], hogs.spin_then_use).report())
+    found = re.search(r'uses=\{"memory": "(\d+)MB"\} lets (\d+) run at once', " ".join(text.split()))
+    assert found is not None, text
+    need = int(found[1])
+    assert 250 <= need <= 480
+    with JobQueue(4, resources={"memory": "1GB"}) as queue:
+        workers_of(queue)
+        job = queue.run([0.1] * 12, wait, uses={"memory": f"{need}MB"})
+    spans = job.report().figures.spans
+    assert max(sum(other.begun <= one.begun < other.ended for other in spans) for one in spans) == 1000 // need
 
 
 # -- the items ---------------------------------------------------------------------------------------------------------

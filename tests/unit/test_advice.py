@@ -112,6 +112,13 @@ def test_items_are_not_to_be_cut_for_more_workers_than_there_are_cpus(cpus: int,
         assert one.gain == pytest.approx(min(cpus, 4) / 2, rel=0.01)
 
 
+def test_items_are_not_to_be_cut_where_other_programs_have_the_cpus() -> None:
+    run = Run(range(2), lanes=4)
+    for lane in (0, 1):
+        run.chunk(0, 10, lane=lane, cpu=3.0, delayed=6.9)
+    assert not [text for text in advice(run.end(10), cpus=4) if "cut the items smaller" in text]
+
+
 def well_made(wall: float = 10, lanes: int = 8) -> JobBook:
     run = Run(lanes=lanes)
     for lane in range(lanes):

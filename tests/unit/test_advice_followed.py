@@ -1,4 +1,7 @@
-"""Advice on the number of workers is right: on a machine that is computed, the job is run again as the report says."""
+"""Advice on workers and CPUs is right: the job is run again as the report says, on a machine that is computed.
+
+All other advice is followed by real workers: tests/integration/test_advice.py.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,11 @@ ON_WORKERS = frozenset({"too many workers", "unused CPUs", "waits"})
 ITEMS = 96
 
 
-def run_job(workers: int, cpus: int, computes: float, waits: float) -> Figures:
-    """A job of like items on so many workers that share CPUs fairly. Each item waits, then computes: seconds."""
+def run_job(workers: int, cpus: int, computes: float, waits: float, others: int = 0) -> Figures:
+    """A job of like items on so many workers that share CPUs fairly. Each item waits, then computes: seconds.
+
+    Other programs use so many of the CPUs.
+    """
     run, now, computed = Run(range(ITEMS), lanes=workers), 0.0, 0.0
     left = ITEMS - workers
     begun = dict.fromkeys(range(workers), 0.0)
@@ -27,7 +33,7 @@ def run_job(workers: int, cpus: int, computes: float, waits: float) -> Figures:
     computing: list[tuple[float, int]] = []  # by what each has computed when its item is through
     since = dict.fromkeys(range(workers), 0.0)
     while waiting or computing:
-        rate = min(1.0, cpus / max(1, len(computing)))
+        rate = min(1.0, (cpus - others) / max(1, len(computing)))
         through = now + (computing[0][0] - computed) / rate if computing else float("inf")
         at = min(through, waiting[0][0] if waiting else float("inf"))
         computed, now = computed + (at - now) * rate, at
@@ -84,3 +90,10 @@ def test_a_handler_that_waits_is_not_said_to_have_too_many_workers() -> None:
         job = run_job(6, 2, computes, 0.1)
         assert "too many workers" not in {one.rule.name for one in advise(job)}
         assert job.wall < run_job(2, 2, computes, 0.1).wall
+
+
+def test_a_busy_machine_that_is_left_to_the_job_is_as_quick_as_the_report_says() -> None:
+    before, after = run_job(2, 2, 0.1, 0.01, others=1), run_job(2, 2, 0.1, 0.01)
+    (advice,) = (one for one in advise(before) if one.rule.name == "busy machine")
+    assert 1.5 < before.wall / after.wall < 1.1 * advice.gain
+    assert "busy machine" not in {one.rule.name for one in advise(after)}
