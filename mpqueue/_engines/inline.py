@@ -148,7 +148,7 @@ class InlineLane(Lane):
         here = worker_links.WorkerLinks(
             number, self._ledger, self._flags_of, _Outbox(self.answers), is_own_process=False
         )
-        self._worker = Worker(make_context(here, shares_memory=False, is_in_program=True))
+        self._worker = Worker(make_context(here))
         self.is_given_up = False  #: it starts no more work, and its running item is asked to stop
         _lane_of[self._worker.context.links] = self
 

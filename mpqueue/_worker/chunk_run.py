@@ -78,7 +78,6 @@ class ChunkRun:
             self.careful,
             self._mark_result,
             context.exchange.store,
-            is_own_process=links.is_own_process,
         )
         self.times = times
         self.started = clock.monotonic()
@@ -201,7 +200,7 @@ class ChunkRun:
                 raise
             if came_of_signal(error):
                 raise
-            self.results.fail(position, error, 0.0, charged=False)
+            self.results.fail(error, 0.0, charged=False)
             return False
         finally:
             self.times.unpacking += clock.monotonic() - began
@@ -260,7 +259,7 @@ class ChunkRun:
                 elapsed = max(seconds - before * (self.job.pace or 0.0), seconds / (before + 1))
                 self._costs.handler_ended()
                 packing -= began + seconds
-                self.results.fail(len(out), error, elapsed)
+                self.results.fail(error, elapsed)
             else:
                 self._costs.handler_ended()
                 packing -= clock.monotonic()

@@ -101,16 +101,15 @@ class WorkerExchange:
 
 
 class WorkerContext(NamedTuple):
-    """One worker's context. Our own process has one; another engine's process has one for each of its lanes."""
+    """One worker's context. Its process has one; in the program's own process, each inline lane has one."""
 
     links: WorkerLinks
     logs: LogOutlet
     exchange: WorkerExchange
-    is_in_program: bool  #: in the parent's own process, with the parent's loggers and imports
     brought: dict[Token, Shared[Any]]  #: shared objects kept for this worker
 
 
-def make_context(links: WorkerLinks, *, shares_memory: bool = True, is_in_program: bool = False) -> WorkerContext:
-    """Return a context for the worker of these links. ``shares_memory``: its results use segments."""
-    exchange = WorkerExchange(links.ledger if shares_memory else None, carries=links.carries_segments)
-    return WorkerContext(links, LogOutlet(links), exchange, is_in_program, {})
+def make_context(links: WorkerLinks) -> WorkerContext:
+    """Return a context for the worker of these links. Its results use segments if it is a process of its own."""
+    exchange = WorkerExchange(links.ledger if links.is_own_process else None, carries=links.carries_segments)
+    return WorkerContext(links, LogOutlet(links), exchange, {})

@@ -27,7 +27,6 @@ from mpqueue._plain import plain
 from mpqueue._text import repr_of
 from mpqueue._wire.frames import RecordFrame, Speech, begin_unsent, dump_frame, unsent
 from mpqueue._wire.memory.ledger import UNSENT
-from mpqueue._worker import worker_links
 from mpqueue._worker.handlers import current_item
 from mpqueue._worker.results import plain_text
 from mpqueue._worker.worker_links import WorkerLinks
@@ -53,7 +52,7 @@ class LogOutlet(logging.Handler):
 
     def __init__(self, links: WorkerLinks) -> None:
         super().__init__()
-        self.links = links
+        self._links = links
         self.levels: Mapping[str, int] = {"": logging.NOTSET}  #: the parent's loggers' levels; the root's name is empty
         self.sender: ChunkRun | None = None  #: the current chunk; set by the main thread
         self.chunk = 0  #: the current chunk's number, also while its handler is loaded
@@ -75,8 +74,6 @@ class LogOutlet(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the record, and send it soon."""
-        if not self.links.is_own_process and worker_links.here() is not self.links:
-            return  # of another worker in the same process
         if record.levelno < self._level_of(record.name):
             return
         try:
@@ -116,7 +113,7 @@ class LogOutlet(logging.Handler):
             self._kept.clear()
             dropped, self._dropped = self._dropped, 0
             self._unsent = 0
-            self.links.ledger.words[UNSENT] = 0
+            self._links.ledger.words[UNSENT] = 0
         if dropped:
             text = f"{dropped} log records were dropped: more than {MAX_KEPT_RECORDS} came within {self.interval:g} s"
             own = {"name": "mpqueue", "msg": text, "levelno": logging.WARNING, "levelname": "WARNING"}
@@ -129,7 +126,7 @@ class LogOutlet(logging.Handler):
 
     def _leave(self, data: bytes) -> None:
         """Leave a record for the parent in case this worker dies now. Called with the handler's lock held."""
-        outbox = self.links.outbox
+        outbox = self._links.outbox
         if outbox is None or self._unsent > MAX_UNSENT_BYTES:
             return
         data = unsent(data) if self._unsent else begin_unsent(self.chunk) + unsent(data)
@@ -138,7 +135,7 @@ class LogOutlet(logging.Handler):
         except OSError:  # files must not grow that large: if this worker dies, the record is lost
             return
         self._unsent += len(data)
-        self.links.ledger.words[UNSENT] = self._unsent
+        self._links.ledger.words[UNSENT] = self._unsent
 
     def _send(self) -> bool:
         sender, now = self.sender, clock.monotonic()
@@ -197,26 +194,22 @@ def leave_to_the_program() -> None:
 
 
 def install(outlet: LogOutlet, speech: Speech | None) -> None:
-    """Take records from now on, as far as the parent's loggers accept them."""
+    """Take records from now on, as far as the parent's loggers accept them. In a process that is the worker's own."""
     root = logging.getLogger()
     if outlet not in root.handlers:
         root.addHandler(outlet)
-        if outlet.links.is_own_process:
-            _once(outlet)
+        _once(outlet)
     if speech is not None:
         # Setting a level costs a look at every logger, even if it does not change.
-        if outlet.links.is_own_process and root.manager.disable != speech.disabled:
+        if root.manager.disable != speech.disabled:
             logging.disable(speech.disabled)
         outlet.levels = speech.levels
-        with _setting:
-            _set_levels(speech.levels)
+        _set_levels(speech.levels)
 
 
-#: By name: the levels given to this process's loggers, and those set by other code, such as the initializer. Several
-#: workers may share one process.
+#: By name: the levels given to this process's loggers, and those set by other code, such as the initializer.
 _given: dict[str, int] = {}
 _own: dict[str, int] = {}
-_setting = threading.Lock()
 
 
 def _set_levels(levels: Mapping[str, int]) -> None:

@@ -110,7 +110,7 @@ class Worker:
         words[CLAIM] = pack_claim(chunk, phase, 0, 0)
 
     def _take_path(self, path: tuple[str, ...] | None) -> None:
-        if path is not None and not self.context.is_in_program:
+        if path is not None and self.context.links.is_own_process:
             take_path(path)
 
     def _initialize(self, frame: InitializeFrame) -> FailureFrame | None:
@@ -118,9 +118,8 @@ class Worker:
         scope = None if self.context.links.is_own_process else classes.Scope()
         try:
             self._take_path(frame.path)
-            if not self.context.is_in_program:
-                records.install(self.context.logs, None)
             if scope is None:
+                records.install(self.context.logs, None)
                 main_names.run_initializer(lambda: load(frame.initializer))
             else:
                 with classes.in_scope(scope):

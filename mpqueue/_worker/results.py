@@ -49,8 +49,6 @@ class ChunkResults:
         careful: bool,
         mark: Callable[[int], None],
         store: SegmentStore | None,
-        *,
-        is_own_process: bool,
     ) -> None:
         self.lock = threading.Lock()
         self.sent = 0  #: positions below this have been reported
@@ -65,12 +63,11 @@ class ChunkResults:
         self._careful = careful
         self._mark = mark
         self._store = store
-        self._is_own_process = is_own_process
 
-    def fail(self, position: int, error: BaseException, elapsed: float, *, charged: bool = True) -> None:
-        """Fail the item at this position, which is the next."""
+    def fail(self, error: BaseException, elapsed: float, *, charged: bool = True) -> None:
+        """Fail the next item."""
         # The error first: a position counts as ended as soon as it is in the list.
-        self.failures[position] = pack_failure(error, elapsed, charged=charged)
+        self.failures[len(self._running.out)] = pack_failure(error, elapsed, charged=charged)
         self._running.out.append(None)
 
     def add_at_once(self, result: Any) -> None:
@@ -163,7 +160,7 @@ class ChunkResults:
         try:
             self._packed[at] = within(lambda: self._dump(at, result), (beside.leaving, True))
         except BaseException as error:
-            if self._is_own_process and not can_pack():
+            if self._running.links.is_own_process and not can_pack():
                 raise BrokenWorkerError("pickling has become impossible") from error
             self.failures[at] = (
                 pack_failure(error)

@@ -23,7 +23,6 @@ import contextlib
 import faulthandler
 import functools
 import gc
-import importlib
 import multiprocessing
 import multiprocessing.resource_tracker
 import os
@@ -191,14 +190,13 @@ def never_wait_for_readers() -> None:
 # -- Serving. ----------------------------------------------------------------------------------------------------------
 
 
-def serve(module: str, function: str) -> int:
-    """Load the function that takes the frames, report that this worker is ready, and serve; returns the process id.
+def serve() -> int:
+    """Load the module that takes the frames, report that this worker is ready, and serve; returns the process id.
 
     Raises:
         DamagedError: The data are no frame of the parent's: a handler has read from the line, or written into it.
         OSError: A handler has closed the line, or shut it down.
-        BaseException: An error of `initialize`, of a preload, of the import, or of the function, which the real one
-        never raises; the parent kills this worker.
+        BaseException: An error of `initialize`, of a preload, or of the import; the parent kills this worker.
     """
     gc.enable()
     if _failure is not None:
@@ -207,7 +205,8 @@ def serve(module: str, function: str) -> int:
         from mpqueue._worker import preloads  # most workers have none
 
         preloads.do_all(_preload)
-    receive = getattr(importlib.import_module(module), function)
+    from mpqueue._worker import main  # not earlier: it loads much
+
     here = worker_links.here()
     outbox = None if here is None else here.outbox
     assert isinstance(outbox, worker_links.SharedOutbox), "a worker is initialized before it serves"
@@ -215,7 +214,7 @@ def serve(module: str, function: str) -> int:
     outbox.say(b"", plain=True)
     while (frames := incoming.read()) is not None:
         for frame in frames:
-            answer = receive(frame.data)
+            answer = main.receive(frame.data)
             outbox.say(answer.data, plain=answer.plain)
         if incoming.damage is not None:
             raise incoming.damage

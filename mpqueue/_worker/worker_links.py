@@ -3,7 +3,7 @@
 Filled once by the lane's initializer (`mpqueue._worker.serving`), read by everything else in the worker. A global,
 because Events can only be handed over while the process is spawned, and a handler has no other access to them.
 
-If a process is more than one worker, or is not ours (`mpqueue._worker.exchange`), each worker's threads find their own
+If the program's own process is a worker, or several (`mpqueue._engines.inline`), each worker's threads find their own
 links instead.
 """
 
@@ -88,7 +88,7 @@ class WorkerLinks:
     ledger: Ledger
     flags_of: Callable[[int], tuple[bool, bool]]  #: (paused, cancelled) of the job of that number
     outbox: Outbox | None  #: None: nothing can be sent in the middle of a chunk
-    is_own_process: bool = True  #: no other program's code runs in this process
+    is_own_process: bool = True  #: False: the worker is in the program's process, with its loggers and imports
     carries_segments: bool = False  #: segments that one side can't open are carried, see `mpqueue._worker.exchange`
     running: Any = None  #: the current work; see `mpqueue._worker.handlers.current_item`
     uses: Mapping[str, Sequence[int]] = field(default_factory=dict)  #: units of resources that the current items hold

@@ -22,8 +22,9 @@ class TestReports:
     def results(out: list[Any], marked: Callable[[int], None] = lambda _: None) -> ChunkResults:
         """Of items that have returned these."""
         job: Any = SimpleNamespace(plain=True, discards=False, passes_on=False, capture=None)
-        running: Any = SimpleNamespace(out=out, added={}, indices=range(len(out)))
-        return ChunkResults(job, running, False, marked, None, is_own_process=False)
+        links = SimpleNamespace(is_own_process=False)
+        running: Any = SimpleNamespace(out=out, added={}, indices=range(len(out)), links=links)
+        return ChunkResults(job, running, False, marked, None)
 
     def test_what_is_pickled_and_what_is_plain_are_reported_together(self) -> None:
         made = self.results([1])

@@ -56,9 +56,6 @@ from mpqueue._wire.memory.ledger import (
 )
 from mpqueue._worker import serving, worker_links
 
-#: The function that a worker calls with a frame, and whose `Answer` `send` returns: module and name.
-RECEIVER = ("mpqueue._worker.main", "receive")
-
 #: The most descriptors that a start needs, rounded up.
 DESCRIPTORS = 32
 
@@ -236,7 +233,7 @@ class LokyLane:
         # sentinel to wait for, which may be closed meanwhile. So no worker is what the executor is full with.
         self._executor._processes.clear()
         self._executor._max_workers = 0
-        self._serving: Future[int] = self._executor.submit(serving.serve, *RECEIVER)
+        self._serving: Future[int] = self._executor.submit(serving.serve)
         self.worker = WorkerProcess(self._process.pid, self._process.sentinel, leash)
         self.pid = self.worker.pid
         self._call_queue: Any = self._executor._call_queue

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from itertools import repeat
 from types import AsyncGeneratorType, FunctionType, GeneratorType, MethodType, SimpleNamespace
@@ -55,20 +54,15 @@ class LoadedJob:
         self._runner: asyncio.Runner | None = None
         self.task: asyncio.Task[Any] | None = None  #: the current item's, if it is a coroutine
         self._finish: Callable[[], object] | None = None
-        links, speech = context.links, None if context.is_in_program else frame.speech
+        links, speech = context.links, frame.speech if context.links.is_own_process else None
         links.running = current_item.Running(links, number, self.id, self.id_rule, self.seed)
-        if not context.is_in_program:
+        if links.is_own_process:
             records.install(context.logs, speech)
-        if speech is not None and speech.capture and not links.is_own_process:
-            raise RuntimeError(
-                f"capture_output: expected a worker with a process of its own, got one in process {os.getpid()}, which "
-                "runs other things too, since no process could be started there"
-            )
         self.capture = Capture() if speech is not None and speech.capture else None
         self.beside_bar = speech is not None and speech.beside_bar
         began = clock.monotonic()
         #: The classes of the script here; None: the program's own, in its process.
-        self.scope = None if context.is_in_program else classes.Scope()
+        self.scope = classes.Scope() if links.is_own_process else None
         with main_names.together(), classes.in_scope(self.scope):
             handler = context.exchange.load(frame.handler)
             setup = None if frame.setup is None else context.exchange.load(frame.setup)
@@ -243,7 +237,7 @@ def replay(frame: HandlerFrame, item: Any, index: int, attempt: int, slots: Sequ
     ledger = cast("Ledger", SimpleNamespace(words={}, reals={}))  # it is not read
     links = WorkerLinks(0, ledger, lambda _: (False, False), None, is_own_process=False)
     with as_worker(links):
-        job = LoadedJob(NO_JOB, frame, make_context(links, shares_memory=True, is_in_program=True))
+        job = LoadedJob(NO_JOB, frame, make_context(links))
         try:
             running = current_item.Running(links, NO_JOB, frame.job_id, IdRule(frame.id_rule), frame.seed)
             running.items, running.indices, running.attempts = [item], [index], [attempt]

@@ -88,7 +88,7 @@ class ModelRun(ChunkRun):
     def _map(self, items: Any, _: object) -> Any:
         return map(self._handle, items)
 
-    def _over(self, position: int, error: BaseException, *_: object, **__: object) -> None:
+    def _over(self, error: BaseException, *_: object, **__: object) -> None:
         raise error
 
     def _handle(self, item: int) -> int:
