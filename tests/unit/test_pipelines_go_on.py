@@ -77,12 +77,18 @@ def result_of(item: Item, place: int = 0) -> tuple[list[Any], bool]:
 
 
 def run(
-    disk: Disk, inputs: Sequence[Item], steps: int | None, *, ordered: bool | Sequence[bool], lanes: int
+    disk: Disk,
+    inputs: Sequence[Item],
+    steps: int | None,
+    *,
+    ordered: bool | Sequence[bool],
+    lanes: int,
+    most: int | None = None,
 ) -> list[tuple[int, int]]:
     """A run that ends with its program after so many steps; returns which inputs' items began in the last stage."""
     fleet = FakeLanes(lanes, latency=0.001)
     auditor = Auditor(fleet)
-    head = fleet.stages(inputs, [None] * (LAST + 1), ordered=ordered)
+    head = fleet.stages(inputs, [None] * (LAST + 1), ordered=ordered, most=most)
     pipeline, table = head.pipeline, head.table
     assert pipeline is not None
     for root, result in disk.results.items():
@@ -118,15 +124,27 @@ def check_end(head: JobBook, inputs: Sequence[Item]) -> None:
 
 @pytest.mark.parametrize("ordered", [False, True, (False, True, False, True), (False, True, True, False)])
 @settings(max_examples=1000 if IS_LONG else 100, deadline=None)
-@given(inputs=flows(), ends=st.lists(st.integers(0, 60), max_size=4), lanes=st.integers(1, 3))
+@given(
+    inputs=flows(),
+    runs=st.lists(st.tuples(st.integers(0, 60), st.integers(1, 3), st.sampled_from((None, 1, 5))), max_size=4),
+    lanes=st.integers(1, 3),
+    most=st.sampled_from((None, 1, 5)),
+)
 def test_a_pipeline_goes_on_where_its_program_ended(
-    ordered: bool | Sequence[bool], inputs: list[Item], ends: list[int], lanes: int
+    ordered: bool | Sequence[bool],
+    inputs: list[Item],
+    runs: list[tuple[int, int, int | None]],
+    lanes: int,
+    most: int | None,
 ) -> None:
-    """Each input comes to what its items say; ordered stages get what is left in order; what is passed on stays."""
+    """Each input comes to what its items say; ordered stages get what is left in order; what is passed on stays.
+
+    Each run has its own number of workers, and of items that may be between stages.
+    """
     disk = Disk()
-    for steps in (*ends, None):
-        began = run(disk, inputs, steps, ordered=ordered, lanes=lanes)
-        if ordered is True and lanes == 1:
+    for steps, workers, limit in (*runs, (None, lanes, most)):
+        began = run(disk, inputs, steps, ordered=ordered, lanes=workers, most=limit)
+        if ordered is True and workers == 1:
             first = [root for root, _ in began]
             assert first == sorted(first)
 
@@ -163,6 +181,21 @@ def test_an_input_that_had_its_turn_goes_on_while_an_earlier_one_begins_again(st
     for until in (steps, None):
         run(disk, inputs, until, ordered=(False, True, False, True), lanes=3)
     assert sorted(disk.results) == [0, 1, 2]  # `run` checks what they are
+
+
+def test_fewer_may_be_between_stages_than_when_the_program_ended() -> None:
+    """Many inputs wait for the first one's turn, which begins again, in a run that lets fewer of them begin."""
+
+    def way(number: int, seconds: float) -> Item:
+        last = replace(succeed(), returns=succeed(number))
+        return replace(succeed(seconds), returns=replace(succeed(), returns=replace(succeed(), returns=last)))
+
+    inputs = [way(number, 100.0 * (number in (0, 3, 9))) for number in range(20)]
+    disk = Disk()
+    run(disk, inputs, 100, ordered=(False, False, True, False), lanes=4)
+    assert len(on_their_way(disk.entries)) > 10
+    run(disk, inputs, None, ordered=(False, False, True, False), lanes=1, most=1)
+    assert sorted(disk.results) == [*range(20)]  # `run` checks what they are
 
 
 def test_entries_of_what_is_not_on_its_way_say_nothing() -> None:

@@ -195,6 +195,7 @@ class Pipeline:
         self.record: PassHook | None = None
         self.has_spread = False  #: values were yielded: a stage may have more items than there are inputs, or fewer
         self._spread: dict[int, _Spread] = {}
+        self._on_their_way = 0  #: inputs that had begun in an earlier run, and go on in this one
         self._horizon = 0
         self._due_to: StageBook | None = None  #: the stage that determines it; None: it has to be found again
         head.pipeline = self
@@ -242,7 +243,8 @@ class Pipeline:
 
         It is found again when an item has come to the stage that determines it, or an input is skipped: so it costs a
         look at all stages about once per input. The input whose turn it is there has begun by then, or is the next one:
-        so it can't last. An input that may begin always may: it may have to do so again.
+        so it can't last. An input that may begin always may: it may have to do so again. Those that had begun in an earlier
+        run leave room for one, however few may be between the stages in this run.
         """
         if self._due_to is None:
             window = skipped = 0
@@ -253,7 +255,7 @@ class Pipeline:
                 window += stage.limit
                 if stage.ordered:
                     skipped += stage.skipped
-                    ends.append((stage.turn + skipped + window, stage))
+                    ends.append((stage.turn + skipped + max(window, self._on_their_way + 1), stage))
             least, self._due_to = min(ends, key=_end_of)
             self._horizon = max(self._horizon, least)
         return self._horizon
@@ -321,6 +323,7 @@ class Pipeline:
         gets it.
         """
         status, ended = self.jobs[0].table.status, self.head.table.ended_indices()
+        self._on_their_way = len(on_their_way)
         for root in (*ended, *on_their_way):
             status[root] = COMPLETED
         self.jobs[0].go_on()
