@@ -243,8 +243,8 @@ class Pipeline:
 
         It is found again when an item has come to the stage that determines it, or an input is skipped: so it costs a
         look at all stages about once per input. The input whose turn it is there has begun by then, or is the next one:
-        so it can't last. An input that may begin always may: it may have to do so again. Those that had begun in an earlier
-        run leave room for one, however few may be between the stages in this run.
+        so it can't last. An input that may begin always may: it may have to do so again. Those that had begun in an
+        earlier run leave room for one, however few may be between the stages in this run.
         """
         if self._due_to is None:
             window = skipped = 0
@@ -383,20 +383,27 @@ class Pipeline:
         return []
 
     def _come(self, stage: StageBook, root: int, more: int, ended: InputsEnded) -> list[tuple[Path, Any]]:
-        """Report to the next ordered stage how many items an ended one brings. Returns the next stage's items."""
-        other = stage.next_ordered
+        """Report to the next ordered stage how many items an ended one brings. Returns the next stage's items.
+
+        Each further ordered stage learns which inputs have had their turn in the one before.
+        """
+        other, arrivals = stage.next_ordered, list[tuple[Path, Any]]()
         if other is None:
-            return []
-        is_next = other.place == stage.place + 1
-        turns = other.came(root, other.coming.get(root, 1) - 1 + (0 if is_next else more))
-        ready = [arrival for own in turns.values() for arrival in own]
-        _let_through(other, turns)
-        if is_next or not ready:
-            return ready
-        job = self.jobs[other.place]
-        job.take_arrivals(ready)
-        ended.fed.append(job)
-        return []
+            return arrivals
+        after = stage.place + 1
+        turns = other.came(root, other.coming.get(root, 1) - 1 + (0 if other.place == after else more))
+        while turns and other is not None:
+            if ready := [arrival for own in turns.values() for arrival in own]:
+                if other.place == after:
+                    arrivals = ready
+                else:
+                    job = self.jobs[other.place]
+                    job.take_arrivals(ready)
+                    ended.fed.append(job)
+            if (other := other.next_ordered) is not None:
+                come = [other.came(root, len(own)) for root, own in turns.items()]
+                turns = {root: own for each in come for root, own in each.items()}
+        return arrivals
 
     def _spread_out(self, root: int, count: int, ended: InputsEnded) -> None:
         self.has_spread = True
@@ -437,18 +444,6 @@ class Pipeline:
         discards = self.head.table.sink is DISCARD  # otherwise its list would be held, with as many places
         ended.indices.append(root)
         ended.results.append(None if discards else [value for _, value in sorted(spread.results, key=_path_of)])
-
-
-def _let_through(stage: StageBook, turns: dict[int, list[tuple[Path, Any]]]) -> None:
-    """Report to the next ordered stage the items on their way to it, after inputs have had their turn in this one.
-
-    It gets none now, but inputs with no items have had their turn there.
-    """
-    following = stage.next_ordered
-    while turns and following is not None:
-        come = [following.came(root, len(own)) for root, own in turns.items()]
-        turns = {root: own for each in come for root, own in each.items()}
-        following = following.next_ordered
 
 
 def _path_of(entry: tuple[Path, Any]) -> Path:
