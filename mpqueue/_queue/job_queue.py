@@ -561,9 +561,9 @@ class JobQueue(SafeEmitter):
         killed, and the interruption goes on.
 
         On a queue with a journal, a later call with the same ``id`` continues this one. An input that has ended does
-        not run again; for the others, values that a stage has passed on are reused, unless they are bigger than 4 MB.
-        ``rerun`` is as in `create_job`, for the inputs: an input runs again in all stages. Code means that of all
-        stages. Raises the errors of `create_job`.
+        not run again; for the others, values that a stage has passed on are reused, unless they are bigger than 4 MB
+        or a stage's code has changed. ``rerun`` is as in `create_job`, for the inputs: an input runs again in all
+        stages. Code means that of all stages. Raises the errors of `create_job`.
         """
         self._host.check_waiting_allowed("queue.run_stages()", instead="await queue.start_stages(...)")
         check_names(

@@ -231,6 +231,75 @@ def test_a_cancelled_one_goes_on_with_what_was_passed_on(tmp_path: Path, gate: G
     assert calls(tmp_path) == {4: 1, 2: 1}
 
 
+def hold_at_the_end(gate: Gate, number: int) -> int:
+    gate.pass_through(number)
+    return number
+
+
+def test_values_on_their_way_are_those_of_the_stages_that_made_them(tmp_path: Path, gate: Gate) -> None:
+    """A stage is put before the others while an input is on its way to the second of them."""
+    journal, stages = tmp_path / "run.db", [partial(double, tmp_path), partial(hold_at_the_end, gate)]
+    with JobQueue(1, journal=journal) as queue:
+        queue.start_stages([4], stages, id="numbers")
+        gate.wait_for(8)
+        queue.cancel("numbers", kill=True)
+    gate.open()
+    with sqlite3.connect(journal) as file:
+        assert file.execute("SELECT count(*) FROM passed").fetchone() == (1,)
+    file.close()
+    with JobQueue(1, journal=journal) as queue:
+        assert queue.run_stages([4], [invert, *stages], id="numbers").results == [0.5]
+
+
+#: Two inputs are on their way when the program ends. The first changes; the program ends again while it reads what was
+#: passed on of the second.
+CHANGES = """
+import os, signal, sys, threading, time
+from mpqueue import JobQueue, Rerun
+
+
+def how():
+    return os.environ["HOW"]
+
+
+class Value:
+    def __init__(self, number):
+        self.number = number
+
+    def __setstate__(self, state):
+        if how() == "reads" and os.environ["PROGRAM"] == str(os.getpid()):
+            os.kill(os.getpid(), KILL_NUMBER)
+        self.__dict__.update(state)
+
+
+def wrap(item):
+    return Value(item["number"])
+
+
+def number_of(value):
+    while how() == "first":
+        time.sleep(1)
+    return value.number
+
+
+if __name__ == "__main__":
+    os.environ.update(HOW=sys.argv[2], PROGRAM=str(os.getpid()))
+    if how() == "first":
+        threading.Timer(2.0, os.kill, [os.getpid(), KILL_NUMBER]).start()
+    items = [{"id": "a", "number": 1 if how() == "first" else 10}, {"id": "b", "number": 2}]
+    with JobQueue(3, journal=sys.argv[1]) as queue:
+        print(queue.run_stages(items, [wrap, number_of], id="numbers", rerun=Rerun(update=True)).results)
+""".replace("KILL_NUMBER", str(int(KILL)))
+
+
+def test_a_changed_input_does_not_get_what_was_passed_on_before_it_changed(tmp_path: Path) -> None:
+    run = partial(run_program, tmp_path, CHANGES, tmp_path / "run.db", check=False)
+    assert run("first").returncode == WAS_KILLED
+    assert run("reads").returncode == WAS_KILLED
+    done = run("last")
+    assert (done.stdout, done.returncode) == ("[10, 2]\n", 0), done.stderr
+
+
 def test_the_command_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -43,6 +43,7 @@ from mpqueue._parent.journal.matching import Known, KnownStream
 from mpqueue._parent.journal.suspects import MOST, care_of, ended_program, is_guilty
 from mpqueue._queue.arguments import replay_item, reseed, send_results_to, take_rule
 from mpqueue._queue.growing_jobs import OnEnded, Stream, seed_of
+from mpqueue._queue.recorded.code_parts import Code
 from mpqueue._queue.recorded.job_record import JobRecord, case_of, tell_of_lost, warn
 from mpqueue._queue.recorded.resume import (
     AGAIN,
@@ -509,48 +510,53 @@ class StagesRecord(JobRecord):
                 self._parts += ((f"the setup of stage {name!r}", setup),)
 
     def record_or_go_on(self, outlet: JournalOutlet, created_at: float) -> int:
-        """Record the job, or continue its record.
-
-        Values that stages had passed on are reused for inputs that have not ended, unless the inputs run anew.
-        """
-        pipeline, head = self._pipeline, self.book
-        recorded = outlet.journal.find(head.id)
+        """Record the job, or continue its record."""
         number = super().record_or_go_on(outlet, created_at)
-        slots = range(len(head.table)) if head.table.slots is None else head.table.slots
-        record = pipeline.record = PassRecord(slots)
-        pipeline.jobs[0].table.slots = head.table.slots
-        if recorded is None:
-            return number
-        passed = read_passed(outlet.journal.reader, recorded)
-        values = self._on_their_way(passed, slots)
-        for root in values:
-            record.keep(root, passed[slots[root]])
-        if passed:
-            outlet.journal.ask(lambda store: store.write([(REMOVE_ALL, (number,)), *record.statements(number)]))
-        pipeline.go_on({root: [(path, at, Parcel(data)) for path, at, data in own] for root, own in values.items()})
+        pipeline, head = self._pipeline, self.book
+        if pipeline.record is None:
+            pipeline.record = PassRecord(range(len(head.table)))
         if head.restored:
             for job in pipeline.jobs:
                 job.status = head.status
         return number
 
-    def _on_their_way(self, passed: dict[int, list[Value]], slots: Sequence[int]) -> dict[int, list[Value]]:
+    def _carry_out(self, outlet: JournalOutlet, number: int, plan: Plan) -> JournalJob:
+        """Go on, with the values that stages had passed on, for inputs that have not ended.
+
+        Inputs that run as if for the first time don't use theirs, and if the code of any stage has changed, none does:
+        these may be values of other stages. Such values leave the journal before it says that inputs or code are new,
+        so a program that ends in between can't leave them for those.
+        """
+        journal_job = super()._carry_out(outlet, number, plan)
+        pipeline, table, reader = self._pipeline, self.book.table, outlet.journal.reader
+        recorded = reader.line(number)
+        assert recorded is not None
+        slots = range(len(table)) if table.slots is None else table.slots
+        record = pipeline.record = PassRecord(slots)
+        pipeline.jobs[0].table.slots = table.slots
+        passed, values = read_passed(reader, recorded), dict[int, list[Value]]()
+        if passed and Code(*reader.codes(recorded)[-1]).number == table.code:
+            values = self._on_their_way(passed, slots, {*plan.those(AGAIN)})
+        for root in values:
+            record.keep(root, passed[slots[root]])
+        outlet.journal.ask(lambda store: store.write([(REMOVE_ALL, (number,)), *record.statements(number)]))
+        pipeline.go_on({root: [(path, at, Parcel(data)) for path, at, data in own] for root, own in values.items()})
+        return journal_job
+
+    def _on_their_way(
+        self, passed: dict[int, list[Value]], slots: Sequence[int], afresh: Collection[int]
+    ) -> dict[int, list[Value]]:
         """Return the values on their way that can be unpickled, for inputs that go on: by index, with today's paths."""
         table, count = self.book.table, len(self._pipeline.jobs)
         found = {}
-        for root, slot in enumerate(slots) if passed else ():
+        for root, slot in enumerate(slots):
             own = passed.get(slot)
-            if own is None or table.ended(root) or root in self._afresh:
+            if own is None or table.ended(root) or root in afresh:
                 continue
             places = {place for _, place, _ in own}
             if max(places) < count and self._pipeline.can_go_on(places) and all(_can_be_had(data) for *_, data in own):
                 found[root] = [((root, *path[1:]), place, data) for path, place, data in own]
         return found
-
-    _afresh: frozenset[int] = frozenset()  #: the indices of inputs that run as if for the first time
-
-    def _carry_out(self, outlet: JournalOutlet, number: int, plan: Plan) -> JournalJob:
-        self._afresh = frozenset(plan.those(AGAIN))
-        return super()._carry_out(outlet, number, plan)
 
     def _take_seed(self, seed: int) -> None:
         """Take the record's seed, unless the user has given one; each stage's seed follows from it."""
