@@ -177,7 +177,7 @@ def test_a_stage_s_code_is_the_job_s(tmp_path: Path, caplog: pytest.LogCaptureFi
         queue.run_stages([4, 2], [partial(double, tmp_path), invert], id="numbers")
     with JobQueue(1, journal=journal) as queue, caplog.at_level(logging.WARNING):
         queue.run_stages([4, 2], others, id="numbers")
-    assert "stage 'text_of' (now" in caplog.text
+    assert "stage 2, 'text_of' (now" in caplog.text
     with JobQueue(1, journal=journal) as queue:
         job = queue.run_stages([4, 2], others, id="numbers", rerun=Rerun(redo="all"))
         assert job.results == ["8", "4"]
@@ -231,28 +231,41 @@ def test_a_cancelled_one_goes_on_with_what_was_passed_on(tmp_path: Path, gate: G
     assert calls(tmp_path) == {4: 1, 2: 1}
 
 
-def hold_at_the_end(gate: Gate, number: int) -> int:
+def hold_at_the_end(gate: Gate, number: float) -> float:
     gate.pass_through(number)
     return number
 
 
-def test_values_on_their_way_are_those_of_the_stages_that_made_them(tmp_path: Path, gate: Gate) -> None:
-    """A stage is put before the others while an input is on its way to the second of them."""
-    journal, stages = tmp_path / "run.db", [partial(double, tmp_path), partial(hold_at_the_end, gate)]
+@pytest.mark.parametrize(
+    ("places", "result", "doubled"),
+    [([0, 1, 2], 0.125, ["4"]), ([1, 0, 2], 0.5, ["4", "0.25"]), ([0, 2], 8, ["4", "4"]), ([1, 2], 0.25, ["4"])],
+)
+def test_values_on_their_way_are_those_of_the_stages_that_made_them(
+    tmp_path: Path, gate: Gate, places: list[int], result: float, doubled: list[str]
+) -> None:
+    """The program goes on with these of its stages, while an input is on its way to the last one."""
+    journal = tmp_path / "run.db"
+    stages: Stages = [partial(double, tmp_path), invert, partial(hold_at_the_end, gate)]
     with JobQueue(1, journal=journal) as queue:
         queue.start_stages([4], stages, id="numbers")
-        gate.wait_for(8)
+        gate.wait_for(0.125)
         queue.cancel("numbers", kill=True)
     gate.open()
-    with sqlite3.connect(journal) as file:
-        assert file.execute("SELECT count(*) FROM passed").fetchone() == (1,)
-    file.close()
     with JobQueue(1, journal=journal) as queue:
-        assert queue.run_stages([4], [invert, *stages], id="numbers").results == [0.5]
+        assert queue.run_stages([4], [stages[place] for place in places], id="numbers").results == [result]
+    assert (tmp_path / "double").read_text().split() == doubled, "the same stages do nothing again"
 
 
-#: Two inputs are on their way when the program ends. The first changes; the program ends again while it reads what was
-#: passed on of the second.
+def test_an_order_of_stages_is_code(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stages: Stages = [partial(double, tmp_path), invert]
+    for ordered in (stages, stages[::-1]):
+        with JobQueue(1, journal=tmp_path / "run.db") as queue, caplog.at_level(logging.WARNING):
+            assert queue.run_stages([4], ordered, id="numbers").results == [0.125]
+    assert "have changed since 1 of these results was made" in caplog.text
+
+
+#: Two inputs are on their way when the program ends. The first one changes, and the program ends again while it reads
+#: what was passed on of the second one.
 CHANGES = """
 import os, signal, sys, threading, time
 from mpqueue import JobQueue, Rerun

@@ -504,10 +504,10 @@ class StagesRecord(JobRecord):
     def __init__(self, pipeline: Pipeline, stages: Sequence[StageFunctions], asked: GivenOptions) -> None:
         super().__init__(pipeline.head, None, asked)
         self._pipeline = pipeline
-        for name, handler, setup in stages:
-            self._parts += ((f"stage {name!r}", handler),)
+        for number, (name, handler, setup) in enumerate(stages, 1):  # their order is code, too
+            self._parts += ((f"stage {number}, {name!r}", handler),)
             if setup is not None:
-                self._parts += ((f"the setup of stage {name!r}", setup),)
+                self._parts += ((f"the setup of stage {number}, {name!r}", setup),)
 
     def record_or_go_on(self, outlet: JournalOutlet, created_at: float) -> int:
         """Record the job, or continue its record."""
