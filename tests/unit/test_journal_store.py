@@ -283,14 +283,6 @@ def test_what_was_written_while_it_was_read_is_not_said_to_be_damaged(
     assert not caplog.text
 
 
-@pytest.mark.parametrize("places", [[0, 1], [0, 1, 4]])
-def test_places_that_the_job_has_not_are_refused(by_id: str, places: list[int]) -> None:
-    with stored(by_id) as store:
-        store.put_job(1, {"places": prepare(array("I", places).tobytes())})
-    with pytest.raises(JournalError, match="expected the places of 3 items, got others"):
-        Reader(by_id).places(found(by_id))
-
-
 def test_a_removed_job_is_said_to_be_removed(path: str) -> None:
     with stored(path) as store:
         put(store, handler=prepare("the handler"))
