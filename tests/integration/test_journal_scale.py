@@ -283,5 +283,5 @@ def test_an_unchanged_item_costs_one_look_at_its_file_and_its_row_no_look_at_the
     assert header == "item,width,height,result.name,status"
     assert rows == [f"{number:03}.jpg,{number},7,{number:03}.jpg,completed" for number in range(1, 201)]
     assert looks == 200
-    assert loads == 400  # when the job is created, to be checked, and for all cells of its row
+    assert loads == 200  # when the job is created, to be checked, and for all cells of its row
     assert connects < 200 / 8

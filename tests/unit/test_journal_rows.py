@@ -441,6 +441,20 @@ def test_a_result_that_was_made_anew_is_not_missing_any_more() -> None:
     assert unreadable(rows) == set()
 
 
+def test_results_that_were_read_to_be_checked_are_given_once_and_only_the_last_of_an_item() -> None:
+    table = make_table("abc")
+    table.complete(range(3), [["old"], {2}, 3])
+    first = sealed(make_row(table, range(3), {}))
+    table.results[0] = ["new"]
+    second = sealed(make_row(table, range(1), {}))
+    fresh, nothing = make_table("abc"), RowsInMemory([], no_file)
+    fresh.source = source = KeptResults(nothing, first.job, "job", strict=True)
+    filler = TableFiller(fresh, 3, no_file, checked=True, keep=source.keep)
+    read_all([first, second], Outcomes("run.db", 3, filler))
+    for expected in ([["new"], {2}, 3], ["lost"] * 3):  # the second time they would have to be read
+        assert source.each(fresh.results, range(3), lambda _, result: result, lambda *_: "lost") == expected
+
+
 def test_a_file_that_is_another_result_s_is_noticed() -> None:
     files: list[BigFile] = []
     kept = [keep(bytes([at]) * BIG, files) for at in range(2)]

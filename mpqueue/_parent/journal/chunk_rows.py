@@ -10,7 +10,7 @@ import pickle
 import sys
 import threading
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -339,19 +339,27 @@ def chunk_statement(number: int, job: int, row: Row) -> Statement:
     return ADD_CHUNK, (number, job, body, slots)
 
 
+#: Gets results that were checked: the number of their row, their slots, the results, and their bytes.
+KeepChecked = Callable[[int, Sequence[int], Sequence[Any], int], object]
+
+
 class TableFiller:
     """Writes what the rows of a job say into its table, one row after the other.
 
-    Items that are gone from the table are left out. If results are ``checked``, each is read and dropped, to find those
-    that can't be read: ``unreadable`` are the indices of their items. ``count`` is the number of the job's slots.
+    Items that are gone from the table are left out. If results are ``checked``, each is read, to find those that can't
+    be: ``unreadable`` are the indices of their items. ``keep`` gets the others; None: they are dropped. ``count`` is
+    the number of the job's slots.
     """
 
-    def __init__(self, table: ItemTable, count: int, read_file: ReadFile, *, checked: bool) -> None:
+    def __init__(
+        self, table: ItemTable, count: int, read_file: ReadFile, *, checked: bool, keep: KeepChecked | None = None
+    ) -> None:
         self.unreadable: set[int] = set()
         self._table = table
         self._read_file = read_file
         self._checked = checked
         self._brought: set[int] = set()  #: items whose payload came with a row, as earlier versions wrote it
+        self._keep = keep
         slots = range(len(table)) if table.slots is None else table.slots
         self._where: Sequence[int] = slots  #: the indices of items, by slots; a range: they are the slots
         if table.slots is not None or len(table) < count:
@@ -390,16 +398,21 @@ class TableFiller:
             mine = done[len(marks) : len(marks) + len(part.places)]
             marks += [DISCARDED if part.is_discarded else mark] * len(mine)
             if self._checked:
-                self._check_results(
-                    part, mine if isinstance(mine, range) else [index for index in mine if index != GONE]
-                )
+                present = mine if isinstance(mine, range) else [index for index in mine if index != GONE]
+                self._check_results(number, part, present)
         _put(self._table.results, done, marks)
 
-    def _check_results(self, part: ResultPart, indices: Sequence[int]) -> None:
-        if indices and not part.is_discarded and isinstance(restore(Kept(*part.kept), self._read_file), Unreadable):
+    def _check_results(self, number: int, part: ResultPart, indices: Sequence[int]) -> None:
+        kept, is_read = Kept(*part.kept), bool(indices) and not part.is_discarded
+        found: Any = restore(kept, self._read_file) if is_read else None
+        if isinstance(found, Unreadable):
             self.unreadable.update(indices)
-        elif self.unreadable:
+            return
+        if self.unreadable:
             self.unreadable.difference_update(indices)  # they may have been made anew
+        if self._keep is not None and is_read and kept.file is None and len(indices) == len(part.places):
+            results = [found] if part.size is None else [found[place] for place in part.places]
+            self._keep(number, self._table.slots_of(indices) or indices, results, part.size_in_row)
 
     def _indices(self, slots: Sequence[int]) -> Sequence[int]:
         """Return the indices in the table of the items in these slots; `GONE` for those that are not in it."""

@@ -21,7 +21,7 @@ from itertools import compress
 from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
-from mpqueue._core.state.item_table import ItemTable
+from mpqueue._core.state.item_table import DISCARD, ItemTable
 from mpqueue._core.state.timings import PastRun
 from mpqueue._os.files import NO_LINKS, kind_of, open_file
 from mpqueue._parent.journal.checks import Mark, check_own, check_stat, is_held, marked
@@ -449,11 +449,12 @@ class Reader:
     def fill(self, table: ItemTable, job: RecordedJob, *, checked: bool) -> tuple[Outcomes, list[int]]:
         """Write its items' outcomes into the table; returns them, and the indices of items without a readable one.
 
-        If they are ``checked``, each result is read once and dropped, and one that can't be read later is an error.
-        Call it within `at_once`, with a table that has no outcomes.
+        If they are ``checked``, each result is read once, and kept only if the table has a sink; one that can't be read
+        later is an error. Call it within `at_once`, with a table that has no outcomes.
         """
-        table.source = KeptResults(self, job.number, job.id, strict=checked)
-        filler = TableFiller(table, job.count, self.read_file, checked=checked)
+        table.source = source = KeptResults(self, job.number, job.id, strict=checked)
+        keep = None if table.sink is None or table.sink is DISCARD else source.keep
+        filler = TableFiller(table, job.count, self.read_file, checked=checked, keep=keep)
         outcomes = self.outcomes(job, filler)
         return outcomes, sorted(filler.unreadable.union(filler.present(outcomes.lost)))
 

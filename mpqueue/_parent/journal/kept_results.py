@@ -14,6 +14,7 @@ from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpqueue._core.state.item_table import DISCARDED, Elsewhere
+from mpqueue._parent.deliveries import OBJECT
 from mpqueue._parent.journal.chunk_rows import (
     ResultPart,
     TableFiller,
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 #: Stands for the number of a row if there is none; and what is added to it if the item has failed.
 NO_ROW, HAS_FAILED = 0, 1 << 31
+
+#: The most bytes of results that are kept for a job's sink when the job goes on.
+MOST_CHECKED = 32 << 20
 
 T = TypeVar("T")
 
@@ -51,6 +55,14 @@ class KeptResults:
         self._owner = os.getpid()  #: the process of that lock
         self._last: tuple[int, _OpenRow] | None = None
         self.read_bytes = 0  #: bytes of all rows that were read
+        self._checked: dict[tuple[int, int], Any] = {}  #: by row and slot: results that were just read
+        self._checked_bytes = 0
+
+    def keep(self, row: int, slots: Sequence[int], results: Sequence[Any], size: int) -> None:
+        """Keep results, with their bytes, that were read to be checked, until `each` needs them once."""
+        self._checked_bytes += size + OBJECT * len(results)
+        if self._checked_bytes <= MOST_CHECKED:
+            self._checked.update(zip(((row, slot) for slot in slots), results, strict=True))
 
     def read(self, row: int, slot: int) -> Any:
         """Return the result of the item in that slot, which is in that row."""
@@ -76,7 +88,9 @@ class KeptResults:
 
         def make_one(place: int) -> T:
             result = results[place]
-            if type(result) is Elsewhere:
+            if type(result) is Elsewhere and (kept := (result.row, slots[place])) in self._checked:
+                result = self._checked.pop(kept)
+            elif type(result) is Elsewhere:
                 try:
                     with self._own_lock():  # not while ``make`` runs users' code
                         result = self._take(result.row, [slots[place]])[0]
