@@ -450,7 +450,7 @@ def test_results_that_were_read_to_be_checked_are_given_once_and_only_the_last_o
     fresh, nothing = make_table("abc"), RowsInMemory([], no_file)
     fresh.source = source = KeptResults(nothing, first.job, "job", strict=True)
     filler = TableFiller(fresh, 3, no_file, checked=True, keep=source.keep)
-    read_all([first, second], Outcomes("run.db", 3, filler))
+    read_all([first, second], Outcomes(no_file, "run.db", 3, filler))
     for expected in ([["new"], {2}, 3], ["lost"] * 3):  # the second time they would have to be read
         assert source.each(fresh.results, range(3), lambda _, result: result, lambda *_: "lost") == expected
 

@@ -471,6 +471,11 @@ class ResultPart(NamedTuple):
     dropped: tuple[int, ...] = ()
 
     @property
+    def size_in_row(self) -> int:
+        """The bytes that it takes in its row."""
+        return sum(len(body) for body in self.kept[:2] if body is not None)
+
+    @property
     def is_discarded(self) -> bool:
         """True if there are none: they were discarded."""
         return bool(self.kept[0] == NO_RESULT)

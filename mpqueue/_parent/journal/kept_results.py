@@ -258,11 +258,12 @@ class _OpenRow:
     def __init__(self, row: WrittenRow, read_file: ReadFile, path: str) -> None:
         content = content_of(row, read_file, path)
         self._read_file = read_file
-        self._slots = row.spoken(path)
-        self._places = None if isinstance(self._slots, range) else {slot: at for at, slot in enumerate(self._slots)}
-        self._status: bytes = content["status"]
-        self._all_done = self._status.count(COMPLETED) == len(self._status)
-        self._parts: list[ResultPart] = [*parts_of(content, self._status.count(COMPLETED))]
+        slots, status = row.spoken(path), content["status"]
+        if status.count(COMPLETED) < len(status):
+            slots = [slot for slot, code in zip(slots, status, strict=True) if code == COMPLETED]
+        #: The places of the results, by slots; a range: they follow each other.
+        self._places = slots if isinstance(slots, range) else {slot: nth for nth, slot in enumerate(slots)}
+        self._parts: list[ResultPart] = [*parts_of(content, len(slots))]
         self._in_part = [part.places for part in self._parts]
         self._ends = [*accumulate(map(len, self._in_part))]
         self._together: dict[int, Any] = {}
@@ -272,19 +273,17 @@ class _OpenRow:
         stretch = self._stretch(slots)
         if stretch is not None:
             return stretch
-        found = []
-        for slot in slots:
-            at = self._place(slot)
-            if at is None or self._status[at] != COMPLETED:
-                return None
-            nth = at if self._all_done else self._status.count(COMPLETED, 0, at)
-            found.append(self._result(nth))
-        return found
+        places = self._places
+        if not all(slot in places for slot in slots):
+            return None
+        if isinstance(places, range):
+            return [self._result(slot - places.start) for slot in slots]
+        return [self._result(places[slot]) for slot in slots]
 
     def _stretch(self, slots: Sequence[int]) -> list[Any] | None:
         """Return the results of consecutive slots, if all of the row were pickled together; else None."""
-        row = self._slots
-        if len(slots) < 2 or not isinstance(row, range) or not self._all_done:
+        row = self._places
+        if len(slots) < 2 or not isinstance(row, range):
             return None
         at = slots[0] - row.start
         if [*slots] != [*row[at : at + len(slots)]]:
@@ -301,11 +300,6 @@ class _OpenRow:
         if number not in self._together:
             self._together[number] = restore(Kept(*self._parts[number].kept), self._read_file)
         return self._together[number]
-
-    def _place(self, slot: int) -> int | None:
-        if self._places is not None:
-            return self._places.get(slot)
-        return self._slots.index(slot) if slot in self._slots else None
 
     def _result(self, nth: int) -> Any:
         number = bisect_right(self._ends, nth)
