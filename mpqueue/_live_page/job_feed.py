@@ -93,17 +93,19 @@ class JobFeed:
         stage = book.stage if isinstance(book, JobBook) else None
         facts = facts_of(book, self._now()) if is_over else self._facts
         rate = facts.rate if runs or is_over else None
+        # More items may have come since the look. Of a stage, the total is known before all its items have come.
+        total = max(counts.total, facts.total or 0)
         state = {
             "jobId": book.id,
             "number": book.number,
             "status": status,
             "version": self.version,
-            "total": counts.total,
+            "total": total,
             "completed": counts.completed,
             "failed": counts.failed,
             "cancelled": book.cancelled,
             "retries": book.retries,
-            "done": round(min(counts.total, counts.completed + counts.failed + facts.partly_done), 2),
+            "done": round(min(total, counts.completed + counts.failed + facts.partly_done), 2),
             "counts": counts._asdict(),
         }
         known = {
@@ -117,6 +119,7 @@ class JobFeed:
             "rate": None if rate is None else float(f"{rate:.4g}"),
             "eta": None if facts.eta is None or not runs else 1000 * ceil(facts.eta),  # never 0:00 before the end
             "starting": facts.starting or None,
+            "soFar": ((facts.total is None or facts.grows) and not is_over) or None,
         }
         return state | {name: value for name, value in known.items() if value is not None}
 

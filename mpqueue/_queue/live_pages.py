@@ -97,8 +97,9 @@ class QueueView(Served):
         waiting = [book for book in active if not book.lanes_held and book.stage is None]
         if not waiting or len(active) == 1:
             return {}
-        line = sorted(active, key=_place_in_line)
-        places = {book.number: at for at, book in enumerate(line)}
+        # The stages of a job are not jobs by themselves.
+        line = dict.fromkeys(_job_of(book) for book in sorted(active, key=_place_in_line))
+        places = {number: at for at, number in enumerate(line)}
         return {book.number: places[book.number] for book in waiting if places[book.number]}
 
     def stacks(self) -> Sequence[LaneStack]:
@@ -139,6 +140,10 @@ def _item_at(book: ShownJob, index: int) -> JobItem:
     if not 0 <= index < len(book.table):
         raise IndexError(f"items: expected indices from 0 to {len(book.table) - 1}, got {index}")
     return JobItem(book.table, index)
+
+
+def _job_of(book: JobBook) -> int:
+    return book.number if book.stage is None else book.stage.pipeline.head.number
 
 
 def _place_in_line(book: JobBook) -> tuple[int, int, float, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -429,6 +429,52 @@ def test_stages_are_one_row_which_opens_as_boxes_with_queues(queue: JobQueue, ga
     boxes.nth(0).get_by_role("button", name="All stages").click()
     expect(page.locator("#job-heading")).to_have_text("stages")
     expect(page.locator("#totals")).to_be_hidden()  # there is one job
+
+
+def test_a_stage_is_shown_as_part_of_all_that_it_will_get(queue: JobQueue, gate: Gate, open_page: Open) -> None:
+    slow = do.only_from(3, do.block_until_told(gate), do.double)
+    run = queue.start_stages(range(10), [do.double, slow, Stage(do.double, name="last")], id="stages")
+    gate.wait_for_count(2)
+    page = open_page(queue.serve().url)
+    last = page.get_by_role("list", name="Stages").get_by_role("listitem").nth(3)
+    expect(last.locator(".completed")).to_have_attribute("style", re.compile("^width: [0-2]?0%;$"))
+    last.get_by_role("button").click()
+    expect(page.locator("#f-done")).to_have_text(re.compile("^[0-2] of 10 · [0-2]?0%$"))
+    expect(page).to_have_title(re.compile("^[0-2]?0% · stages/last · mpqueue$"))
+    expect(page.get_by_role("button", name=re.compile("^All [0-2]$"))).to_be_visible()  # those that have come
+    gate.open()
+    assert run.result().completed == 10
+    expect(page.locator("#f-done")).to_have_text("10 of 10")
+
+
+def test_the_stages_that_a_job_waits_for_are_one_job(queue: JobQueue, gate: Gate, open_page: Open) -> None:
+    run = queue.start_stages(range(100), [do.double, do.block_until_told(gate)], id="stages", priority=1)
+    gate.wait_for_count(2)
+    waits = queue.start(queue.create_job("waits", ["x", "y"], do.succeed).id)
+    page = open_page(queue.serve().url)
+    expect(page.locator("#jobs li").filter(has_text="waits")).to_contain_text("Waiting for workers: 1 job before it")
+    gate.open()
+    assert (run.result().completed, waits.result().completed) == (100, 2)
+
+
+def test_a_total_that_is_not_known_gives_no_percentage(queue: JobQueue, gate: Gate, open_page: Open) -> None:
+    def twice(number: int) -> Iterator[int]:
+        yield number
+        yield number
+
+    slow = do.only_from(3, do.block_until_told(gate), do.double)
+    run = queue.start_stages(range(6), [twice, slow, Stage(do.double, name="last")], id="stages")
+    gate.wait_for_count(2)
+    page = open_page(queue.serve().url)
+    last = page.get_by_role("list", name="Stages").get_by_role("listitem").nth(3)
+    expect(last.locator(".completed")).to_have_attribute("style", "width: 0%;")
+    last.get_by_role("button").click()
+    expect(page.locator("#f-done")).to_have_text(re.compile(r"^\d of \d+ so far$"))
+    expect(page).to_have_title("stages/last · mpqueue")
+    assert violations(page) == []
+    gate.open()
+    assert run.result().completed == 6
+    expect(page.locator("#f-done")).to_have_text("12 of 12")
 
 
 def test_jobs_are_ordered_by_activity_filtered_and_counted(queue: JobQueue, gate: Gate, open_page: Open) -> None:

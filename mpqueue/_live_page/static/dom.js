@@ -50,12 +50,14 @@ export const makeBar = () => make("span", { class_: "bar", children: ["completed
 // How a bar is filled, from a job's state. What ran is not shown once it is unknown whether it does.
 export function fill(bar, state, live = true) {
   const [completed, failed, processing] = bar.children;
-  const total = state.total || 1;
+  const known = state.soFar === undefined; // else it would be the part of what has come so far
+  const total = known ? state.total || 1 : Infinity;
   const width = (span, n) => {
     const value = `${((100 * n) / total).toFixed(2)}%`;
     if (span.style.width !== value) span.style.width = value;
   };
+  bar.toggleAttribute("data-open", !known);
   width(completed, state.completed);
   width(failed, state.failed);
-  width(processing, live ? Math.min(state.counts.processing, total - state.completed - state.failed) : 0);
+  width(processing, live && known ? Math.min(state.counts.processing, total - state.completed - state.failed) : 0);
 }

@@ -11,6 +11,15 @@ export function percent(done, total) {
   return done < total ? Math.min(99, Math.floor(value)) : 100; // 100% only when it is over
 }
 
+// How far a job is, as "40%"; "" while its total is not known.
+export const progress = ({ done, total, soFar }) => (soFar ? "" : `${percent(done, total)}%`);
+
+// The number of a job's items that there are so far. A stage gets its items from the one before it.
+export const listed = ({ counts }) => Object.values(counts).reduce((sum, some) => sum + some, 0);
+
+// "3 of 10", of the items of a job.
+export const endedOf = ({ completed, failed, total, soFar }) => `${count(completed + failed)} of ${count(total)}${soFar ? " so far" : ""}`;
+
 export const rate = (perSecond) => (perSecond >= 1000 ? count(Math.round(perSecond)) : three.format(perSecond));
 
 // Milliseconds as 0:05, 12:34, 1:02:03.

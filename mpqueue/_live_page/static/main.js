@@ -3,7 +3,7 @@
 import { go, onBack, where } from "./address.js";
 import { askForPlace, Question } from "./asking.js";
 import { byId, setText, show } from "./dom.js";
-import { percent } from "./format.js";
+import { progress } from "./format.js";
 import { Keys } from "./keys.js";
 import { Store } from "./store.js";
 import { Stream } from "./stream.js";
@@ -204,7 +204,7 @@ function choose(all) {
 
 function setTitle() {
   const job = store.jobs.get(selected);
-  const title = job ? `${percent(job.state.done, job.state.total)}% · ${job.id} · mpqueue` : "mpqueue";
+  const title = job ? [progress(job.state), job.id, "mpqueue"].filter(Boolean).join(" · ") : "mpqueue";
   if (document.title !== title) document.title = title;
 }
 

@@ -2,7 +2,7 @@
 
 import { askForItems, Question } from "../asking.js";
 import { byId, make, say, setAttribute, setText, show } from "../dom.js";
-import { asText, count, duration, nameOf, percent, plural, shade, statusName, textOf } from "../format.js";
+import { asText, count, duration, listed, nameOf, percent, plural, shade, statusName, textOf } from "../format.js";
 
 const STATUSES = ["failed", "processing", "retry", "completed", "pending"];
 const SPARE = 30; // rows that are asked for beyond the edges
@@ -260,10 +260,11 @@ export class ItemList {
   #paint() {
     const job = this.#job;
     if (job === null) return;
-    const { counts, total } = job.state;
+    const { counts } = job.state;
+    const all = listed(job.state);
     for (const [name, { button, number, word }] of this.filters) {
       setText(word, name === "all" ? "All" : statusName(name, this.#live));
-      setText(number, count(name === "all" ? total : counts[name]));
+      setText(number, count(name === "all" ? all : counts[name]));
       button.disabled = !this.#live;
       show(button, name === "all" || name === this.#filter || counts[name] > 0);
       if (name === "failed") button.classList.toggle("bad", counts.failed > 0);
@@ -277,13 +278,14 @@ export class ItemList {
     if (empty) setText(byId("list-empty"), this.#search ? `Nothing found for “${this.search.value.trim()}”.` : this.#nothing(job.state));
     const whole = this.#filter === "all" && !this.#search && this.#group === null;
     let said = whole || empty || matching === null ? "" : `${plural(matching, "item")} listed`;
-    if (this.#searched !== null) said = `Searching: ${percent(this.#searched, total)}%, ${count(matching)} found so far`;
+    if (this.#searched !== null) said = `Searching: ${percent(this.#searched, all)}%, ${count(matching)} found so far`;
     setText(byId("list-count"), said);
     this.#place();
   }
 
-  #nothing({ stage, finishedAt, total }) {
-    if (total > 0) return `No ${this.#filter === "pending" ? "waiting" : statusName(this.#filter).toLowerCase()} items.`;
+  #nothing(state) {
+    const { stage, finishedAt } = state;
+    if (listed(state) > 0) return `No ${this.#filter === "pending" ? "waiting" : statusName(this.#filter).toLowerCase()} items.`;
     if (finishedAt) return "This job had no items.";
     return stage === undefined ? "This job has no items yet." : "No item has reached this stage yet.";
   }

@@ -2,7 +2,7 @@
 // with their job. Its buttons stay the same elements, so that the focus stays where it is.
 
 import { byId, fill, make, makeBar, setAttribute, setText, show } from "../dom.js";
-import { clock, count, duration, jobStatusName, percent, plural, rate, shade } from "../format.js";
+import { clock, count, duration, endedOf, jobStatusName, plural, progress, rate, shade } from "../format.js";
 
 const MOST = 100; // jobs that are listed at a time, but for those that run
 const SOME = 5; // jobs from which on there is a search
@@ -102,8 +102,7 @@ export class JobList {
     setText(entry.chip, jobStatusName(state, live));
     setText(entry.option, `${id} · ${jobStatusName(state, live)}`);
     fill(entry.bar, state, live);
-    const ended = state.completed + state.failed;
-    setText(entry.left, `${count(ended)} of ${count(state.total)}${state.failed ? ` · ${count(state.failed)} failed` : ""}`);
+    setText(entry.left, `${endedOf(state)}${state.failed ? ` · ${count(state.failed)} failed` : ""}`);
     setText(entry.right, news(state, live));
     setText(entry.wait, waits(state, live));
     show(entry.wait, entry.wait.textContent !== "");
@@ -143,5 +142,5 @@ export function waits(state, live) {
 function news(state, live) {
   if (state.finishedAt) return state.startedAt ? duration((state.finishedAt - state.startedAt) / 1000) : "";
   if (live && state.rate !== undefined) return state.eta === undefined ? `${rate(state.rate)}/s` : `${clock(state.eta)} left`;
-  return state.startedAt ? `${percent(state.done, state.total)}%` : "";
+  return state.startedAt ? progress(state) : "";
 }

@@ -3,7 +3,7 @@
 import { act, askForThroughput, Question } from "../asking.js";
 import { confirm } from "../confirm.js";
 import { byId, fill, place, say, setAttribute, setText, show } from "../dom.js";
-import { clock, count, duration, jobStatusName, percent, plural, rate, shade } from "../format.js";
+import { clock, count, duration, endedOf, jobStatusName, plural, progress, rate, shade } from "../format.js";
 import { waits } from "./job_list.js";
 
 const PAUSE = 2000; // milliseconds between two questions for the throughput
@@ -72,9 +72,11 @@ export class JobView {
     setText(byId("job-note"), why);
     const bar = byId("bar");
     fill(bar, state, live);
-    const done = percent(state.done, state.total);
-    setAttribute(bar, "aria-valuenow", String(done));
-    setAttribute(bar, "aria-valuetext", `${done}%: ${count(state.completed)} completed, ${count(state.failed)} failed, of ${count(state.total)}`);
+    const done = progress(state);
+    if (done) setAttribute(bar, "aria-valuenow", parseInt(done, 10).toString());
+    else bar.removeAttribute("aria-valuenow");
+    const parts = `${count(state.completed)} completed, ${count(state.failed)} failed, of ${count(state.total)}`;
+    setAttribute(bar, "aria-valuetext", done ? `${done}: ${parts}` : `${parts} so far`);
     this.#figures(state, done, now, live);
     this.#buttons(state, live, canAct);
     const report = byId("report");
@@ -89,11 +91,10 @@ export class JobView {
       show(byId(`f-${name}`).parentElement, text !== "");
       setText(byId(`f-${name}`), text);
     };
-    const ended = state.completed + state.failed;
     const goesOn = state.finishedAt || !state.recorded; // a program that ended in the middle has left no end
     const elapsed = state.startedAt && goesOn ? (state.finishedAt ?? Math.max(now, state.startedAt)) - state.startedAt : null;
     const perSecond = live || state.finishedAt ? state.rate : undefined; // once a job has ended, that of its last run
-    figure("done", `${count(ended)} of ${count(state.total)}${state.finishedAt ? "" : ` · ${done}%`}`);
+    figure("done", `${endedOf(state)}${state.finishedAt || !done ? "" : ` · ${done}`}`);
     figure("rate", perSecond === undefined ? "" : rate(perSecond));
     figure("eta", !live || state.eta === undefined ? "" : clock(state.eta));
     figure("elapsed", elapsed === null ? "" : state.finishedAt ? duration(elapsed / 1000) : clock(elapsed));
