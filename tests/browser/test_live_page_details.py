@@ -161,6 +161,22 @@ def test_a_row_that_another_item_takes_keeps_no_picture_of_the_one_before(queue:
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_end_of_a_long_name_is_seen(queue: JobQueue, width: int, open_page: Open) -> None:
+    names = [f"/data/a/long/path/to/pictures/of/july/picture-{n:03}.jpg" for n in range(3)]
+    queue.run(names, do.succeed)
+    page = open_page(queue.serve().url, viewport={"width": width, "height": 800})
+    for at, name in enumerate(names):
+        cell = page.locator(".row .id").nth(at)
+        expect(cell).to_have_text(name)
+        end = cell.locator("span").last
+        expect(end).to_have_text(name[-16:])
+        room, part = cell.bounding_box(), end.bounding_box()
+        assert room is not None
+        assert part is not None
+        assert part["x"] + part["width"] <= room["x"] + room["width"] + 1
+
+
 def test_failures_are_grouped_and_a_group_is_listed(queue: JobQueue, open_page: Open) -> None:
     def handle(item: int) -> int:
         if item % 10 == 1:

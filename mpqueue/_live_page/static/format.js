@@ -75,6 +75,11 @@ export const shade = (status, live) => (!live && ["processing", "running", "paus
 export const asText = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 export const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
 
+const ENDING = 16; // characters of a long name that are always seen: often only its end tells it from others
+
+// A long name as its beginning, which is cut where there is no room, and its end.
+export const inTwo = (name) => (name.length > 2 * ENDING ? [name.slice(0, -ENDING), name.slice(-ENDING)] : [name, ""]);
+
 // What an item is called: its label, or its id where that says as much.
 export const nameOf = (item) => item.label ?? asText(item.id);
 

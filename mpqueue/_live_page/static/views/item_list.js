@@ -2,7 +2,7 @@
 
 import { askForItems, Question } from "../asking.js";
 import { byId, make, say, setAttribute, setText, show } from "../dom.js";
-import { asText, count, duration, listed, nameOf, percent, plural, shade, statusName, textOf } from "../format.js";
+import { asText, count, duration, inTwo, listed, nameOf, percent, plural, shade, statusName, textOf } from "../format.js";
 
 const STATUSES = ["failed", "processing", "retry", "completed", "pending"];
 const SPARE = 30; // rows that are asked for beyond the edges
@@ -330,7 +330,7 @@ export class ItemList {
       setAttribute(element, "data-state", "none");
       setText(chip, "…");
       setAttribute(chip, "data-state", "none");
-      setText(id, this.#live ? "" : "not loaded");
+      this.#name(id, this.#live ? "" : "not loaded");
       for (const one of [text, took, tries]) setText(one, "");
       return;
     }
@@ -339,11 +339,15 @@ export class ItemList {
     setAttribute(element, "data-state", shade(item.status, this.#live));
     setAttribute(chip, "data-state", shade(item.status, this.#live));
     setText(chip, statusName(item.status, this.#live));
-    setText(id, nameOf(item));
-    setAttribute(id, "title", item.label === undefined ? "" : `${item.label} (${asText(item.id)})`);
+    this.#name(id, nameOf(item));
+    setAttribute(id, "title", item.label === undefined ? asText(item.id) : `${item.label} (${asText(item.id)})`);
     this.#fillText(text, item);
     setText(took, item.elapsed === undefined ? "" : duration(item.elapsed));
     setText(tries, item.attempts ? String(item.attempts) : "");
+  }
+
+  #name(element, name) {
+    inTwo(name).forEach((part, at) => setText(element.children[at], part));
   }
 
   #fillText(element, item) {
@@ -423,6 +427,6 @@ export class ItemList {
 function makeRow(place) {
   return make("div", {
     class_: "row", role: "option", id: `place-${place}`, "data-place": place,
-    children: ["chip", "id", "text", "took", "tries"].map((name) => make("span", { class_: name })),
+    children: ["chip", "id", "text", "took", "tries"].map((name) => make("span", { class_: name, children: name === "id" ? [make("span"), make("span")] : [] })),
   });
 }
