@@ -338,6 +338,10 @@ def test_an_address_that_leads_nowhere_says_so(queue: JobQueue, open_page: Open)
     expect(page.locator("#nowhere")).to_be_hidden()
     page.unroute("**/find?*")
     expect(page.get_by_role("heading", name="Item a")).to_be_visible()
+    for garbage in ("#garbage", "#/%E0%A4%A", "#/first/a/b"):
+        page.evaluate("address => { location.hash = address }", garbage)
+        expect(page.get_by_role("alert")).to_have_text("This address leads to no job and no item.")
+        expect(page.locator("#job")).to_be_hidden()
     page.evaluate("location.hash = '#/first/b'")
     expect(page.get_by_role("alert")).to_have_text("The job “first” has no item “b”.")
     expect(page.locator("#item")).to_be_hidden()
@@ -536,7 +540,7 @@ def test_two_runs_are_seen_side_by_side(queue: JobQueue, tmp_path: Path, open_pa
     expect(page.locator("#job-heading")).to_have_text("today")
     button(page, "Compare…").click()
     compared = page.get_by_role("dialog", name="today, compared")
-    expect(compared.get_by_role("status")).to_contain_text("3 items in both: 1 ended otherwise")
+    expect(compared.get_by_role("status")).to_contain_text("3 items in both: 1 with another status.")
     expect(compared.get_by_label("with").get_by_role("option")).to_have_count(2)  # those that are like it
     row_of = compared.get_by_role("row")
     expect(row_of.filter(has=page.get_by_role("rowheader", name="Failed"))).to_contain_text(re.compile("1.*0"))
@@ -546,6 +550,21 @@ def test_two_runs_are_seen_side_by_side(queue: JobQueue, tmp_path: Path, open_pa
     expect(page.get_by_role("heading", name="Item b")).to_be_visible()
     expect(page.locator("#job-heading")).to_have_text("yesterday")
     expect(page.get_by_role("region", name="Error")).to_have_text("ValueError: not yet")
+
+
+def test_a_comparison_is_offered_where_there_is_a_job_to_compare_with(queue: JobQueue, open_page: Open) -> None:
+    queue.run(range(3), do.double, id="yesterday")
+    queue.run(["x"], do.succeed, id="other")
+    page = open_page(queue.serve().url)
+    expect(page.locator("#job-heading")).to_have_text("other")
+    with page.expect_response("**/jobs/*/like"):
+        page.reload()
+    expect(page.locator("#report")).to_be_visible()
+    expect(button(page, "Compare…")).to_be_hidden()
+    queue.run(range(3), do.double, id="today")
+    page.locator("#jobs").get_by_role("button", name=re.compile("^today")).click()
+    button(page, "Compare…").click()
+    expect(page.locator("#compare-note")).to_have_text("3 items in both: no differences.")
 
 
 def test_a_comparison_without_an_answer_does_not_say_that_there_is_nothing_to_compare(

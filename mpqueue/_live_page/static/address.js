@@ -2,14 +2,15 @@
 
 import { asText } from "./format.js";
 
-// {job, item} of the address; null where it names none.
+// {job, item} of the address; null where it names none. `lost`: it is the address of nothing.
 export function where() {
-  const [, job, item] = location.hash.split("/");
-  if (!job) return { job: null, item: null };
+  const [start, job, item, ...rest] = location.hash.split("/");
+  if (!job) return { job: null, item: null, lost: start.length > 1 && document.getElementById(start.slice(1)) === null };
+  if (start !== "#" || rest.length) return { job: null, item: null, lost: true };
   try {
     return { job: decodeURIComponent(job), item: item ? decodeURIComponent(item) : null };
   } catch {
-    return { job: null, item: null }; // it was typed
+    return { job: null, item: null, lost: true }; // it was typed
   }
 }
 

@@ -41,7 +41,7 @@ const compare = new CompareView((number, item) => {
   selected = number;
   openItem(store.jobs.get(number), item);
   draw();
-});
+}, draw);
 const stages = new StagesView(select);
 const workers = new WorkersView(keys, draw);
 new StacksView((number) => {
@@ -82,7 +82,12 @@ onBack((place) => {
 function follow() {
   setText(byId("nowhere-text"), "");
   if (wanted === null) return;
-  const { job: id, item } = wanted;
+  const { job: id, item, lost } = wanted;
+  if (lost) {
+    itemView.close();
+    setText(byId("nowhere-text"), "This address leads to no job and no item.");
+    return;
+  }
   const job = [...store.jobs.values()].findLast((one) => one.id === id);
   if (id !== null && job === undefined) {
     itemView.close();
@@ -190,7 +195,7 @@ function draw() {
 // another one is at work.
 function choose(all) {
   let job = all.find((one) => one.number === selected);
-  if (wanted !== null && wanted.job !== null && job?.id !== wanted.job) job = undefined;
+  if (wanted !== null && (wanted.lost || (wanted.job !== null && job?.id !== wanted.job))) job = undefined;
   else if (job === undefined || !chosen) {
     const known = inOrder(all);
     const atWork = known.find(isActive);

@@ -1,6 +1,6 @@
 // Two runs side by side: their figures, how fast they went, and the items that came out differently.
 
-import { askForComparison, askForLike, askForThroughput } from "../asking.js";
+import { askForComparison, askForLike, askForThroughput, Question } from "../asking.js";
 import { byId, make, place, setText, show } from "../dom.js";
 import { bytes, count, duration, jobStatusName, moment, plural, statusName } from "../format.js";
 
@@ -26,10 +26,13 @@ export class CompareView {
   #job = null;
   #jobs = [];
   #asked = 0;
+  #like = null; // the question for jobs like it
+  #any = false; // if there are some
 
   // `onOpen` shows an item, with its index and id, of a job.
-  constructor(onOpen) {
+  constructor(onOpen, onChange) {
     this.onOpen = onOpen;
+    this.#like = new Question(() => 0, onChange);
     this.dialog = byId("compare");
     this.other = byId("compare-with");
     byId("compare-open").addEventListener("click", () => this.#open());
@@ -38,11 +41,18 @@ export class CompareView {
   }
 
   render(job, jobs, live) {
+    if (job !== this.#job) {
+      this.#like.drop();
+      this.#any = false;
+    }
     this.#job = job;
     this.#jobs = jobs;
     const own = job?.state.stage ?? job?.number; // the job whose stages are not compared with it
     const isOther = ({ number, state }) => number !== own && state.stage !== own && state.startedAt;
-    show(byId("compare-open"), live && Boolean(job?.state.startedAt) && jobs.some(isOther));
+    const others = job?.state.startedAt ? jobs.filter(isOther) : [];
+    // Asked for again once another job has started; where there is no answer, the dialog says so.
+    if (live && others.length) this.#like.ask(others.length, async () => (await askForLike(job.number)) ?? null, (like) => (this.#any = like === null || like.length > 0));
+    show(byId("compare-open"), live && others.length > 0 && this.#any);
   }
 
   // Only jobs with the same handler or the same ids are of use. The one to begin with: the last one before it with as
@@ -81,7 +91,7 @@ export class CompareView {
     }
     const { runs, matched, only, changed, slower, faster, items } = told;
     const alone = only.map((n, at) => (n ? ` ${count(n)} only in ${runs[at].jobId}.` : "")).join("");
-    setText(byId("compare-note"), `${plural(matched, "item")} in both: ${count(changed)} ended otherwise, ${count(slower)} took longer, ${count(faster)} less.${alone}`);
+    setText(byId("compare-note"), `${plural(matched, "item")} in both: ${differences(changed, slower, faster)}.${alone}`);
     byId("compare-body").replaceChildren(this.#figures(runs, speeds), ...(items.length ? [this.#items(runs, items)] : []));
   }
 
@@ -116,6 +126,12 @@ export class CompareView {
     });
     return button;
   }
+}
+
+// What is different in the items of both.
+function differences(changed, slower, faster) {
+  const parts = [[changed, "with another status"], [slower, "slower"], [faster, "faster"]].filter(([some]) => some);
+  return parts.map(([some, text]) => `${count(some)} ${text}`).join(", ") || "no differences";
 }
 
 function table(heads, rows) {

@@ -1,7 +1,7 @@
 // The stages of a job as boxes, with the number of items that wait between them.
 
 import { byId, fill, make, makeBar, setAttribute, setText, show } from "../dom.js";
-import { count, endedOf, rate } from "../format.js";
+import { count, endedOf, listed, rate } from "../format.js";
 
 export class StagesView {
   #boxes = new Map(); // by the number of the stage
@@ -57,8 +57,8 @@ export class StagesView {
     setAttribute(box.button, "aria-current", String(number === job.number));
     fill(box.bar, state, live);
     setText(box.done, isHead ? `${endedOf(state)}${state.soFar ? "" : state.total === 1 ? " input" : " inputs"}` : `${count(completed)} done${failed ? `, ${count(failed)} failed` : ""}`);
-    setText(box.running, isHead || !live ? "" : `${count(counts.processing)} running`);
-    const speed = live && state.rate !== undefined ? `${rate(state.rate)}/s` : "";
+    setText(box.running, isHead || !live || !counts.processing ? "" : `${count(counts.processing)} running`);
+    const speed = live && !state.finishedAt && state.rate !== undefined && (isHead || listed(state) > completed + failed) ? `${rate(state.rate)}/s` : "";
     setText(box.speed, speed && box.running.textContent ? ` · ${speed}` : speed);
   }
 }

@@ -108,7 +108,7 @@ export class WorkersView {
       this.#rows.delete(number);
     }
     const busy = lanes.filter((lane) => lane.doing === "busy").length;
-    setText(byId("workers-count"), live ? `${count(busy)} of ${count(lanes.length)} busy` : `${count(lanes.length)}, unknown`);
+    setText(byId("workers-count"), live ? `${count(busy)} of ${count(lanes.length)} busy` : `${count(lanes.length)} when last seen`);
     const isOpen = this.open.getAttribute("aria-expanded") === "true";
     byId("workers").toggleAttribute("data-closed", !isOpen);
     setText(this.open, isOpen ? "Hide workers" : "Show each worker");
