@@ -12,6 +12,7 @@ from mpqueue._report.plots import bar_of_parts, draw_flames, histogram, throughp
 from mpqueue._report.profile import Profile
 from mpqueue._report.rules import memory_offer
 from mpqueue._text import counted, day, moment, number, percent, seconds, size
+from mpqueue.status import JobStatus
 
 #: The number of causes of lost time in the headline.
 MOST_LOST = 3
@@ -75,8 +76,10 @@ def headline(figures: Figures) -> str:
     failed = f", {number(figures.failed)} failed" if figures.failed else ""
     retries = f", {counted(figures.retries, 'retry')}" if figures.retries else ""
     workers = counted(figures.workers, "worker")
+    # As the live page says it.
+    status = "with errors" if figures.status == JobStatus.COMPLETED_WITH_ERRORS else figures.status
     return (
-        f"{figures.status}: {number(figures.completed)} of {counted(figures.total, 'item')} completed{failed}{retries}"
+        f"{status}: {number(figures.completed)} of {counted(figures.total, 'item')} completed{failed}{retries}"
         f", in {seconds(figures.wall)}{f' on {workers}' if figures.workers else ''}"
     )
 

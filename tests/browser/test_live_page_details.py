@@ -166,6 +166,7 @@ def test_the_end_of_a_long_name_is_seen(queue: JobQueue, width: int, open_page: 
     names = [f"/data/a/long/path/to/pictures/of/july/picture-{n:03}.jpg" for n in range(3)]
     queue.run(names, do.succeed)
     page = open_page(queue.serve().url, viewport={"width": width, "height": 800})
+    expect(page.locator(".row .took").first).to_have_text(re.compile("^[0-9.]+ (us|ms|s)$"))  # as a report has them
     for at, name in enumerate(names):
         cell = page.locator(".row .id").nth(at)
         expect(cell).to_have_text(name)
@@ -458,6 +459,8 @@ def test_a_stage_is_shown_as_part_of_all_that_it_will_get(queue: JobQueue, gate:
     page = open_page(queue.serve().url)
     last = page.get_by_role("list", name="Stages").get_by_role("listitem").nth(3)
     expect(last.locator(".completed")).to_have_attribute("style", re.compile("^width: [0-2]?0%;$"))
+    heights = page.locator("#stages button").evaluate_all("all => all.map((one) => one.offsetHeight)")
+    assert max(heights) - min(heights) <= 1, heights
     last.get_by_role("button").click()
     expect(page.locator("#f-done")).to_have_text(re.compile("^[0-2] of 10 · [0-2]?0%$"))
     expect(page).to_have_title(re.compile("^[0-2]?0% · stages/last · mpqueue$"))

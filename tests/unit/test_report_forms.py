@@ -94,7 +94,9 @@ def test_a_report_begins_with_what_failed_and_where(tmp_path: Path) -> None:
     trace = 'Traceback (most recent call last):\n  File "/srv/h.py", line 3, in h\n    x\nValueError: no header'
     for index in (8, 9):
         book.table.fail(index, Failure(ValueError("no header"), trace))
+    book.status = JobStatus.COMPLETED_WITH_ERRORS
     text, page = str(report(book)), report(book).to_html()
+    assert " with errors: " in text.splitlines()[0]
     found = text.index("\nWhat failed\n  - ValueError × 2 at h.py:3, first: 8: no header\n      Traceback (most recent")
     assert found < text.index("\nWhat could make it quicker\n  - ") < text.index("\nWhere the workers' time went")
     parts = [

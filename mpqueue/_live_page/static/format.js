@@ -30,11 +30,11 @@ export function clock(milliseconds) {
   return h ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
 }
 
-// Seconds with their unit: 420 µs, 1.5 ms, 3.2 s, 2:05.
+// Seconds with their unit: 420 us, 1.5 ms, 3.2 s, 2:05.
 export function duration(seconds) {
   if (seconds >= 100) return clock(seconds * 1000);
   if (seconds >= 1) return `${three.format(seconds)} s`;
-  return seconds >= 0.001 ? `${three.format(seconds * 1000)} ms` : `${three.format(seconds * 1e6)} µs`;
+  return seconds >= 0.001 ? `${three.format(seconds * 1000)} ms` : `${three.format(seconds * 1e6)} us`;
 }
 
 // Bytes with their unit: 812 B, 512 kB, 31 MB, 1.2 GB.
