@@ -33,10 +33,6 @@ ERROR_LENGTH = 70
 BARS = 40
 
 
-#: The part of the time with a chunk in which workers were ready to run and had no CPU, from which on CPUs are scarce.
-LACKING = 0.15
-
-
 class Part(NamedTuple):
     """One part of a whole: its name, its seconds, and its meaning."""
 
@@ -207,17 +203,6 @@ class Figures:
         """CPUs that the workers used on average; None if that was not measured."""
         return self.sums.cpu / self.unpaused if self.sums.cpu > 0 and self.unpaused > 0 else None
 
-    @property
-    def least(self) -> float:
-        """Seconds that the CPUs need for what the workers computed, in any number of them; 0 if that is not known.
-
-        If workers lacked CPUs, which other programs may have had, it is the part of the run in which they wanted one.
-        """
-        if self.elsewhere or not self.in_hand:
-            return 0.0
-        wanted = self.unpaused * min(1.0, (self.sums.cpu + self.sums.delayed) / self.in_hand)
-        return max(self.sums.cpu / self.cpus, wanted if self.delayed >= LACKING else 0.0)
-
     def beyond(self, least: float) -> float:
         """Return the part of the user's time that the run took beyond ``least`` seconds: more can't be saved in it."""
         return max(0.0, self.unpaused - least) / self.whole if self.whole else 0.0
@@ -245,7 +230,7 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
 
     ``supply``: bytes that items may need together; None if unknown, or given when the job was created.
     """
-    timings = book.timings.until(now, book.lanes if book.finished_at is None else 0)
+    timings = _times_of(book, now)
     stages, of_stages = _stages(book, now)
     if stages:
         timings.add_stages(of_stages)
@@ -308,10 +293,14 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
     )
 
 
+def _times_of(book: JobView, now: float) -> Timings:
+    return book.timings.until(now, book.lanes if book.finished_at is None else 0)
+
+
 def _stages(book: JobView, now: float) -> tuple[list[StageTime], list[Timings]]:
     """Return the stages of a pipeline of which the job is the head, and their times; none of another job."""
     jobs = book.pipeline.jobs if isinstance(book, JobBook) and book.pipeline is not None else []
-    found = [job.timings.until(now, job.lanes if job.finished_at is None else 0) for job in jobs]
+    found = [_times_of(job, now) for job in jobs]
     stages = [
         StageTime(job.stage.name, job.id, timings.sums.handling + timings.sums.under_way, job.options.max_lanes)
         for job, timings in zip(jobs, found, strict=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from mpqueue._report.figures import LACKING, Figures
+from mpqueue._report.figures import Figures
 from mpqueue._text import counted, number, percent, seconds, shown, size, times
 
 
@@ -42,7 +42,7 @@ class Thresholds:
     #: CPU seconds beyond one thread's most, as a part of the time with a chunk: above, the handler has threads.
     threads: float = 0.3
     #: The part of the time with a chunk in which workers were ready to run and had no CPU.
-    no_cpu: float = LACKING
+    no_cpu: float = 0.15
     #: The part of the CPUs from which on all count as used.
     saturated: float = 0.75
     #: The factor by which an item takes longer while many workers are busy; and the least number of items.
@@ -252,7 +252,9 @@ def few_items(figures: Figures) -> Finding | None:
     return Finding(
         f"{counted(figures.total, 'item')} for {counted(figures.workers, 'worker')}: cut the items smaller, so that "
         "all have something to do.",
-        min(figures.of_workers(min(unused, figures.share("idle", "tail", "starting"))), figures.beyond(figures.least)),
+        min(
+            figures.of_workers(min(unused, figures.share("idle", "tail", "starting"))), figures.beyond(_least(figures))
+        ),
     )
 
 
@@ -267,7 +269,7 @@ def long_items(figures: Figures) -> Finding | None:
     slowest = figures.slowest[0]
     if slowest.seconds < figures.longest_tail / 2:
         return None  # no item ran that long meanwhile
-    saved = min(figures.saved("tail"), figures.beyond(figures.least))
+    saved = min(figures.saved("tail"), figures.beyond(_least(figures)))
     why = f"items are long for a job of {seconds(figures.unpaused)}. Cut them smaller."
     if slowest.seconds > max(LIMITS.outlier * items.median, LIMITS.outlier_of_run * figures.unpaused):
         why = (
@@ -287,7 +289,19 @@ def _or_first(figures: Figures) -> str:
 def _beyond_items(figures: Figures) -> float:
     """Return the part of the user's time that workers may save without cutting items: the longest one has to run."""
     longest = 0.0 if figures.items is None else figures.items.longest
-    return figures.beyond(max(longest, figures.least))
+    return figures.beyond(max(longest, _least(figures)))
+
+
+def _least(figures: Figures) -> float:
+    """Return the seconds that the CPUs need for what the workers computed, in any number; 0 if that is not known.
+
+    If workers lacked CPUs, which other programs may have had, it is the part of the run in which they wanted one.
+    """
+    sums = figures.sums
+    if figures.elsewhere or not figures.in_hand:
+        return 0.0
+    wanted = figures.unpaused * min(1.0, (sums.cpu + sums.delayed) / figures.in_hand)
+    return max(sums.cpu / figures.cpus, wanted if figures.delayed >= LIMITS.no_cpu else 0.0)
 
 
 @rule("plain loop", pool="drop", item_size="larger")

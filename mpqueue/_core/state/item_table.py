@@ -601,13 +601,8 @@ class ItemTable:
 
     def times(self) -> list[float]:
         """Return the seconds of each ended item's last try, without those whose rows are gone or that never ran."""
-        if self._rows is not None:
-            return [self.elapsed[index] for index in (*self._leaving, *self._present()) if self.has_run(index)]
-        return [
-            seconds
-            for seconds, status in zip(self.elapsed, self.status, strict=True)
-            if status == COMPLETED or (status == FAILED and seconds)
-        ]
+        indices = range(len(self)) if self._rows is None else (*self._leaving, *self._present())
+        return [self.elapsed[index] for index in filter(self.has_run, indices)]
 
     def has_run(self, index: int) -> bool:
         """True for an ended item, unless it failed without a try."""

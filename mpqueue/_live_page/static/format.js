@@ -17,8 +17,9 @@ export const progress = ({ done, total, soFar }) => (soFar ? "" : `${percent(don
 // The number of a job's items that there are so far. A stage gets its items from the one before it.
 export const listed = ({ counts }) => Object.values(counts).reduce((sum, some) => sum + some, 0);
 
-// "3 of 10", of the items of a job.
-export const endedOf = ({ completed, failed, total, soFar }) => `${count(completed + failed)} of ${count(total)}${soFar ? " so far" : ""}`;
+// "3 of 10", of the items of a job, or "3 of 10 inputs"; "3 of 10 so far" while its total is not known.
+export const endedOf = ({ completed, failed, total, soFar }, one) =>
+  `${count(completed + failed)} of ${soFar ? `${count(total)} so far` : one ? plural(total, one) : count(total)}`;
 
 export const rate = (perSecond) => (perSecond >= 1000 ? count(Math.round(perSecond)) : three.format(perSecond));
 

@@ -426,9 +426,9 @@ class Reader:
         return table
 
     @_in_one_look
-    def passed(self, job: RecordedJob) -> list[tuple[Any, ...]]:
-        """Return the rows of values on their way between the stages of a job, with their numbers."""
-        return [*self._each("SELECT row, body FROM passed WHERE job = ? ORDER BY row", job.number)]
+    def passed(self, job: int) -> list[tuple[Any, ...]]:
+        """Return the rows of values on their way between the stages of the job of that number, with their numbers."""
+        return [*self._each("SELECT row, body FROM passed WHERE job = ? ORDER BY row", job)]
 
     @_in_one_look
     def known_items(self, job: RecordedJob) -> tuple[KnownStream, Outcomes]:

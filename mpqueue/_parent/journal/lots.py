@@ -49,7 +49,7 @@ from mpqueue.status import COMPLETED, FAILED
 
 if TYPE_CHECKING:
     from mpqueue._core.state.pipeline import Path
-    from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
+    from mpqueue._parent.journal.journal_reader import Reader
 
 # -- kept items --------------------------------------------------------------------------------------------------------
 
@@ -637,12 +637,12 @@ def _in_one(value: Parcel) -> bytes:
     return without_segment(value.packed) if isinstance(value.packed, Packed) else value.packed
 
 
-def read_passed(reader: Reader, job: RecordedJob) -> dict[int, list[Value]]:
-    """Return each input's values that are on their way, by its slot; no entry if there are none. Skips damage."""
+def read_passed(reader: Reader, job: int) -> dict[int, list[Value]]:
+    """Return the values on their way of the inputs of that job, by slot; no entry without values. Skips damage."""
     entries: list[PassedOn] = []
     for row, body in reader.passed(job):
         try:
-            entries += [PassedOn(*each) for each in unseal(body, Place("passed", job.number, row), reader.path)]
+            entries += [PassedOn(*each) for each in unseal(body, Place("passed", job, row), reader.path)]
         except JournalError:
             break  # the following ones may come from its values
     return on_their_way(entries)

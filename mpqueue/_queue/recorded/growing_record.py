@@ -43,7 +43,6 @@ from mpqueue._parent.journal.matching import Known, KnownStream
 from mpqueue._parent.journal.suspects import MOST, care_of, ended_program, is_guilty
 from mpqueue._queue.arguments import replay_item, reseed, send_results_to, take_rule
 from mpqueue._queue.growing_jobs import OnEnded, Stream, seed_of
-from mpqueue._queue.recorded.code_parts import Code
 from mpqueue._queue.recorded.job_record import JobRecord, case_of, tell_of_lost, warn
 from mpqueue._queue.recorded.resume import (
     AGAIN,
@@ -528,15 +527,12 @@ class StagesRecord(JobRecord):
         so a program that ends in between can't leave them for those.
         """
         journal_job = super()._carry_out(outlet, number, plan)
-        pipeline, table, reader = self._pipeline, self.book.table, outlet.journal.reader
-        recorded = reader.line(number)
-        assert recorded is not None
+        pipeline, table = self._pipeline, self.book.table
         slots = range(len(table)) if table.slots is None else table.slots
         record = pipeline.record = PassRecord(slots)
         pipeline.jobs[0].table.slots = table.slots
-        passed, values = read_passed(reader, recorded), dict[int, list[Value]]()
-        if passed and Code(*reader.codes(recorded)[-1]).number == table.code:
-            values = self._on_their_way(passed, slots, {*plan.those(AGAIN)})
+        passed = {} if plan.code_is_new else read_passed(outlet.journal.reader, number)
+        values = self._on_their_way(passed, slots, {*plan.those(AGAIN)})
         for root in values:
             record.keep(root, passed[slots[root]])
         outlet.journal.ask(lambda store: store.write([(REMOVE_ALL, (number,)), *record.statements(number)]))
@@ -549,7 +545,7 @@ class StagesRecord(JobRecord):
         """Return the values on their way that can be unpickled, for inputs that go on: by index, with today's paths."""
         table, count = self.book.table, len(self._pipeline.jobs)
         found = {}
-        for root, slot in enumerate(slots):
+        for root, slot in enumerate(slots) if passed else ():
             own = passed.get(slot)
             if own is None or table.ended(root) or root in afresh:
                 continue

@@ -227,7 +227,8 @@ class Plan:
 
     ``lost`` are items of an open job that are missing and can't run, the last one first. ``unreadable`` and
     ``discarded`` run again since their results can't be read, or were not kept; ``unknown`` since they may have
-    changed. ``guilty`` have failed, since they end their program; ``suspects`` run with care, each with its degree.
+    changed. ``guilty`` have failed, since they end their program; ``suspects`` run with care, each with its degree. If
+    ``code_is_new``, the handlers have other code than the recorded ones.
     """
 
     stands: bytearray
@@ -239,6 +240,7 @@ class Plan:
     guilty: dict[int, int] = field(default_factory=dict)
     suspects: dict[int, int] = field(default_factory=dict)
     status: JobStatus = JobStatus.PENDING  #: of the job
+    code_is_new: bool = False
 
     def any(self, *how: int) -> bool:
         """True if any item has this standing."""
@@ -278,7 +280,7 @@ def decide(case: Case, warnings: Iterable[str], match: Match, found: Found) -> P
     if not (options.update or match.is_same):
         raise JournalMismatchError(f"{case.where}: expected the items that it was recorded with, got others: {match}; "
                                    "Rerun(update=True) runs those; nothing was changed")  # fmt: skip
-    plan = Plan(bytearray(found.status), [*warnings])
+    plan = Plan(bytearray(found.status), [*warnings], code_is_new=made.is_new)
     plan.unknown += [index for index in match.unknown if found.status[index] in (COMPLETED, FAILED)]
     plan.put(match.changed, AGAIN)
     if case.anew:

@@ -3,7 +3,7 @@
 import { act, askForThroughput, Question } from "../asking.js";
 import { confirm } from "../confirm.js";
 import { byId, fill, place, say, setAttribute, setText, show } from "../dom.js";
-import { clock, count, duration, endedOf, jobStatusName, plural, progress, rate, shade } from "../format.js";
+import { clock, count, duration, endedOf, jobStatusName, percent, plural, progress, rate, shade } from "../format.js";
 import { waits } from "./job_list.js";
 
 const PAUSE = 2000; // milliseconds between two questions for the throughput
@@ -73,7 +73,7 @@ export class JobView {
     const bar = byId("bar");
     fill(bar, state, live);
     const done = progress(state);
-    if (done) setAttribute(bar, "aria-valuenow", parseInt(done, 10).toString());
+    if (done) setAttribute(bar, "aria-valuenow", String(percent(state.done, state.total)));
     else bar.removeAttribute("aria-valuenow");
     const parts = `${count(state.completed)} completed, ${count(state.failed)} failed, of ${count(state.total)}`;
     setAttribute(bar, "aria-valuetext", done ? `${done}: ${parts}` : `${parts} so far`);

@@ -56,7 +56,7 @@ export class StagesView {
     setText(box.name, isHead ? "All stages" : id.slice(head.id.length + 1));
     setAttribute(box.button, "aria-current", String(number === job.number));
     fill(box.bar, state, live);
-    setText(box.done, isHead ? `${endedOf(state)}${state.soFar ? "" : state.total === 1 ? " input" : " inputs"}` : `${count(completed)} done${failed ? `, ${count(failed)} failed` : ""}`);
+    setText(box.done, isHead ? endedOf(state, "input") : `${count(completed)} done${failed ? `, ${count(failed)} failed` : ""}`);
     setText(box.running, isHead || !live || !counts.processing ? "" : `${count(counts.processing)} running`);
     const speed = live && !state.finishedAt && state.rate !== undefined && (isHead || listed(state) > completed + failed) ? `${rate(state.rate)}/s` : "";
     setText(box.speed, speed && box.running.textContent ? ` · ${speed}` : speed);
