@@ -482,10 +482,10 @@ def test_the_stages_that_a_job_waits_for_are_one_job(queue: JobQueue, gate: Gate
 
 def test_a_total_that_is_not_known_gives_no_percentage(queue: JobQueue, gate: Gate, open_page: Open) -> None:
     def twice(number: int) -> Iterator[int]:
-        yield number
-        yield number
+        yield 2 * number
+        yield 2 * number + 1  # two equal ones could be both at the gate, and count as one
 
-    slow = do.only_from(3, do.block_until_told(gate), do.double)
+    slow = do.only_from(6, do.block_until_told(gate), do.double)
     run = queue.start_stages(range(6), [twice, slow, Stage(do.double, name="last")], id="stages")
     gate.wait_for_count(2)
     page = open_page(queue.serve().url)
