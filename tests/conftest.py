@@ -9,7 +9,8 @@ import shutil
 import signal
 import tempfile
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -171,12 +172,15 @@ def leaves_nothing_behind() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def forked_workers(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Workers are forked from a process that has imported the test's file, see `tests.support.forked_workers`."""
+def forked_workers(request: pytest.FixtureRequest) -> Iterator[Callable[[], AbstractContextManager[object]]]:
+    """Workers are forked from a process that has imported the test's file, see `tests.support.forked_workers`.
+
+    In what it gives, ``with forked_workers():``, they start as ever.
+    """
     from tests.support.forked_workers import forked_workers  # the unit tests of the core do without loky
 
-    with forked_workers(request.module.__name__):
-        yield
+    with forked_workers(request.module.__name__) as ordinary_workers:
+        yield ordinary_workers
 
 
 @pytest.fixture
